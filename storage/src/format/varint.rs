@@ -1,0 +1,1 @@
+//! Unsigned and zigzag LEB128 integers with bounds.

@@ -1,0 +1,174 @@
+//! What shards, lanes and the control task say to each other (PROTOCOL.md section 1): one FIFO each way per pair.
+
+use crate::env::WallMs;
+use crate::format::Footer;
+use crate::ids::{LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
+use crate::partition::{CommittedPartition, ProducerStamp};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// One batch of a seal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BatchDescription {
+    /// Its bytes.
+    pub length: u32,
+    /// Offsets that it takes: last offset delta + 1.
+    pub count: u32,
+    /// Its max timestamp, Unix milliseconds; −1 if none.
+    pub max_timestamp: i64,
+    /// Its producer, if idempotent.
+    pub producer: Option<ProducerStamp>,
+}
+
+/// Batches of one partition in offset order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SealEntry {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The epoch that the shard leads it at.
+    pub epoch: LeaderEpoch,
+    /// Offset of the first batch: the lane's own appended end.
+    pub base: Offset,
+    /// The batches.
+    pub batches: Vec<BatchDescription>,
+    /// Their bytes, in order; slices need not fall on batch boundaries.
+    pub slices: Vec<Bytes>,
+}
+
+/// What one shard appended since its last seal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seal {
+    /// Number of the seal: from 0 per shard, in order, over all generations.
+    pub number: u64,
+    /// Which fence generation the shard had seen when it appended.
+    pub generation: u64,
+    /// The entries, each partition at most once.
+    pub entries: Vec<SealEntry>,
+}
+
+/// Shard → lane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ToLane {
+    /// Make these durable.
+    Seal(Seal),
+    /// The shard refuses produce for this partition; nothing of it comes after this message.
+    Drain {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// Raise the log start (DeleteRecords, retention).
+    LogStart {
+        /// The partition.
+        partition: TopicPartition,
+        /// The new start.
+        offset: Offset,
+    },
+}
+
+/// A committed object, one value shared by all shards of the lane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommittedObject {
+    /// Its log.
+    pub wid: Wid,
+    /// Its sequence.
+    pub seq: Seq,
+    /// When it was sealed.
+    pub sealed_at: WallMs,
+    /// What it holds (entries of other shards too).
+    pub footer: Footer,
+}
+
+/// Lane → shard.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ToShard {
+    /// Everything in these objects is durable, in order.
+    Committed {
+        /// Every seal of this shard with a lower number is wholly durable.
+        through: u64,
+        /// The objects that became durable, in sequence order.
+        objects: Vec<Arc<CommittedObject>>,
+    },
+    /// This shard leads the partition from now on.
+    Acquired {
+        /// The partition.
+        partition: TopicPartition,
+        /// Its epoch (`state.epoch`).
+        epoch: LeaderEpoch,
+        /// Committed state; appended := committed.
+        state: Box<CommittedPartition>,
+    },
+    /// This shard no longer leads the partition.
+    Revoked {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// The WAL ended under the lane: all partitions of the lane are lost, outstanding produces fail with
+    /// NOT_LEADER_OR_FOLLOWER, seals from now on carry `generation`.
+    Fenced {
+        /// The new generation.
+        generation: u64,
+    },
+}
+
+/// Control task → lane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LaneCommand {
+    /// Lead these partitions for these shards: BIRTH where no record exists, ACQUIRE where the record names a sealed WAL
+    /// or is released. Idempotent: what is already led for that shard stays.
+    Lead {
+        /// Partition and the shard that shall serve it.
+        partitions: Vec<(TopicPartition, ShardIndex)>,
+    },
+    /// Give these up (RELEASE): for a move.
+    Release {
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+    },
+    /// The topic is deleted: stop leading its partitions, forget their data (its entries no longer hold `lw` back).
+    Forget {
+        /// The topic.
+        topic: TopicId,
+    },
+    /// First producer id not yet given out (for checkpoints).
+    ProducerIdHighWater(i64),
+    /// Graceful stop.
+    Stop,
+}
+
+/// Lane → control task.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LaneReport {
+    /// The lane has an open WAL and takes commands.
+    Opened {
+        /// Its WAL.
+        wid: Wid,
+    },
+    /// It leads the partition for the shard.
+    Leading {
+        /// The partition.
+        partition: TopicPartition,
+        /// For which shard.
+        shard: ShardIndex,
+        /// At which epoch.
+        epoch: LeaderEpoch,
+    },
+    /// It does not lead the partition, or no longer does (released, lost, topic forgotten).
+    NotLeading {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// Its WAL was fenced: it leads nothing and opens a new one.
+    Fenced,
+    /// Data that must exist does not, or contradicts itself. A person must look; the partition is not served.
+    Alarm {
+        /// The partition, if it is one.
+        partition: Option<TopicPartition>,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The graceful stop is done (`sealed`: its WAL is SEALED).
+    Stopped {
+        /// Whether the WAL was sealed, or is left to the walker.
+        sealed: bool,
+    },
+}

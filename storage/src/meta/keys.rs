@@ -1,0 +1,149 @@
+//! The key schema of the metadata store, whole (PROTOCOL.md section 2).
+//!
+//! | key | value ([`super::records`]) | who writes |
+//! |---|---|---|
+//! | `/cluster` | cluster id (Kafka's), store prefix id | first start |
+//! | `/wal/{wid}` | [`super::records::WalRecord`] | its lane while OPEN, then fencers |
+//! | `/partition/{topic id}/{index:010}` | [`super::records::PartitionRecord`] | lanes |
+//! | `/wish/{topic id}/{index:010}` | [`super::records::WishRecord`]: desired shard | control task |
+//! | `/topic/{name}` | [`super::records::TopicRecord`] | control task |
+//! | `/node/{name}/{shard}` | node id, decimal | control task |
+//! | `/pid` | first producer id not yet given out, decimal | control task |
+//! | `/slot/{slot:02}` | [`super::records::SlotRecord`]: coordinator slot | control task |
+//! | `/group/{slot:02}/{group}` | group state, opaque to storage | coordinators |
+//! | `/offset/{slot:02}/{group}/{topic id}/{index:010}` | committed offset, opaque to storage | coordinators |
+//!
+//! Names of groups are percent-encoded so that `/` and control characters can't break a key.
+
+use super::Key;
+use crate::ids::{ShardIndex, TopicId, TopicPartition, Wid};
+use std::fmt::Write;
+
+/// `/cluster`.
+pub const CLUSTER: &str = "/cluster";
+/// `/pid`.
+pub const PRODUCER_IDS: &str = "/pid";
+/// Prefix of all write-ahead log records.
+pub const WALS: &str = "/wal/";
+/// Prefix of all partition records.
+pub const PARTITIONS: &str = "/partition/";
+/// Prefix of all topic records.
+pub const TOPICS: &str = "/topic/";
+/// Prefix of all wishes.
+pub const WISHES: &str = "/wish/";
+/// Prefix of all node ids.
+pub const NODES: &str = "/node/";
+/// Prefix of all coordinator slots.
+pub const SLOTS: &str = "/slot/";
+
+/// `/wal/{wid}`.
+pub fn wal(wid: Wid) -> Key {
+    format!("{WALS}{wid}")
+}
+/// The wid of a `/wal/` key.
+pub fn parse_wal(key: &str) -> Option<Wid> {
+    key.strip_prefix(WALS)?.parse().ok()
+}
+/// `/partition/{topic id}/{index}`.
+pub fn partition(p: TopicPartition) -> Key {
+    format!("{PARTITIONS}{}/{:010}", p.topic, p.index)
+}
+/// The partition of a `/partition/` key.
+pub fn parse_partition(key: &str) -> Option<TopicPartition> {
+    let (topic, index) = key.strip_prefix(PARTITIONS)?.split_once('/')?;
+    Some(TopicPartition { topic: TopicId(uuid::Uuid::try_parse(topic).ok()?), index: index.parse().ok()? })
+}
+/// Prefix of the partition records of one topic.
+pub fn partitions_of(topic: TopicId) -> Key {
+    format!("{PARTITIONS}{topic}/")
+}
+/// `/wish/{topic id}/{index}`.
+pub fn wish(p: TopicPartition) -> Key {
+    format!("{WISHES}{}/{:010}", p.topic, p.index)
+}
+/// `/topic/{name}`. Topic names are `[a-zA-Z0-9._-]+`, so they need no encoding.
+pub fn topic(name: &str) -> Key {
+    format!("{TOPICS}{name}")
+}
+/// `/node/{name}/{shard}`.
+pub fn node(name: &str, shard: ShardIndex) -> Key {
+    format!("{NODES}{}/{shard}", encode(name))
+}
+/// `/slot/{slot}`.
+pub fn slot(slot: u16) -> Key {
+    format!("{SLOTS}{slot:02}")
+}
+/// Prefix of the group states of one slot.
+pub fn groups_of(slot: u16) -> Key {
+    format!("/group/{slot:02}/")
+}
+/// `/group/{slot}/{group}`.
+pub fn group(slot: u16, group: &str) -> Key {
+    format!("/group/{slot:02}/{}", encode(group))
+}
+/// Prefix of the committed offsets of one slot.
+pub fn offsets_of(slot: u16) -> Key {
+    format!("/offset/{slot:02}/")
+}
+/// `/offset/{slot}/{group}/{topic id}/{index}`.
+pub fn offset(slot: u16, group: &str, p: TopicPartition) -> Key {
+    format!("/offset/{slot:02}/{}/{}/{:010}", encode(group), p.topic, p.index)
+}
+/// Group and partition of an `/offset/` key.
+pub fn parse_offset(key: &str) -> Option<(String, TopicPartition)> {
+    let mut parts = key.strip_prefix("/offset/")?.splitn(4, '/').skip(1);
+    let group = decode(parts.next()?)?;
+    let topic = TopicId(uuid::Uuid::try_parse(parts.next()?).ok()?);
+    Some((group, TopicPartition { topic, index: parts.next()?.parse().ok()? }))
+}
+
+/// Percent-encodes everything but `[a-zA-Z0-9._-]`.
+pub fn encode(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-') {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("writing to a string cannot fail");
+        }
+    }
+    out
+}
+
+/// The opposite of [`encode`]; `None` if the text was not made by it.
+pub fn decode(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let (digits, tail) = rest.split_at_checked(2)?;
+        out.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = tail;
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_back_as_what_it_was_made_from() {
+        let p = TopicPartition { topic: TopicId(uuid::Uuid::from_u128(7)), index: 42 };
+        assert_eq!(parse_partition(&partition(p)), Some(p));
+        assert_eq!(parse_offset(&offset(3, "a/ü %x", p)), Some(("a/ü %x".to_owned(), p)));
+        assert_eq!(parse_wal(&wal(Wid(9))), Some(Wid(9)));
+    }
+
+    #[test]
+    fn damaged_percent_encoding_is_refused() {
+        assert_eq!(decode("a%"), None);
+        assert_eq!(decode("a%4"), None);
+        assert_eq!(decode("a%zz"), None);
+        assert_eq!(decode("%ff"), None);
+    }
+}

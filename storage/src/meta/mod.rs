@@ -1,0 +1,137 @@
+//! The metadata store: small keys, transactions with comparisons, watches. Embedded ([`embedded`], redb) or in memory
+//! ([`memory`]); etcd will implement the same trait and run the same conformance suite.
+//!
+//! Guarantees:
+//! 1. Transactions are linearizable and durable when answered (in memory: as long as the process lives).
+//! 2. Every change has a revision; revisions grow by one per committed transaction that changes something.
+//! 3. A watch from revision r delivers every later change of its prefix once, in order, or ends with
+//!    [`WatchError::Compacted`].
+//! 4. An error with `Certainty::Unknown` may have been applied, now or later.
+//!
+//! [`keys`] is the whole key schema on one page, [`records`] the values.
+
+pub mod embedded;
+pub mod keys;
+pub mod memory;
+pub mod records;
+
+use crate::store_error::StoreError;
+use crate::wal::StoreFuture;
+use bytes::Bytes;
+use futures::stream::LocalBoxStream;
+
+/// A key: ASCII, parts separated by `/`.
+pub type Key = String;
+
+/// The store's revision: one per changing transaction, from 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Revision(pub i64);
+
+/// At most this many comparisons plus operations in one transaction (etcd's limit is 128).
+pub const MAX_TXN_OPS: usize = 120;
+
+/// A condition of a transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Compare {
+    /// The key does not exist.
+    Absent(Key),
+    /// The key exists with exactly this value.
+    Value(Key, Bytes),
+    /// The key was last changed at this revision.
+    ModifiedAt(Key, Revision),
+}
+
+/// A change of a transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Sets the value.
+    Put(Key, Bytes),
+    /// Removes the key; a missing one is no error.
+    Delete(Key),
+}
+
+/// All of `compares` hold → all of `ops` happen; else none does.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Txn {
+    /// Conditions.
+    pub compares: Vec<Compare>,
+    /// Changes.
+    pub ops: Vec<Op>,
+}
+
+/// How a transaction was decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TxnOutcome {
+    /// Applied at this revision.
+    Committed(Revision),
+    /// A comparison did not hold; nothing changed.
+    Conflict(Revision),
+}
+
+/// A value with where it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Versioned {
+    /// The value.
+    pub value: Bytes,
+    /// When it was last changed.
+    pub modified: Revision,
+}
+
+/// Several keys read at one revision, in the order asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// The revision of the read.
+    pub revision: Revision,
+    /// Each key's value, if it exists.
+    pub values: Vec<Option<Versioned>>,
+}
+
+/// A part of a prefix, in key order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// The revision of the read.
+    pub revision: Revision,
+    /// Keys with their values.
+    pub entries: Vec<(Key, Versioned)>,
+    /// Whether keys remain after the last of these.
+    pub more: bool,
+}
+
+/// One change seen by a watch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The key.
+    pub key: Key,
+    /// Its new value; `None` if it was deleted.
+    pub value: Option<Bytes>,
+    /// The revision of the change.
+    pub revision: Revision,
+}
+
+/// Why a watch ended: list again and watch from there.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The store no longer has the changes since that revision (or the watcher was too slow).
+    #[error("changes before revision {0:?} are gone")]
+    Compacted(Revision),
+    /// The store went away.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Changes as they come; all changes of one revision are delivered together.
+pub type WatchStream = LocalBoxStream<'static, Result<Vec<Change>, WatchError>>;
+
+/// The interface that the embedded store and etcd share.
+pub trait MetaStore {
+    /// A random id given at creation: every answer must come from the same store.
+    fn cluster_id(&self) -> StoreFuture<uuid::Uuid>;
+    /// Runs a transaction of at most [`MAX_TXN_OPS`] comparisons and operations.
+    fn txn(&self, txn: Txn) -> StoreFuture<TxnOutcome>;
+    /// Reads keys at one revision (at most [`MAX_TXN_OPS`]).
+    fn get(&self, keys: Vec<Key>) -> StoreFuture<Snapshot>;
+    /// Reads keys that start with `prefix` and come after `after`, at most `limit`.
+    fn list(&self, prefix: &str, after: Option<Key>, limit: usize) -> StoreFuture<Page>;
+    /// Watches a prefix for changes after `after`.
+    fn watch(&self, prefix: &str, after: Revision) -> WatchStream;
+}

@@ -1,0 +1,191 @@
+//! The values of the metadata store, as JSON with a version, so that an operator can read them with any tool.
+//!
+//! A record is compared byte by byte in transactions, so `encode` is deterministic: fields in declaration order.
+
+use crate::ids::{BootId, LeaderEpoch, Offset, Seq, ShardIndex, TopicId, Wid};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of every record of this file.
+pub const RECORD_VERSION: u16 = 1;
+
+/// A value that can't be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("metadata record of kind {kind}: {detail}")]
+pub struct RecordError {
+    /// Which record.
+    pub kind: &'static str,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// State of a write-ahead log (PROTOCOL.md section 3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE", tag = "is")]
+pub enum WalState {
+    /// Its lane may commit.
+    Open,
+    /// Somebody is fencing it; `ck` and `lw` are frozen.
+    Fencing,
+    /// Ended: objects `[0, end)` are data, the fence at `end` exists.
+    Sealed {
+        /// Sequence of the fence.
+        end: Seq,
+    },
+}
+
+/// `/wal/{wid}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WalRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// Name of the broker process.
+    pub broker: String,
+    /// Its life.
+    pub boot: BootId,
+    /// Its lane.
+    pub lane: u16,
+    /// OPEN, FENCING, SEALED.
+    pub state: WalState,
+    /// Number of the checkpoint; 0 is empty, without an object.
+    pub ck: u64,
+    /// Low-water mark: data objects below need not exist.
+    pub lw: Seq,
+}
+
+/// What a released partition was left at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Released {
+    /// The lane's commit point: entries of this epoch all lie below.
+    pub seq: Seq,
+    /// The log's end.
+    pub end: Offset,
+}
+
+/// `/partition/{topic id}/{index}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PartitionRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// Leader epoch, from 1.
+    pub epoch: LeaderEpoch,
+    /// The write-ahead log that holds this epoch's entries.
+    pub wid: Wid,
+    /// The shard that serves it.
+    pub shard: ShardIndex,
+    /// Unix milliseconds of birth.
+    pub born: i64,
+    /// Set while nobody leads it.
+    pub released: Option<Released>,
+}
+
+/// `/wish/{topic id}/{index}`: where the controller wants the partition. No safety role.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WishRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// Name of the broker process.
+    pub broker: String,
+    /// The shard.
+    pub shard: ShardIndex,
+}
+
+/// State of a topic (PROTOCOL.md section 3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TopicState {
+    /// The name is reserved; `meta/topics/{id}` may not exist yet.
+    Creating,
+    /// In use.
+    Live,
+    /// Being deleted: produce is refused.
+    Deleting,
+}
+
+/// `/topic/{name}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TopicRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// The topic's id.
+    pub id: TopicId,
+    /// Its state.
+    pub state: TopicState,
+    /// Number of partitions.
+    pub partitions: u32,
+    /// Settings that differ from the defaults, by Kafka's names.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// `/slot/{slot}`: who coordinates the groups of a slot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SlotRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// One more with every change; writes of group state compare it.
+    pub epoch: u64,
+    /// Name of the broker process.
+    pub broker: String,
+    /// Its life.
+    pub boot: BootId,
+    /// The shard.
+    pub shard: ShardIndex,
+}
+
+/// `/cluster`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// Kafka's cluster id: 22 characters of base64.
+    pub cluster_id: String,
+}
+
+/// A record with a kind and a JSON form.
+pub trait Record: Serialize + for<'a> Deserialize<'a> {
+    /// For error messages.
+    const KIND: &'static str;
+    /// The bytes to store and to compare.
+    fn encode(&self) -> Bytes {
+        Bytes::from(serde_json::to_vec(self).expect("records have string keys and finite numbers"))
+    }
+    /// Reads a stored value.
+    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        serde_json::from_slice(bytes).map_err(|e| RecordError { kind: Self::KIND, detail: e.to_string() })
+    }
+}
+
+macro_rules! records {
+    ($($name:ident: $kind:literal),*) => {$( impl Record for $name { const KIND: &'static str = $kind; } )*};
+}
+records!(WalRecord: "wal", PartitionRecord: "partition", WishRecord: "wish", TopicRecord: "topic",
+         SlotRecord: "slot", ClusterRecord: "cluster");
+
+macro_rules! plain_serde {
+    ($($name:ident($inner:ty)),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { self.0.serialize(s) }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> { <$inner>::deserialize(d).map($name) }
+        }
+    )*};
+}
+plain_serde!(Seq(u64), Offset(i64), LeaderEpoch(i32), ShardIndex(u16), BootId(u64));
+
+macro_rules! text_serde {
+    ($($name:ident: $parse:expr),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.collect_str(self) }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(d)?;
+                let parse: fn(&str) -> Option<$name> = $parse;
+                parse(&text).ok_or_else(|| serde::de::Error::custom(concat!("not a ", stringify!($name))))
+            }
+        }
+    )*};
+}
+text_serde!(Wid: |t| t.parse().ok(), TopicId: |t| uuid::Uuid::try_parse(t).ok().map(TopicId));

@@ -1,0 +1,81 @@
+//! Plain objects under the cluster's prefix: checkpoints, manifests, segments, `meta/…` (PROTOCOL.md section 2).
+//!
+//! Implementations: [`remote`] (S3 and its like through the `object_store` crate), [`local`] (files, fsynced),
+//! [`memory`]. One conformance suite runs against all; [`race`] proves put-if-absent at start-up. Keys are relative to
+//! the prefix, with `/` between parts, in ASCII without `..`.
+
+pub mod local;
+pub mod memory;
+pub mod race;
+pub mod remote;
+
+use crate::store_error::StoreError;
+use crate::wal::{PutOutcome, StoreFuture};
+use bytes::Bytes;
+use std::ops::Range;
+
+/// What identifies one version of an object's bytes (an ETag).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Version(pub String);
+
+/// A whole object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Object {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// For [`ObjectStore::put_if_match`].
+    pub version: Version,
+}
+
+/// How a put-if-match ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MatchOutcome {
+    /// Replaced; the new version.
+    Stored(Version),
+    /// The object is not at that version (a 412), or is gone. After an unknown outcome it may be one's own success:
+    /// read it.
+    Changed,
+}
+
+/// One object of a listing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedObject {
+    /// Key relative to the prefix.
+    pub key: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// When it was written, Unix milliseconds by the store's clock.
+    pub modified_ms: i64,
+}
+
+/// The narrow interface to objects. Every object written is durable when its put is answered.
+pub trait ObjectStore {
+    /// Writes an object unless one is there. See guarantee 3 of [`crate::wal`].
+    fn put_if_absent(&self, key: &str, slices: Vec<Bytes>) -> StoreFuture<PutOutcome>;
+    /// Replaces the object that has this version.
+    fn put_if_match(&self, key: &str, bytes: Bytes, version: Version) -> StoreFuture<MatchOutcome>;
+    /// The object; `None` if there is none.
+    fn get(&self, key: &str) -> StoreFuture<Option<Object>>;
+    /// The bytes `range` (cut at the end); `None` if there is no such object.
+    fn get_range(&self, key: &str, range: Range<u64>) -> StoreFuture<Option<Bytes>>;
+    /// The last `length` bytes and the size; `None` if there is no such object.
+    fn get_suffix(&self, key: &str, length: u64) -> StoreFuture<Option<crate::wal::Suffix>>;
+    /// All objects whose key starts with `prefix` (which ends with `/`), by key.
+    fn list(&self, prefix: &str) -> StoreFuture<Vec<ListedObject>>;
+    /// The next level of names under `prefix` (which ends with `/`, or is empty): "directories" only, without the slash.
+    fn list_directories(&self, prefix: &str) -> StoreFuture<Vec<String>>;
+    /// Deletes; a missing object is success.
+    fn delete(&self, keys: Vec<String>) -> StoreFuture<()>;
+}
+
+/// The error of a store that can't be opened or failed its start-up check, with what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{problem}; {fix}")]
+pub struct OpenError {
+    /// What is wrong.
+    pub problem: String,
+    /// What the operator can do.
+    pub fix: String,
+    /// The store's own error, if there is one.
+    pub source_error: Option<StoreError>,
+}

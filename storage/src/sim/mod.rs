@@ -1,0 +1,1 @@
+//! Deterministic simulation: executor, virtual time, failing stores (DESIGN.md section 8).

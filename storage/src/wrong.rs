@@ -1,0 +1,48 @@
+//! The wrong variants of PROTOCOL.md section 9: mistakes that the simulator must catch.
+//!
+//! Without the cargo feature `wrong-variants` every question is answered `false` at compile time, so no shipped binary
+//! holds any of them. With it, one is chosen by name at run time, so one build proves all.
+
+/// One mistake. Its text form is its name in kebab case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "each name is the sentence of PROTOCOL.md section 9")]
+#[rustfmt::skip]
+pub enum Wrong {
+    OverwritingPut, AckBeforeDurable, AckOutOfSequenceOrder, OwnRetryTakenForFence, AmbiguousErrorTakenForSuccess,
+    FenceWithoutIfAbsent, FenceAtFirstGapOfListing, ScanFromZero, LwNotFrozen, LowestFenceTakenForEnd, FenceDeleted,
+    ObjectDeletedBeforeManifest, SealedWalCollectedWhileNamed, ClaimWithoutOwnWal, ClaimsBeforeCheckpointTxn,
+    UnchangedRecordTakenForLost, CheckpointTxnGoesBack, CheckpointBetweenClaims, CheckpointOfAppended,
+    CheckpointDropsReleased, ReleaseBySomebodyElse, MoveBumpsEpochOnly, BirthWithoutWal, RebuildFromCheckpointsOnly,
+    FoldIgnoresEpoch, GracefulSealBeforeDrained, GracefulSealBeforeFence, DeadVolleyTakenForData, WidReopened,
+    BytesChangedOnRetry, LeaseTrusted, DrainedBatchesDropped, NoFence, OwnFenceMisread,
+}
+
+/// Whether the process runs with this mistake.
+#[cfg(not(feature = "wrong-variants"))]
+#[inline(always)]
+pub fn wrong(_variant: Wrong) -> bool {
+    false
+}
+
+#[cfg(feature = "wrong-variants")]
+mod chosen {
+    use super::Wrong;
+    use std::cell::Cell;
+
+    thread_local! {
+        static CHOSEN: Cell<Option<Wrong>> = const { Cell::new(None) };
+    }
+
+    /// Whether this thread's simulation runs with this mistake.
+    pub fn wrong(variant: Wrong) -> bool {
+        CHOSEN.get() == Some(variant)
+    }
+
+    /// Chooses the mistake for simulations of this thread.
+    pub fn choose(variant: Option<Wrong>) {
+        CHOSEN.set(variant);
+    }
+}
+
+#[cfg(feature = "wrong-variants")]
+pub use chosen::{choose, wrong};
