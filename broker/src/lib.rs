@@ -1,1 +1,9 @@
+//! The broker of Millrace.
 //!
+//! A produce request's way: `net::connection` reads its frame into the arena → `shard::core` dispatches it by API →
+//! `handlers::produce` validates and patches it in place → the partition takes it into the next seal → the lane
+//! (`millrace_storage::lane`) makes it durable → the reply leaves through `net::replies`.
+
+pub mod control;
+pub mod net;
+pub mod shard;
