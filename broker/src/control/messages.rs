@@ -1,0 +1,187 @@
+//! What shards and the control task say to each other. Every question carries a token that its answer repeats; a shard
+//! never waits: it goes on and completes the request when the answer comes. All queues are bounded mailboxes.
+
+use bytes::Bytes;
+use millrace_protocol::error_code::ErrorCode;
+use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId};
+use millrace_storage::meta::Key;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Names a question of one shard.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Token(pub u64);
+
+/// One advertised broker node: one shard of one process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Kafka's node id; kept over restarts.
+    pub id: i32,
+    /// Advertised host.
+    pub host: String,
+    /// Advertised port.
+    pub port: u16,
+    /// Zone, as Kafka's rack.
+    pub rack: Option<String>,
+    /// Which shard of this process it is; `None` for a shard of another process.
+    pub shard: Option<ShardIndex>,
+}
+
+/// One partition in the image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartitionImage {
+    /// Node id of the leader; `None` while nobody leads (LEADER_NOT_AVAILABLE).
+    pub leader: Option<i32>,
+    /// Its leader epoch, 0 if it was never led.
+    pub epoch: LeaderEpoch,
+}
+
+/// One topic in the image.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicImage {
+    /// Its id.
+    pub id: TopicId,
+    /// Its name.
+    pub name: String,
+    /// Its partitions by index.
+    pub partitions: Vec<PartitionImage>,
+    /// Settings that differ from the defaults, by Kafka's names.
+    pub settings: BTreeMap<String, String>,
+    /// Whether it is being deleted (produce is refused, Metadata no longer lists it).
+    pub deleting: bool,
+}
+
+/// What every shard knows of the cluster; replaced whole, topics shared by pointer.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClusterImage {
+    /// Kafka's cluster id.
+    pub cluster_id: String,
+    /// Node that answers as controller: any live node.
+    pub controller: i32,
+    /// Nodes by id.
+    pub nodes: BTreeMap<i32, Node>,
+    /// Topics by name.
+    pub topics: BTreeMap<String, Arc<TopicImage>>,
+    /// Names by id.
+    pub names: HashMap<TopicId, String>,
+    /// Node id by coordinator slot ([`COORDINATOR_SLOTS`] of them); `None` while nobody coordinates.
+    pub slots: Vec<Option<i32>>,
+    /// Whether every partition and slot known at start-up has been recovered (`/readyz`).
+    pub ready: bool,
+}
+
+/// Number of coordinator slots. A group's slot is the CRC-32C of its id modulo this.
+pub const COORDINATOR_SLOTS: u16 = 64;
+
+/// A topic to create.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewTopic {
+    /// Name.
+    pub name: String,
+    /// Partitions; `None` = the default.
+    pub partitions: Option<u32>,
+    /// Settings.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// Result for one topic of a creation or deletion.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicAnswer {
+    /// Name.
+    pub name: String,
+    /// Id, if the topic exists (or would).
+    pub id: Option<TopicId>,
+    /// Partitions that it has (or would have).
+    pub partitions: u32,
+    /// NONE or what went wrong.
+    pub error: ErrorCode,
+    /// For people.
+    pub message: Option<String>,
+}
+
+/// Shard → control.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ToControl {
+    /// Create topics. Answered when each is LIVE and led, or failed.
+    CreateTopics {
+        /// Names the question.
+        token: Token,
+        /// The topics.
+        topics: Vec<NewTopic>,
+        /// Check only.
+        validate_only: bool,
+        /// Auto-creation through Metadata: an existing topic is success.
+        auto: bool,
+    },
+    /// Delete topics by name.
+    DeleteTopics {
+        /// Names the question.
+        token: Token,
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A block of 1,000 producer ids.
+    ProducerIds {
+        /// Names the question.
+        token: Token,
+    },
+    /// Writes of a coordinator: applied in order in one or more transactions that compare the slot's epoch; answered
+    /// when durable.
+    Persist {
+        /// Names the question.
+        token: Token,
+        /// The slot.
+        slot: u16,
+        /// The slot's epoch that the coordinator was granted.
+        slot_epoch: u64,
+        /// Key and new value; `None` deletes.
+        writes: Vec<(Key, Option<Bytes>)>,
+    },
+}
+
+/// Control → shard.
+#[derive(Clone, PartialEq, Debug)]
+pub enum FromControl {
+    /// The cluster changed.
+    Image(Arc<ClusterImage>),
+    /// To [`ToControl::CreateTopics`] and [`ToControl::DeleteTopics`], in the order asked.
+    Topics {
+        /// The question.
+        token: Token,
+        /// A result each.
+        topics: Vec<TopicAnswer>,
+    },
+    /// To [`ToControl::ProducerIds`].
+    ProducerIds {
+        /// The question.
+        token: Token,
+        /// First id of the block of 1,000, or why there is none.
+        first: Result<i64, ErrorCode>,
+    },
+    /// To [`ToControl::Persist`].
+    Persisted {
+        /// The question.
+        token: Token,
+        /// `Err(NotCoordinator)` when the slot's epoch moved on; `Err(CoordinatorNotAvailable)` when the store failed
+        /// (the outcome may be unknown: the slot is revoked and granted anew from what is durable).
+        result: Result<(), ErrorCode>,
+    },
+    /// This shard coordinates the slot from now on, starting from these durable records.
+    SlotGranted {
+        /// The slot.
+        slot: u16,
+        /// Epoch to write with.
+        slot_epoch: u64,
+        /// Records under `/group/{slot}/`.
+        groups: Vec<(Key, Bytes)>,
+        /// Records under `/offset/{slot}/`.
+        offsets: Vec<(Key, Bytes)>,
+    },
+    /// No longer.
+    SlotRevoked {
+        /// The slot.
+        slot: u16,
+    },
+    /// The process stops: refuse new work, finish what is in flight.
+    Stopping,
+}

@@ -1,0 +1,4 @@
+//! Connections: frames into the arena, replies out in order, budgets. Generic over a byte stream, so that TLS, tests
+//! and the simulator's network fit.
+
+pub mod frame;

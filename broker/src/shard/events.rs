@@ -1,0 +1,72 @@
+//! What goes into a shard's core and what comes out of it.
+
+use crate::control::ToControl;
+use bytes::Bytes;
+use millrace_storage::env::{Mono, WallMs};
+use millrace_storage::ids::{Seq, Wid};
+use millrace_storage::lane::ToLane;
+use std::ops::Range;
+
+/// The time, as every event brings it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// For deadlines.
+    pub mono: Mono,
+    /// For timestamps.
+    pub wall: WallMs,
+}
+
+/// A connection of this shard; never reused within a process life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(pub u64);
+
+/// Which request of a connection: from 0, in order of arrival. Replies leave in this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestNumber(pub u64);
+
+/// A request's way back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ReplyTo {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The request.
+    pub request: RequestNumber,
+}
+
+/// How a request ends. The core ends every request exactly once, also after its connection has gone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// Send these slices as one frame: they start with the 4-byte length and go out without joining.
+    Frame(Vec<Bytes>),
+    /// Nothing is sent (acks = 0).
+    Silent,
+    /// Close the connection once earlier replies have left (a broken or unsupported request, an acks = 0 error).
+    Close(&'static str),
+}
+
+/// Names a read of a write-ahead object.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReadToken(pub u64);
+
+/// What the core wants done. The pump carries effects out in order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Effect {
+    /// A request ended.
+    Reply(ReplyTo, Reply),
+    /// To this shard's lane. Seals come from `ShardCore::take_seal` instead, which the pump calls when the lane's
+    /// mailbox has a place.
+    ToLane(ToLane),
+    /// To the control task.
+    ToControl(ToControl),
+    /// Read a range of a write-ahead object, answer with `ShardCore::on_read`.
+    Read {
+        /// Names it.
+        token: ReadToken,
+        /// The log.
+        wid: Wid,
+        /// The object.
+        seq: Seq,
+        /// Bytes.
+        range: Range<u64>,
+    },
+}
