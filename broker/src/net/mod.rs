@@ -1,4 +1,6 @@
 //! Connections: frames into the arena, replies out in order, budgets. Generic over a byte stream, so that TLS, tests
 //! and the simulator's network fit.
 
+pub mod duplex;
 pub mod frame;
+pub mod stream;
