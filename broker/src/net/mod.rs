@@ -1,6 +1,7 @@
 //! Connections: frames into the arena, replies out in order, budgets. Generic over a byte stream, so that TLS, tests
 //! and the simulator's network fit.
 
+pub mod budget;
 pub mod duplex;
 pub mod frame;
 pub mod stream;
