@@ -1,1 +1,195 @@
-//! Filled in next.
+//! Frames: the length prefix, the headers, a whole request or response.
+//!
+//! 1. A length is checked against a limit before a byte is allocated for it.
+//! 2. A frame that leaves is a list of slices that begins with its 4-byte length.
+
+use crate::api::ApiKey;
+use crate::codec::{Message, Request};
+use crate::string::StrBytes;
+use crate::wire::{Cursor, DecodeError, DecodeErrorKind, EncodeError, Reader, Writer};
+use bytes::Bytes;
+use thiserror::Error;
+
+/// Bytes of the length before a frame.
+pub const LENGTH_BYTES: usize = 4;
+
+/// Bytes that [`peek`] needs: key, version, correlation id. No request is shorter.
+pub const PEEK_BYTES: usize = 8;
+
+/// A length prefix that no request of ours has. The connection closes: where the next frame begins is unknown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum FrameError {
+    /// Shorter than the fixed part of a request header, or negative.
+    #[error("frame length {0} is too small")]
+    TooSmall(i32),
+    /// Above the limit.
+    #[error("frame length {length} is above the limit of {limit}")]
+    TooLarge {
+        /// Bytes announced.
+        length: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+}
+
+/// The length that a request's prefix announces, prefix not included.
+///
+/// # Errors
+/// When it is below [`PEEK_BYTES`] or above `limit` bytes.
+pub fn request_length(prefix: [u8; LENGTH_BYTES], limit: usize) -> Result<usize, FrameError> {
+    let announced = i32::from_be_bytes(prefix);
+    match usize::try_from(announced) {
+        Ok(length) if length > limit => Err(FrameError::TooLarge { length, limit }),
+        Ok(length) if length >= PEEK_BYTES => Ok(length),
+        _ => Err(FrameError::TooSmall(announced)),
+    }
+}
+
+/// What the first bytes of a request say, before its body is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peek {
+    /// The API, as yet unchecked: see [`ApiKey::from_code`].
+    pub api_key: i16,
+    /// The version of the request.
+    pub api_version: i16,
+    /// What the response must repeat.
+    pub correlation_id: i32,
+}
+
+/// Reads the fixed part of a request header.
+pub fn peek(bytes: &[u8; PEEK_BYTES]) -> Peek {
+    let [k0, k1, v0, v1, c0, c1, c2, c3] = *bytes;
+    Peek {
+        api_key: i16::from_be_bytes([k0, k1]),
+        api_version: i16::from_be_bytes([v0, v1]),
+        correlation_id: i32::from_be_bytes([c0, c1, c2, c3]),
+    }
+}
+
+/// What goes before a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RequestHeader {
+    /// The API.
+    pub api_key: ApiKey,
+    /// The version of request and response.
+    pub api_version: i16,
+    /// What the response must repeat.
+    pub correlation_id: i32,
+    /// What the client calls itself.
+    pub client_id: Option<StrBytes>,
+}
+
+impl RequestHeader {
+    /// Reads the header; the body is next in the reader. The version need not be one that we serve.
+    ///
+    /// # Errors
+    /// When the bytes are no header or the API is unknown.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (api_key, api_version, correlation_id) = fixed_header(reader)?;
+        let client_id = reader.nullable_string(false)?;
+        if api_key.is_flexible(api_version) {
+            reader.skip_tags()?;
+        }
+        Ok(RequestHeader { api_key, api_version, correlation_id, client_id })
+    }
+
+    /// Goes over a header in borrowed bytes, without its client id.
+    ///
+    /// # Errors
+    /// When the bytes are no header or the API is unknown.
+    pub fn skip(cursor: &mut Cursor<'_>) -> Result<Peek, DecodeError> {
+        let (api_key, api_version, correlation_id) = fixed_header(cursor)?;
+        cursor.nullable_str(false)?;
+        if api_key.is_flexible(api_version) {
+            cursor.skip_tags()?;
+        }
+        Ok(Peek { api_key: api_key.code(), api_version, correlation_id })
+    }
+
+    /// Writes the header.
+    ///
+    /// # Errors
+    /// When the client id is too long.
+    pub fn encode(&self, writer: &mut Writer) -> Result<(), EncodeError> {
+        writer.enter("RequestHeader");
+        writer.i16(self.api_key.code());
+        writer.i16(self.api_version);
+        writer.i32(self.correlation_id);
+        // Not compact in either header version: a broker must be able to read it before it knows the version.
+        writer.string(self.client_id.as_ref(), false)?;
+        if self.api_key.is_flexible(self.api_version) {
+            writer.uvarint(0);
+        }
+        Ok(())
+    }
+}
+
+fn fixed_header(cursor: &mut Cursor<'_>) -> Result<(ApiKey, i16, i32), DecodeError> {
+    cursor.enter("RequestHeader");
+    let code = cursor.i16()?;
+    let key = ApiKey::from_code(code).ok_or_else(|| cursor.error(DecodeErrorKind::ApiKey(code)))?;
+    Ok((key, cursor.i16()?, cursor.i32()?))
+}
+
+/// A whole request frame, length included.
+///
+/// # Errors
+/// When the request has no form in `version`.
+pub fn request_frame<R: Request>(
+    request: &R,
+    version: i16,
+    correlation_id: i32,
+    client_id: Option<StrBytes>,
+) -> Result<Vec<Bytes>, EncodeError> {
+    let mut writer = begin_frame();
+    RequestHeader { api_key: R::KEY, api_version: version, correlation_id, client_id }.encode(&mut writer)?;
+    request.encode(&mut writer, version)?;
+    Ok(end_frame(writer))
+}
+
+/// A whole response frame, length included.
+///
+/// # Errors
+/// When the response has no form in `version`.
+pub fn response_frame<M: Message>(response: &M, version: i16, correlation_id: i32) -> Result<Vec<Bytes>, EncodeError> {
+    let mut writer = begin_response(M::KEY, version, correlation_id);
+    response.encode(&mut writer, version)?;
+    Ok(end_frame(writer))
+}
+
+/// Starts a response frame that is written by hand: length to be filled in by [`end_frame`], then the header.
+pub fn begin_response(key: ApiKey, version: i16, correlation_id: i32) -> Writer {
+    let mut writer = begin_frame();
+    writer.i32(correlation_id);
+    if key.response_header_version(version) == 1 {
+        writer.uvarint(0);
+    }
+    writer
+}
+
+/// Reads a response frame whose length is off: the correlation id and the message.
+///
+/// # Errors
+/// When the bytes are not such a response.
+pub fn decode_response<M: Message>(frame: &Bytes, version: i16) -> Result<(i32, M), DecodeError> {
+    let mut reader = Reader::new(frame);
+    reader.enter("ResponseHeader");
+    let correlation_id = reader.i32()?;
+    if M::KEY.response_header_version(version) == 1 {
+        reader.skip_tags()?;
+    }
+    Ok((correlation_id, M::decode(&mut reader, version)?))
+}
+
+fn begin_frame() -> Writer {
+    let mut writer = Writer::new();
+    writer.i32(0);
+    writer
+}
+
+/// Fills in the length and gives the frame's slices.
+pub fn end_frame(mut writer: Writer) -> Vec<Bytes> {
+    let length = i32::try_from(writer.len() - LENGTH_BYTES).expect("responses are bounded far below 2 GiB");
+    writer.set_i32(0, length);
+    writer.finish()
+}

@@ -1,8 +1,15 @@
 //! Kafka's wire protocol: frames, messages, record batches, error codes.
+//!
+//! A frame comes in as [`frame`] cuts it from the stream, its header and message are read by [`messages`] on the
+//! primitives of [`wire`], and a reply leaves as a list of slices.
 
 pub mod api;
+pub mod codec;
 pub mod error_code;
 pub mod frame;
 pub mod messages;
 pub mod records;
+pub mod string;
 pub mod wire;
+
+pub use string::StrBytes;
