@@ -1,1 +1,301 @@
-//! See [`super`].
+//! The metadata store of one process: a redb file on local disk, served by a thread of its own.
+//!
+//! Handles put requests into a bounded queue. The thread takes what waits, runs it in order inside one redb write
+//! transaction, commits that once, then answers: one sync for a whole group of transactions.
+//!
+//! Invariants:
+//! 1. An answer leaves after the commit that it rests on: durable (redb's `Durability::Immediate`), kill −9 and power
+//!    loss safe. A read of a group that also writes is answered after that commit too.
+//! 2. Requests are decided in the order in which they entered the queue: linearizable.
+//! 3. A failed commit answers `Certainty::Unknown` to its transactions. The file is then closed and opened again by the
+//!    next request, and watches end with `Compacted`, since what happened is known from the file alone.
+//! 4. Bounded: [`QUEUE`] requests wait, [`GROUP`] share a commit; more are refused with `NotDone` and `Throttled`.
+//!
+//! One process only: redb locks the file. The thread ends, and the file is closed, when the last handle is dropped.
+
+use super::apply::{self, Applied};
+use super::history::{HISTORY_CHANGES, History};
+use super::{Change, Key, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream};
+use crate::object::OpenError;
+use crate::store_error::{FailureKind, StoreError};
+use crate::wal::StoreFuture;
+use file::File;
+use futures::StreamExt;
+use futures::channel::oneshot;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+mod file;
+
+/// Requests that may wait for the thread.
+pub const QUEUE: usize = 4_096;
+
+/// Requests that share one commit at most.
+pub const GROUP: usize = 512;
+
+/// Name of the file within the directory given to [`EmbeddedMeta::open`].
+pub const FILE_NAME: &str = "metadata.redb";
+
+/// A handle on the store; clones share it.
+#[derive(Clone)]
+pub struct EmbeddedMeta(Arc<Inner>);
+
+struct Inner {
+    cluster_id: uuid::Uuid,
+    requests: Option<SyncSender<Request>>,
+    history: History,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Request {
+    Txn(Txn, oneshot::Sender<Result<TxnOutcome, StoreError>>),
+    Get(Vec<Key>, oneshot::Sender<Result<Snapshot, StoreError>>),
+    List { prefix: String, after: Option<Key>, limit: usize, answer: oneshot::Sender<Result<Page, StoreError>> },
+}
+
+impl EmbeddedMeta {
+    /// Opens the store in `directory`, or makes both, then with the id `new_cluster_id`. Blocks.
+    pub fn open(directory: &Path, new_cluster_id: uuid::Uuid) -> Result<EmbeddedMeta, OpenError> {
+        EmbeddedMeta::open_with_history(directory, new_cluster_id, HISTORY_CHANGES)
+    }
+
+    /// Like [`EmbeddedMeta::open`], keeping only so many changes for watches.
+    pub fn open_with_history(
+        directory: &Path,
+        new_cluster_id: uuid::Uuid,
+        changes: usize,
+    ) -> Result<EmbeddedMeta, OpenError> {
+        let (file, opened) = File::open(directory.join(FILE_NAME), new_cluster_id)?;
+        let history = History::new(opened.revision, changes);
+        let (requests, queue) = sync_channel(QUEUE);
+        let server = Server {
+            queue,
+            file: Some(file),
+            path: directory.join(FILE_NAME),
+            cluster_id: opened.cluster_id,
+            history: history.clone(),
+        };
+        // A thread of the store's own, because redb's calls block on the disk.
+        let thread =
+            std::thread::Builder::new().name("metadata".to_owned()).spawn(move || server.run()).map_err(|e| {
+                OpenError {
+                    problem: format!("the metadata thread can't be started: {e}"),
+                    fix: "raise the limit of threads (ulimit -u)".to_owned(),
+                    source_error: None,
+                }
+            })?;
+        Ok(EmbeddedMeta(Arc::new(Inner {
+            cluster_id: opened.cluster_id,
+            requests: Some(requests),
+            history,
+            thread: Some(thread),
+        })))
+    }
+
+    fn ask<T: 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request) -> StoreFuture<T> {
+        let (answer, answered) = oneshot::channel();
+        let requests = self.0.requests.as_ref().expect("taken only when the last handle drops");
+        match requests.try_send(make(answer)) {
+            Ok(()) => Box::pin(async move {
+                answered.await.unwrap_or_else(|oneshot::Canceled| {
+                    Err(StoreError::unknown(FailureKind::Unavailable, "the metadata thread ended"))
+                })
+            }),
+            Err(TrySendError::Full(_)) => {
+                refuse(FailureKind::Throttled, format!("{QUEUE} requests wait for the metadata store"))
+            }
+            Err(TrySendError::Disconnected(_)) => {
+                refuse(FailureKind::Unavailable, "the metadata thread ended".to_owned())
+            }
+        }
+    }
+}
+
+fn refuse<T: 'static>(kind: FailureKind, detail: String) -> StoreFuture<T> {
+    Box::pin(futures::future::ready(Err(StoreError::not_done(kind, detail))))
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has aborted the process or failed the test already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl MetaStore for EmbeddedMeta {
+    fn cluster_id(&self) -> StoreFuture<uuid::Uuid> {
+        Box::pin(futures::future::ready(Ok(self.0.cluster_id)))
+    }
+    fn txn(&self, txn: Txn) -> StoreFuture<TxnOutcome> {
+        match apply::check(&txn) {
+            Ok(()) => self.ask(|answer| Request::Txn(txn, answer)),
+            Err(refused) => Box::pin(futures::future::ready(Err(refused))),
+        }
+    }
+    fn get(&self, keys: Vec<Key>) -> StoreFuture<Snapshot> {
+        match apply::check_get(&keys) {
+            Ok(()) => self.ask(|answer| Request::Get(keys, answer)),
+            Err(refused) => Box::pin(futures::future::ready(Err(refused))),
+        }
+    }
+    fn list(&self, prefix: &str, after: Option<Key>, limit: usize) -> StoreFuture<Page> {
+        let prefix = prefix.to_owned();
+        self.ask(|answer| Request::List { prefix, after, limit, answer })
+    }
+    fn watch(&self, prefix: &str, after: Revision) -> WatchStream {
+        self.0.history.watch(prefix, after).boxed_local()
+    }
+}
+
+/// The thread's side.
+struct Server {
+    queue: Receiver<Request>,
+    /// `None` after a failure, until the next request opens it again.
+    file: Option<File>,
+    path: std::path::PathBuf,
+    cluster_id: uuid::Uuid,
+    history: History,
+}
+
+/// An answer that waits for the group's commit.
+enum Decided {
+    Txn(TxnOutcome, oneshot::Sender<Result<TxnOutcome, StoreError>>),
+    Get(Snapshot, oneshot::Sender<Result<Snapshot, StoreError>>),
+    List(Page, oneshot::Sender<Result<Page, StoreError>>),
+}
+
+impl Server {
+    fn run(mut self) {
+        while let Ok(first) = self.queue.recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP
+                && let Ok(next) = self.queue.try_recv()
+            {
+                group.push(next);
+            }
+            self.serve(group);
+        }
+        self.history.close();
+    }
+
+    /// Answers every request of the group.
+    fn serve(&mut self, group: Vec<Request>) {
+        if let Err(error) = self.reopen() {
+            group.into_iter().for_each(|request| request.fail(&error));
+            return;
+        }
+        let file = self.file.as_ref().expect("just opened");
+        let mut waiting = group.into_iter();
+        let mut decided = Vec::with_capacity(waiting.len());
+        let mut changed = Vec::new();
+        let outcome = decide(file, &mut waiting, &mut decided, &mut changed);
+        match outcome {
+            Ok(()) => {
+                changed.into_iter().for_each(|changes| self.history.push(changes));
+                decided.into_iter().for_each(Decided::answer);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the metadata store failed; it is opened again with the next request");
+                decided.into_iter().for_each(|request| request.fail(&error));
+                waiting.for_each(|request| request.fail(&StoreError::not_done(error.kind, error.detail.clone())));
+                self.file = None;
+            }
+        }
+    }
+
+    /// Opens the file again after a failure.
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        if self.file.is_some() {
+            return Ok(());
+        }
+        let (file, opened) = File::open(self.path.clone(), self.cluster_id)
+            .map_err(|e| StoreError::not_done(FailureKind::Unavailable, e.to_string()))?;
+        if opened.cluster_id != self.cluster_id {
+            return Err(StoreError::not_done(FailureKind::Corrupt, "another metadata store lies in its place"));
+        }
+        self.history.restart(opened.revision);
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+/// Decides the requests of `waiting` in order and commits. On an error, what is in `decided` has an unknown outcome and
+/// what is left in `waiting` was not begun; the request at which it failed counts as decided.
+fn decide(
+    file: &File,
+    waiting: &mut std::vec::IntoIter<Request>,
+    decided: &mut Vec<Decided>,
+    changed: &mut Vec<Vec<Change>>,
+) -> Result<(), StoreError> {
+    let mut group = file.begin()?;
+    {
+        let mut keys = group.keys()?;
+        for request in waiting {
+            match request {
+                Request::Txn(txn, answer) => {
+                    let next = Revision(keys.revision.0 + 1);
+                    let outcome = match apply::apply(&mut keys, &txn, next) {
+                        Ok(Applied::Conflict) => TxnOutcome::Conflict(keys.revision),
+                        Ok(Applied::Unchanged) => TxnOutcome::Committed(keys.revision),
+                        Ok(Applied::Changed(changes)) => {
+                            keys.revision = next;
+                            changed.push(changes);
+                            TxnOutcome::Committed(next)
+                        }
+                        Err(error) => return Err(fail_one(answer, error)),
+                    };
+                    decided.push(Decided::Txn(outcome, answer));
+                }
+                Request::Get(names, answer) => match keys.snapshot(&names) {
+                    Ok(snapshot) => decided.push(Decided::Get(snapshot, answer)),
+                    Err(error) => return Err(fail_one(answer, error)),
+                },
+                Request::List { prefix, after, limit, answer } => match keys.page(&prefix, after.as_deref(), limit) {
+                    Ok(page) => decided.push(Decided::List(page, answer)),
+                    Err(error) => return Err(fail_one(answer, error)),
+                },
+            }
+        }
+        keys.store_revision()?;
+    }
+    if changed.is_empty() { group.abort() } else { group.commit() }
+}
+
+fn fail_one<T>(answer: oneshot::Sender<Result<T, StoreError>>, error: StoreError) -> StoreError {
+    // The asker may be gone.
+    let _ = answer.send(Err(error.clone()));
+    error
+}
+
+impl Request {
+    fn fail(self, error: &StoreError) {
+        match self {
+            Request::Txn(_, answer) => drop(answer.send(Err(error.clone()))),
+            Request::Get(_, answer) => drop(answer.send(Err(error.clone()))),
+            Request::List { answer, .. } => drop(answer.send(Err(error.clone()))),
+        }
+    }
+}
+
+impl Decided {
+    fn answer(self) {
+        match self {
+            Decided::Txn(outcome, answer) => drop(answer.send(Ok(outcome))),
+            Decided::Get(snapshot, answer) => drop(answer.send(Ok(snapshot))),
+            Decided::List(page, answer) => drop(answer.send(Ok(page))),
+        }
+    }
+
+    fn fail(self, error: &StoreError) {
+        match self {
+            Decided::Txn(_, answer) => drop(answer.send(Err(error.clone()))),
+            Decided::Get(_, answer) => drop(answer.send(Err(error.clone()))),
+            Decided::List(_, answer) => drop(answer.send(Err(error.clone()))),
+        }
+    }
+}

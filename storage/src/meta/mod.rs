@@ -1,5 +1,5 @@
 //! The metadata store: small keys, transactions with comparisons, watches. Embedded ([`embedded`], redb) or in memory
-//! ([`memory`]); etcd will implement the same trait and run the same conformance suite.
+//! ([`memory`]); etcd will implement the same trait and run the same conformance suite (`conformance`).
 //!
 //! Guarantees:
 //! 1. Transactions are linearizable and durable when answered (in memory: as long as the process lives).
@@ -10,10 +10,18 @@
 //!
 //! [`keys`] is the whole key schema on one page, [`records`] the values.
 
+mod apply;
+#[cfg(any(test, feature = "sim"))]
+pub mod conformance;
 pub mod embedded;
+mod history;
 pub mod keys;
 pub mod memory;
 pub mod records;
+#[cfg(test)]
+mod tests;
+
+pub use history::{HISTORY_BYTES, HISTORY_CHANGES};
 
 use crate::store_error::StoreError;
 use crate::wal::StoreFuture;
@@ -29,6 +37,12 @@ pub struct Revision(pub i64);
 
 /// At most this many comparisons plus operations in one transaction (etcd's limit is 128).
 pub const MAX_TXN_OPS: usize = 120;
+
+/// At most this many bytes of keys and values in the operations of one transaction (etcd refuses requests of 1.5 MiB).
+pub const MAX_TXN_BYTES: usize = 1_400_000;
+
+/// At most this many keys in one [`Page`], whatever limit was asked for.
+pub const MAX_PAGE: usize = 1_000;
 
 /// A condition of a transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -126,11 +140,12 @@ pub type WatchStream = LocalBoxStream<'static, Result<Vec<Change>, WatchError>>;
 pub trait MetaStore {
     /// A random id given at creation: every answer must come from the same store.
     fn cluster_id(&self) -> StoreFuture<uuid::Uuid>;
-    /// Runs a transaction of at most [`MAX_TXN_OPS`] comparisons and operations.
+    /// Runs a transaction of at most [`MAX_TXN_OPS`] comparisons and operations, [`MAX_TXN_BYTES`] bytes and one change
+    /// per key; any other is refused with `Certainty::NotDone`.
     fn txn(&self, txn: Txn) -> StoreFuture<TxnOutcome>;
     /// Reads keys at one revision (at most [`MAX_TXN_OPS`]).
     fn get(&self, keys: Vec<Key>) -> StoreFuture<Snapshot>;
-    /// Reads keys that start with `prefix` and come after `after`, at most `limit`.
+    /// Reads keys that start with `prefix` and come after `after`, at most `limit` and [`MAX_PAGE`].
     fn list(&self, prefix: &str, after: Option<Key>, limit: usize) -> StoreFuture<Page>;
     /// Watches a prefix for changes after `after`.
     fn watch(&self, prefix: &str, after: Revision) -> WatchStream;

@@ -1,0 +1,155 @@
+//! The conformance suite against both stores, random transactions against a plain map, and what only the embedded
+//! store promises: everything is there after the file was opened again.
+
+use super::conformance;
+use super::embedded::EmbeddedMeta;
+use super::memory::MemoryMeta;
+use super::{Compare, MAX_TXN_OPS, MetaStore, Op, Revision, Txn, TxnOutcome, WatchError, WatchStream};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::executor::block_on;
+use futures::future::join_all;
+use proptest::prelude::*;
+use std::path::Path;
+use uuid::Uuid;
+
+const ID: Uuid = Uuid::from_u128(77);
+
+fn open(directory: &Path) -> EmbeddedMeta {
+    EmbeddedMeta::open(directory, ID).expect("the store opens")
+}
+
+fn put(key: &str, value: &'static str) -> Txn {
+    Txn { compares: Vec::new(), ops: vec![Op::Put(key.to_owned(), Bytes::from_static(value.as_bytes()))] }
+}
+
+fn run(store: &EmbeddedMeta, txn: Txn) -> Revision {
+    match block_on(store.txn(txn)) {
+        Ok(TxnOutcome::Committed(revision)) => revision,
+        other => panic!("a transaction without comparisons ended with {other:?}"),
+    }
+}
+
+#[test]
+fn the_memory_store_conforms() {
+    block_on(async {
+        conformance::all(&MemoryMeta::new(ID), "/suite/").await;
+        let short = MemoryMeta::with_history(ID, 10);
+        conformance::a_watch_behind_the_history_is_told(&short, "/suite/", 15).await;
+    });
+}
+
+#[test]
+fn the_embedded_store_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    block_on(conformance::all(&open(directory.path()), "/suite/"));
+    let short = EmbeddedMeta::open_with_history(directory.path(), ID, 10).expect("the store opens again");
+    block_on(conformance::a_watch_behind_the_history_is_told(&short, "/suite/", 15));
+}
+
+#[test]
+fn what_was_answered_is_there_after_the_file_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first, second) = {
+        let store = open(directory.path());
+        (run(&store, put("/a", "1")), run(&store, put("/b", "2")))
+    };
+    let store = EmbeddedMeta::open(directory.path(), Uuid::from_u128(1)).expect("the store opens again");
+    assert_eq!(block_on(store.cluster_id()), Ok(ID), "the id is given once");
+    let snapshot = block_on(store.get(vec!["/a".to_owned(), "/b".to_owned()])).unwrap();
+    assert_eq!(snapshot.revision, second);
+    let modified: Vec<Revision> = snapshot.values.into_iter().map(|v| v.expect("it was put").modified).collect();
+    assert_eq!(modified, [first, second]);
+    assert_eq!(run(&store, put("/c", "3")), Revision(second.0 + 1), "revisions go on");
+}
+
+#[test]
+fn a_watch_from_before_the_restart_is_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let before = run(&open(directory.path()), put("/a", "1"));
+    let last = run(&open(directory.path()), put("/a", "2"));
+    let store = open(directory.path());
+    let mut watch = store.watch("/", before);
+    assert_eq!(block_on(watch.next()), Some(Err(WatchError::Compacted(last))));
+}
+
+#[test]
+fn a_store_that_is_in_use_is_refused_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = open(directory.path());
+    let Err(refused) = EmbeddedMeta::open(directory.path(), ID) else { panic!("two stores on one file") };
+    assert!(refused.problem.contains("another process uses"), "{refused}");
+    assert!(!refused.fix.is_empty());
+}
+
+#[test]
+fn a_file_that_is_no_store_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(super::embedded::FILE_NAME);
+    let text = b"somebody's notes".repeat(1_000);
+    std::fs::write(&path, &text).unwrap();
+    assert!(EmbeddedMeta::open(directory.path(), ID).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), text);
+}
+
+#[test]
+fn watches_end_when_the_last_handle_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut watch: WatchStream = store.watch("/", Revision(0));
+    drop(store);
+    assert!(matches!(block_on(watch.next()), Some(Err(WatchError::Store(_)))));
+    assert_eq!(block_on(watch.next()), None);
+}
+
+#[test]
+fn a_thousand_records_sent_at_once_are_all_decided() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let keys: Vec<String> = (0..1_000).map(|i| format!("/partition/{i:05}")).collect();
+    let births = keys.chunks(MAX_TXN_OPS / 2).map(|chunk| {
+        store.txn(Txn {
+            compares: chunk.iter().map(|key| Compare::Absent(key.clone())).collect(),
+            ops: chunk.iter().map(|key| Op::Put(key.clone(), Bytes::from_static(&[b'r'; 150]))).collect(),
+        })
+    });
+    for outcome in block_on(join_all(births)) {
+        assert!(matches!(outcome, Ok(TxnOutcome::Committed(_))), "{outcome:?}");
+    }
+    let page = block_on(store.list("/partition/", None, 1_000)).unwrap();
+    assert_eq!(page.entries.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), keys);
+}
+
+fn txn() -> impl Strategy<Value = Txn> {
+    let key = || (0..6u8).prop_map(|i| format!("/m/{i}"));
+    let value = || (0..3u8).prop_map(|i| Bytes::from(vec![i; usize::from(i)]));
+    let compare = prop_oneof![
+        key().prop_map(Compare::Absent),
+        (key(), value()).prop_map(|(key, value)| Compare::Value(key, value)),
+        (key(), 0..20i64).prop_map(|(key, at)| Compare::ModifiedAt(key, Revision(at))),
+    ];
+    let ops = prop::collection::btree_map(key(), prop::option::of(value()), 0..4);
+    (prop::collection::vec(compare, 0..2), ops).prop_map(|(compares, ops)| {
+        let op = |(key, value): (String, Option<Bytes>)| match value {
+            Some(value) => Op::Put(key, value),
+            None => Op::Delete(key),
+        };
+        Txn { compares, ops: ops.into_iter().map(op).collect() }
+    })
+}
+
+proptest! {
+    #[test]
+    fn random_transactions_leave_the_memory_store_like_a_plain_map(txns in prop::collection::vec(txn(), 0..40)) {
+        block_on(conformance::agrees_with_a_plain_map(&MemoryMeta::new(ID), "/m/", txns));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn random_transactions_leave_the_embedded_store_like_a_plain_map(txns in prop::collection::vec(txn(), 0..40)) {
+        let directory = tempfile::tempdir().unwrap();
+        block_on(conformance::agrees_with_a_plain_map(&open(directory.path()), "/m/", txns));
+    }
+}
