@@ -51,7 +51,8 @@ pub struct Seal {
 pub enum ToLane {
     /// Make these durable.
     Seal(Seal),
-    /// The shard refuses produce for this partition; nothing of it comes after this message.
+    /// The answer to [`ToShard::Drain`]: the shard refuses produce for this partition; nothing of it comes after this
+    /// message.
     Drain {
         /// The partition.
         partition: TopicPartition,
@@ -97,7 +98,14 @@ pub enum ToShard {
         /// Committed state; appended := committed.
         state: Box<CommittedPartition>,
     },
-    /// This shard no longer leads the partition.
+    /// Refuse produce for this partition from now on (NOT_LEADER_OR_FOLLOWER), seal what was appended, and send
+    /// [`ToLane::Drain`] behind that seal. Reads go on, what is in flight is still committed and acknowledged. Sent for a
+    /// move, for a deleted topic, and for every partition at a graceful stop.
+    Drain {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// This shard no longer leads the partition: everything drained is durable, drop it.
     Revoked {
         /// The partition.
         partition: TopicPartition,

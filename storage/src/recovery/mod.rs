@@ -1,1 +1,18 @@
-//! Finding the end of a dead write-ahead log (SEAL) and rebuilding what it held (ACQUIRE).
+//! How a new process, or a new owner, continues where another ended: SEAL, ACQUIRE and collection of what is left
+//! (PROTOCOL.md section 4). At start-up on one node: [`seal_all_dead`], then the lanes are told what to lead.
+
+use crate::meta::MetaStore;
+use crate::object::ObjectStore;
+use crate::wal::WalStore;
+use std::rc::Rc;
+
+/// The three stores, as handles of one thread.
+#[derive(Clone)]
+pub struct Stores {
+    /// Write-ahead objects.
+    pub wal: Rc<dyn WalStore>,
+    /// Plain objects.
+    pub objects: Rc<dyn ObjectStore>,
+    /// Metadata.
+    pub meta: Rc<dyn MetaStore>,
+}
