@@ -6,4 +6,5 @@
 
 pub mod control;
 pub mod net;
+pub mod settings;
 pub mod shard;

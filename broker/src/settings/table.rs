@@ -1,0 +1,138 @@
+//! Every setting of `millrace serve`, once: its name as a flag, a TOML key and an environment variable, its unit, its
+//! default, its bounds and its line of documentation. Flags, `millrace config` and the README's table come from here.
+//!
+//! `--data-dir` is the TOML key `data-dir` and the variable `MILLRACE_DATA_DIR`; so for all.
+
+/// What values a setting takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Any text that is not empty.
+    Text,
+    /// `HOST:PORT`; `[::1]:9092` for IPv6.
+    Address,
+    /// A whole number within bounds, both inclusive.
+    Number {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// `true` or `false`.
+    Switch,
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Flag without dashes and TOML key.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// What the value counts, or the form of the text.
+    pub unit: &'static str,
+    /// Value when nobody says anything; `None`: derived at start-up, as `help` says.
+    pub default: Option<&'static str>,
+    /// What it does.
+    pub help: &'static str,
+}
+
+impl Spec {
+    /// Name of the environment variable.
+    pub fn variable(&self) -> String {
+        format!("MILLRACE_{}", self.name.replace('-', "_").to_ascii_uppercase())
+    }
+}
+
+const fn text(name: &'static str, unit: &'static str, default: Option<&'static str>, help: &'static str) -> Spec {
+    Spec { name, kind: Kind::Text, unit, default, help }
+}
+
+const fn address(name: &'static str, default: Option<&'static str>, help: &'static str) -> Spec {
+    Spec { name, kind: Kind::Address, unit: "HOST:PORT", default, help }
+}
+
+const fn number(
+    name: &'static str,
+    unit: &'static str,
+    (min, max): (u64, u64),
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Spec {
+    Spec { name, kind: Kind::Number { min, max }, unit, default, help }
+}
+
+/// All settings, in the order that `millrace config` prints.
+pub const SETTINGS: &[Spec] = &[
+    text(
+        "data-dir",
+        "DIR",
+        Some("./millrace-data"),
+        "Directory of this process: lock, name, and by default log and metadata",
+    ),
+    address(
+        "listen",
+        Some("127.0.0.1:9092"),
+        "Where shard 0 listens; shard i listens on PORT+i; port 0 takes free ports",
+    ),
+    address(
+        "advertise",
+        None,
+        "What clients are told to connect to, shard i at PORT+i (default: as --listen; needed when that is 0.0.0.0 or [::])",
+    ),
+    text("name", "NAME", None, "Name of this process in the cluster (default: a random id kept in the data directory)"),
+    text("zone", "ZONE", None, "Availability zone, told to clients as the rack (default: none)"),
+    number(
+        "shards",
+        "shards",
+        (1, 64),
+        None,
+        "Shards, one thread and one port each (default: cores, less one above two cores, at most 16)",
+    ),
+    text(
+        "object-store",
+        "URL",
+        None,
+        "file:///DIR, s3://BUCKET/PREFIX (credentials, region and endpoint from the usual AWS_ variables) or memory: (default: files under the data directory)",
+    ),
+    text(
+        "metadata",
+        "embedded:DIR",
+        None,
+        "Where ownership, topics and committed offsets are kept (default: embedded:DATA-DIR/metadata; in memory with memory:)",
+    ),
+    address("admin", None, "HTTP address of /metrics, /healthz and /readyz (default: off)"),
+    number("wal-lanes", "lanes", (1, 16), Some("1"), "Write-ahead logs that shards share, each with a thread"),
+    number(
+        "linger-ms",
+        "milliseconds",
+        (0, 10_000),
+        None,
+        "How long an upload waits for more records while others are under way (default: 0 on local disk and in memory, 25 on an object store)",
+    ),
+    number(
+        "max-puts-per-second",
+        "uploads per second",
+        (1, 100_000),
+        None,
+        "Bound on write-ahead uploads, which bounds the bill; full objects are exempt (default: 8 with a burst of 16 on an object store, else none)",
+    ),
+    Spec {
+        name: "fsync",
+        kind: Kind::Switch,
+        unit: "true|false",
+        default: Some("true"),
+        help: "Local disk: acknowledge after fdatasync; false survives a killed process but not a power loss, as Kafka's default",
+    },
+    number(
+        "memory-mib",
+        "MiB",
+        (64, 1 << 20),
+        Some("1024"),
+        "Total of all buffers of this process, and besides that the size of the memory: store",
+    ),
+];
+
+/// The setting of this name.
+pub fn find(name: &str) -> Option<&'static Spec> {
+    SETTINGS.iter().find(|spec| spec.name == name)
+}
