@@ -70,7 +70,8 @@ pub fn decode_trailer(_bytes: &[u8]) -> Result<Trailer, FormatError> {
     todo!("formats")
 }
 
-/// Reads a footer whose position, length and CRC the trailer gave.
-pub fn decode_footer(_bytes: &[u8], _trailer: &Trailer) -> Result<Footer, FormatError> {
+/// Reads a footer whose position, length and CRC the trailer gave. A footer starts with a copy of the header, so that
+/// one read of the end of an object suffices to fold it.
+pub fn decode_footer(_bytes: &[u8], _trailer: &Trailer) -> Result<(ObjectHeader, Footer), FormatError> {
     todo!("formats")
 }

@@ -1,9 +1,16 @@
-//! Committed state: a fold of footers, the same function live and in recovery.
+//! Committed state: a fold of footers, the same function live and in recovery (PROTOCOL.md sections 1 and 4).
+//!
+//! Invariants:
+//! 1. `log_start ≤ end`, `covered ≤ end`; none of the three ever decreases.
+//! 2. Entries of the current epoch follow each other without a gap; entries of any other epoch change nothing.
+//! 3. The references hold every offset from the larger of `covered` and `log_start` up to `end`.
+//! 4. The latest epoch of the history is `epoch`.
 
-use super::{EpochHistory, ProducerTable, References};
+use super::{EpochHistory, ProducerTable, Reference, References};
 use crate::env::WallMs;
 use crate::format::PartitionEntry;
 use crate::ids::{LeaderEpoch, Offset, Seq, Wid};
+use crate::wrong::{Wrong, wrong};
 
 /// Which object an entry stands in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,20 +65,71 @@ pub struct FoldError {
 
 impl CommittedPartition {
     /// A partition just born: empty, at `epoch`, starting at offset 0.
-    pub fn born(_epoch: LeaderEpoch) -> CommittedPartition {
-        todo!("partition state")
+    pub fn born(epoch: LeaderEpoch) -> CommittedPartition {
+        let mut epochs = EpochHistory::default();
+        epochs.append(epoch, Offset(0));
+        CommittedPartition {
+            epoch,
+            end: Offset(0),
+            log_start: Offset(0),
+            epochs,
+            producers: ProducerTable::default(),
+            covered: Offset(0),
+            references: References::default(),
+        }
     }
+
     /// The state with which the next epoch starts: epoch + 1, an epoch boundary at the end.
     #[must_use]
     pub fn next_epoch(&self) -> CommittedPartition {
-        todo!("partition state")
+        let mut next = self.clone();
+        next.epoch = LeaderEpoch(self.epoch.0 + 1);
+        next.epochs.append(next.epoch, next.end);
+        next
     }
+
     /// Folds one entry of a committed object.
-    pub fn fold(&mut self, _place: ObjectPlace, _entry: &PartitionEntry) -> Result<Folded, FoldError> {
-        todo!("partition state")
+    ///
+    /// # Errors
+    /// The entry is of this epoch and does not start at the end.
+    pub fn fold(&mut self, place: ObjectPlace, entry: &PartitionEntry) -> Result<Folded, FoldError> {
+        if entry.epoch != self.epoch && !wrong(Wrong::FoldIgnoresEpoch) {
+            return Ok(Folded::OtherEpoch);
+        }
+        if entry.base != self.end {
+            return Err(FoldError { base: entry.base, end: self.end, epoch: self.epoch });
+        }
+        for batch in &entry.batches {
+            if let Some(stamp) = batch.producer {
+                let base = entry.base.plus(i64::from(batch.offset_delta));
+                self.producers.record(stamp, base, batch.count, place.sealed_at);
+            }
+        }
+        self.references.push(Reference {
+            wid: place.wid,
+            seq: place.seq,
+            position: entry.position,
+            length: entry.length,
+            base: entry.base,
+            last: entry.last,
+            max_timestamp: entry.max_timestamp,
+        });
+        self.end = entry.last.plus(1);
+        Ok(Folded::Advanced)
     }
+
     /// Folds a LOG_START entry: never decreases, never above `end`; drops references wholly below.
-    pub fn fold_log_start(&mut self, _offset: Offset) {
-        todo!("partition state")
+    pub fn fold_log_start(&mut self, offset: Offset) {
+        let offset = offset.min(self.end);
+        if offset > self.log_start {
+            self.log_start = offset;
+            self.references.drop_below(offset);
+            self.epochs.truncate_below(offset);
+        }
+    }
+
+    /// The first offset that a write-ahead object must still hold: what lies below is in segments, or deleted.
+    pub fn referenced_from(&self) -> Offset {
+        self.covered.max(self.log_start)
     }
 }

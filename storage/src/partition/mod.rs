@@ -11,8 +11,8 @@ mod references;
 
 pub use appended::{AppendError, AppendedPartition, Sequenced};
 pub use committed::{CommittedPartition, FoldError, Folded, ObjectPlace};
-pub use epochs::{EpochEnd, EpochHistory};
-pub use producers::{CommittedBatch, ProducerState, ProducerTable};
+pub use epochs::{EpochEnd, EpochHistory, EpochStart, MAX_EPOCHS};
+pub use producers::{CommittedBatch, MAX_PRODUCERS, PRODUCER_EXPIRY_MS, ProducerState, ProducerTable, WINDOW};
 pub use references::{Reference, References};
 
 /// Producer id, epoch and first sequence of an idempotent batch.

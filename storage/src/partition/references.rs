@@ -1,8 +1,23 @@
 //! Where committed batches lie in write-ahead objects.
+//!
+//! One [`Reference`] per entry of a committed footer. They only come at the end and go at the start, so the list is
+//! kept as immutable chunks shared by pointer plus a short tail of its own: a clone costs one count and a copy of the
+//! tail, whatever the length of the log.
+//!
+//! Invariants:
+//! 1. References stand in offset order and overlap nowhere: each `base` lies above the `last` before it.
+//! 2. Every chunk holds exactly [`CHUNK`] references, the tail fewer.
+//! 3. Equality is that of the references, however they are chunked.
 
 use crate::ids::{Offset, Seq, Wid};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 
-/// One entry of one write-ahead object: offsets `[base, last]` of a partition.
+/// References of one immutable chunk: 8 KiB, the most that a clone copies.
+const CHUNK: usize = 128;
+
+/// One entry of one write-ahead object: offsets `[base, last]` of a partition. 64 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reference {
     /// The log.
@@ -21,6 +36,203 @@ pub struct Reference {
     pub max_timestamp: i64,
 }
 
+const _: () = assert!(size_of::<Reference>() <= 64);
+
 /// References in offset order, in immutable chunks shared by pointer plus a short tail: a clone is cheap.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct References {}
+#[derive(Clone, Default)]
+pub struct References {
+    chunks: Arc<VecDeque<Arc<[Reference]>>>,
+    /// References of the first chunk (of the tail, if there is no chunk) that are dropped already.
+    skip: usize,
+    tail: Vec<Reference>,
+}
+
+impl References {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.chunks.len() * CHUNK + self.tail.len() - self.skip
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The reference of the lowest offsets.
+    pub fn first(&self) -> Option<Reference> {
+        self.get(0)
+    }
+
+    /// The reference of the highest offsets.
+    pub fn last(&self) -> Option<Reference> {
+        self.len().checked_sub(1).and_then(|index| self.get(index))
+    }
+
+    /// The reference that holds `offset`.
+    pub fn find(&self, offset: Offset) -> Option<Reference> {
+        self.from_offset(offset).next().filter(|found| found.base <= offset)
+    }
+
+    /// The reference that holds `offset`, or else the first above it, and all that follow.
+    pub fn from_offset(&self, offset: Offset) -> impl Iterator<Item = Reference> + '_ {
+        self.from_index(self.partition_point(|reference| reference.last < offset))
+    }
+
+    /// The references that start at `offset` or above it: what was committed since the end was `offset`.
+    pub fn since(&self, offset: Offset) -> impl Iterator<Item = Reference> + '_ {
+        self.from_index(self.partition_point(|reference| reference.base < offset))
+    }
+
+    /// All, in offset order.
+    pub fn iter(&self) -> impl Iterator<Item = Reference> + '_ {
+        self.from_index(0)
+    }
+
+    /// Adds the next one.
+    ///
+    /// # Panics
+    /// If it breaks invariant 1: the fold gives contiguous entries, decoders check.
+    pub fn push(&mut self, reference: Reference) {
+        assert!(reference.base <= reference.last, "a reference holds an offset");
+        assert!(self.last().is_none_or(|last| last.last < reference.base), "references stand in offset order");
+        self.tail.push(reference);
+        if self.tail.len() == CHUNK {
+            Arc::make_mut(&mut self.chunks).push_back(Arc::from(self.tail.as_slice()));
+            self.tail.clear();
+        }
+    }
+
+    /// Drops what lies wholly below `offset`.
+    pub fn drop_below(&mut self, offset: Offset) {
+        self.skip += self.partition_point(|reference| reference.last < offset);
+        if self.skip >= CHUNK && !self.chunks.is_empty() {
+            let whole = (self.skip / CHUNK).min(self.chunks.len());
+            Arc::make_mut(&mut self.chunks).drain(..whole);
+            self.skip -= whole * CHUNK;
+        }
+        if self.chunks.is_empty() {
+            self.tail.drain(..self.skip);
+            self.skip = 0;
+        }
+    }
+
+    /// The reference at `index`, counted from the first that is not dropped.
+    fn get(&self, index: usize) -> Option<Reference> {
+        let at = index + self.skip;
+        match self.chunks.get(at / CHUNK) {
+            Some(chunk) => Some(chunk[at % CHUNK]),
+            None => self.tail.get(at - self.chunks.len() * CHUNK).copied(),
+        }
+    }
+
+    fn from_index(&self, start: usize) -> impl Iterator<Item = Reference> + '_ {
+        (start..self.len()).map(|index| self.get(index).expect("below len"))
+    }
+
+    /// How many at the start satisfy `below`, which holds for none after the first that it does not hold for.
+    fn partition_point(&self, below: impl Fn(&Reference) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if below(&self.get(middle).expect("below len")) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+}
+
+impl PartialEq for References {
+    fn eq(&self, other: &References) -> bool {
+        self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for References {}
+
+impl fmt::Debug for References {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl FromIterator<Reference> for References {
+    fn from_iter<I: IntoIterator<Item = Reference>>(references: I) -> References {
+        let mut all = References::default();
+        references.into_iter().for_each(|reference| all.push(reference));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn reference(base: i64, count: i64) -> Reference {
+        Reference {
+            wid: Wid(7),
+            seq: Seq(base.unsigned_abs()),
+            position: 64,
+            length: 100,
+            base: Offset(base),
+            last: Offset(base + count - 1),
+            max_timestamp: base,
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(i64),
+        DropBelow(i64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![9 => (1..6i64).prop_map(Step::Push), 1 => (0..1500i64).prop_map(Step::DropBelow)];
+        proptest::collection::vec(step, 0..500)
+    }
+
+    proptest! {
+        #[test]
+        fn references_behave_as_a_plain_list(steps in steps(), probe in 0..1500i64) {
+            let (mut ours, mut plain, mut end) = (References::default(), Vec::new(), 0);
+            for step in steps {
+                match step {
+                    Step::Push(count) => {
+                        ours.push(reference(end, count));
+                        plain.push(reference(end, count));
+                        end += count;
+                    }
+                    Step::DropBelow(offset) => {
+                        let before = ours.clone();
+                        ours.drop_below(Offset(offset));
+                        prop_assert_eq!(before.len(), plain.len());
+                        plain.retain(|each| each.last >= Offset(offset));
+                    }
+                }
+            }
+            let probe = Offset(probe);
+            prop_assert_eq!(ours.len(), plain.len());
+            prop_assert_eq!(ours.iter().collect::<Vec<_>>(), plain.clone());
+            prop_assert_eq!(ours.first(), plain.first().copied());
+            prop_assert_eq!(ours.last(), plain.last().copied());
+            prop_assert_eq!(ours.find(probe), plain.iter().find(|r| r.base <= probe && probe <= r.last).copied());
+            prop_assert!(ours.since(probe).eq(plain.iter().filter(|r| r.base >= probe).copied()));
+            prop_assert!(ours.from_offset(probe).eq(plain.iter().filter(|r| r.last >= probe).copied()));
+            prop_assert_eq!(&ours, &plain.into_iter().collect::<References>());
+        }
+    }
+
+    #[test]
+    fn a_clone_keeps_what_the_original_drops_and_gains() {
+        let mut ours: References = (0..300).map(|n| reference(n, 1)).collect();
+        let before = ours.clone();
+        ours.drop_below(Offset(200));
+        ours.push(reference(300, 1));
+        assert_eq!((before.len(), ours.len()), (300, 101));
+        assert_eq!(before.find(Offset(0)), Some(reference(0, 1)));
+        assert_eq!(before.find(Offset(300)), None);
+    }
+}
