@@ -1,0 +1,281 @@
+//! A metadata store whose state outlives every process: linearizable transactions that may be lost, late, or answered
+//! with nothing; watches that lag and break.
+//!
+//! Invariants:
+//! 1. A transaction takes effect at one instant, at most once; observers see every effect in that order.
+//! 2. A watch delivers all changes of one revision together, each revision once, in order, until it breaks.
+
+use super::dice::Chance;
+use super::executor::Sim;
+use super::faults::{Faults, Repeats, Service};
+use crate::meta::{
+    Change, Compare, Key, MAX_TXN_OPS, MetaStore, Op, Page, Revision, Snapshot, Txn, TxnOutcome, Versioned, WatchError,
+    WatchStream,
+};
+use crate::wal::StoreFuture;
+use bytes::Bytes;
+use futures::StreamExt;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// One key changed by a transaction: before and after.
+#[derive(Clone, Copy, Debug)]
+pub struct MetaChange<'a> {
+    /// The key.
+    pub key: &'a str,
+    /// Its value before.
+    pub before: Option<&'a Bytes>,
+    /// Its value after.
+    pub after: Option<&'a Bytes>,
+}
+
+type Observer = Box<dyn Fn(&[MetaChange<'_>])>;
+
+struct State {
+    service: Rc<Service>,
+    id: uuid::Uuid,
+    revision: Cell<i64>,
+    values: RefCell<BTreeMap<Key, Versioned>>,
+    history: RefCell<Vec<Change>>,
+    waiting: RefCell<Vec<Waker>>,
+    observers: RefCell<Vec<Observer>>,
+    breaks_watches: Cell<Chance>,
+}
+
+/// Handle to the store.
+#[derive(Clone)]
+pub struct SimMeta(Rc<State>);
+
+impl SimMeta {
+    /// An empty store.
+    pub fn new(sim: &Sim, faults: Faults) -> SimMeta {
+        let id = uuid::Uuid::from_u64_pair(sim.dice(|d| d.bits()), sim.dice(|d| d.bits()));
+        let breaks_watches = faults.lost_response;
+        SimMeta(Rc::new(State {
+            service: Rc::new(Service::new(sim.clone(), faults)),
+            id,
+            revision: Cell::new(1),
+            values: RefCell::default(),
+            history: RefCell::default(),
+            waiting: RefCell::default(),
+            observers: RefCell::default(),
+            breaks_watches: Cell::new(breaks_watches),
+        }))
+    }
+
+    /// From now on nothing fails. What is under way stays so.
+    pub fn heal(&self) {
+        self.0.service.heal();
+        self.0.breaks_watches.set(Chance::NEVER);
+    }
+
+    /// For a while no request gets through.
+    pub fn outage(&self, length: Duration) {
+        self.0.service.outage(length);
+    }
+
+    /// Calls `observer` with all changes of each transaction, right after it took effect.
+    pub fn observe(&self, observer: impl Fn(&[MetaChange<'_>]) + 'static) {
+        self.0.observers.borrow_mut().push(Box::new(observer));
+    }
+
+    /// The true value of a key now.
+    pub fn peek(&self, key: &str) -> Option<Bytes> {
+        self.0.values.borrow().get(key).map(|v| v.value.clone())
+    }
+
+    /// The true contents under a prefix now.
+    pub fn contents(&self, prefix: &str) -> Vec<(Key, Bytes)> {
+        let values = self.0.values.borrow();
+        let range = values.range(prefix.to_owned()..).take_while(|(k, _)| k.starts_with(prefix));
+        range.map(|(k, v)| (k.clone(), v.value.clone())).collect()
+    }
+}
+
+impl State {
+    fn holds(&self, compare: &Compare) -> bool {
+        let values = self.values.borrow();
+        match compare {
+            Compare::Absent(key) => !values.contains_key(key),
+            Compare::Value(key, value) => values.get(key).is_some_and(|v| v.value == *value),
+            Compare::ModifiedAt(key, revision) => values.get(key).is_some_and(|v| v.modified == *revision),
+        }
+    }
+
+    fn apply(&self, txn: &Txn) -> TxnOutcome {
+        let revision = Revision(self.revision.get());
+        if let Some(broken) = txn.compares.iter().find(|c| !self.holds(c)) {
+            self.service.sim.note(format_args!("meta: conflict at {}: {broken:?}", revision.0));
+            return TxnOutcome::Conflict(revision);
+        }
+        let mut changed: BTreeMap<Key, (Option<Bytes>, Option<Bytes>)> = BTreeMap::new();
+        let next = Revision(revision.0 + 1);
+        let mut values = self.values.borrow_mut();
+        for op in &txn.ops {
+            let (key, before, after) = match op {
+                Op::Put(key, value) => {
+                    let new = Versioned { value: value.clone(), modified: next };
+                    (key, values.insert(key.clone(), new), Some(value.clone()))
+                }
+                Op::Delete(key) => match values.remove(key) {
+                    None => continue,
+                    old => (key, old, None),
+                },
+            };
+            changed.entry(key.clone()).or_insert((before.map(|v| v.value), None)).1 = after;
+        }
+        drop(values);
+        if changed.is_empty() {
+            return TxnOutcome::Committed(revision);
+        }
+        self.revision.set(next.0);
+        self.publish(next, &changed);
+        TxnOutcome::Committed(next)
+    }
+
+    fn publish(&self, revision: Revision, changed: &BTreeMap<Key, (Option<Bytes>, Option<Bytes>)>) {
+        for (key, (_, after)) in changed {
+            let text = after.as_deref().map_or("deleted".into(), String::from_utf8_lossy);
+            self.service.sim.note(format_args!("meta: {key} = {text} at {}", revision.0));
+            self.history.borrow_mut().push(Change { key: key.clone(), value: after.clone(), revision });
+        }
+        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+        let told: Vec<MetaChange<'_>> = changed
+            .iter()
+            .map(|(key, (before, after))| MetaChange { key, before: before.as_ref(), after: after.as_ref() })
+            .collect();
+        self.observers.borrow().iter().for_each(|observer| observer(&told));
+    }
+
+    /// The changes of the first revision after `after` that touches `prefix`.
+    fn next_change(&self, prefix: &str, after: Revision) -> Option<Vec<Change>> {
+        let history = self.history.borrow();
+        let from = history.partition_point(|c| c.revision <= after);
+        let first = history[from..].iter().find(|c| c.key.starts_with(prefix))?.revision;
+        let of_first = history[from..].iter().filter(|c| c.revision == first && c.key.starts_with(prefix));
+        Some(of_first.cloned().collect())
+    }
+}
+
+impl MetaStore for SimMeta {
+    fn cluster_id(&self) -> StoreFuture<uuid::Uuid> {
+        let id = self.0.id;
+        self.0.service.request(Repeats::Never, move || Ok(id))
+    }
+
+    fn txn(&self, txn: Txn) -> StoreFuture<TxnOutcome> {
+        let size = txn.compares.len() + txn.ops.len();
+        assert!(size <= MAX_TXN_OPS, "a transaction of {size} comparisons and operations");
+        let state = self.0.clone();
+        self.0.service.request(Repeats::Never, move || Ok(state.apply(&txn)))
+    }
+
+    fn get(&self, keys: Vec<Key>) -> StoreFuture<Snapshot> {
+        assert!(keys.len() <= MAX_TXN_OPS, "a read of {} keys", keys.len());
+        let state = self.0.clone();
+        self.0.service.request(Repeats::Never, move || {
+            let stored = state.values.borrow();
+            let values = keys.iter().map(|key| stored.get(key).cloned()).collect();
+            Ok(Snapshot { revision: Revision(state.revision.get()), values })
+        })
+    }
+
+    fn list(&self, prefix: &str, after: Option<Key>, limit: usize) -> StoreFuture<Page> {
+        let (state, prefix) = (self.0.clone(), prefix.to_owned());
+        self.0.service.request(Repeats::Never, move || {
+            let stored = state.values.borrow();
+            let range = stored.range(prefix.clone()..).take_while(|(k, _)| k.starts_with(&prefix));
+            let mut rest = range.filter(|(k, _)| after.as_ref().is_none_or(|a| *k > a));
+            let entries = rest.by_ref().take(limit).map(|(k, v)| (k.clone(), v.clone())).collect();
+            Ok(Page { revision: Revision(state.revision.get()), entries, more: rest.next().is_some() })
+        })
+    }
+
+    fn watch(&self, prefix: &str, after: Revision) -> WatchStream {
+        let (state, prefix) = (self.0.clone(), prefix.to_owned());
+        let changes = futures::stream::unfold(Some(after), move |after| {
+            let (state, prefix) = (state.clone(), prefix.clone());
+            async move {
+                let after = after?;
+                let changes = futures::future::poll_fn(|cx| match state.next_change(&prefix, after) {
+                    Some(changes) => Poll::Ready(changes),
+                    None => {
+                        state.waiting.borrow_mut().push(cx.waker().clone());
+                        Poll::Pending
+                    }
+                })
+                .await;
+                let (lag, breaks) = (
+                    state.service.draw(|f| &f.watch_lag),
+                    state.service.sim.dice(|d| d.happens(state.breaks_watches.get())),
+                );
+                state.service.sim.sleep(lag).await;
+                if breaks {
+                    return Some((Err(WatchError::Compacted(after)), None));
+                }
+                let next = changes[0].revision;
+                Some((Ok(changes), Some(next)))
+            }
+        });
+        changes.boxed_local()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::executor::Ended;
+    use super::super::faults::Temper;
+    use super::*;
+
+    #[test]
+    fn a_watch_delivers_every_revision_once_in_order_or_says_that_it_broke() {
+        for seed in 0..50 {
+            let sim = Sim::new(seed, false);
+            let faults = sim.dice(|d| Faults::drawn(Temper::Rough, d));
+            let meta = SimMeta::new(&sim, faults);
+            let (m, s) = (meta.clone(), sim.clone());
+            let ended = sim.run(100_000, async move {
+                let mut watch = m.watch("/a/", Revision(1));
+                let writer = m.clone();
+                s.spawn(super::super::ProcessId::WORLD, "writer", async move {
+                    for i in 0..20 {
+                        let op = Op::Put(format!("/a/{}", i % 3), Bytes::from(vec![i]));
+                        // Lost ones are simply missing from the sequence.
+                        drop(writer.txn(Txn { compares: vec![], ops: vec![op] }).await);
+                    }
+                    writer.heal();
+                    let last = Op::Put("/a/end".to_owned(), Bytes::new());
+                    writer.txn(Txn { compares: vec![], ops: vec![last] }).await.expect("healed");
+                });
+                let mut seen = Revision(1);
+                while let Some(Ok(changes)) = watch.next().await {
+                    assert!(changes[0].revision > seen);
+                    seen = changes[0].revision;
+                    if changes[0].key == "/a/end" {
+                        return;
+                    }
+                }
+            });
+            assert_eq!(ended, Ended::Done, "seed {seed}");
+            sim.shut_down();
+        }
+    }
+
+    #[test]
+    fn a_transaction_with_a_false_comparison_changes_nothing() {
+        let sim = Sim::new(1, false);
+        let meta = SimMeta::new(&sim, Faults::none());
+        let m = meta.clone();
+        sim.run(1_000, async move {
+            let put = |compares| Txn { compares, ops: vec![Op::Put("/k".to_owned(), Bytes::from_static(b"v"))] };
+            let absent = vec![Compare::Absent("/k".to_owned())];
+            assert_eq!(m.txn(put(absent.clone())).await, Ok(TxnOutcome::Committed(Revision(2))));
+            assert_eq!(m.txn(put(absent)).await, Ok(TxnOutcome::Conflict(Revision(2))));
+        });
+        assert_eq!(meta.peek("/k").as_deref(), Some(&b"v"[..]));
+        sim.shut_down();
+    }
+}
