@@ -1,5 +1,272 @@
-//! Byte permits: memory is promised before a frame's body is read.
+//! Byte budgets: what keeps memory within its total while clients are faster than the store.
+//!
+//! Every shard splits its part of `--memory-mib` by this table (see [`Pools::split`]):
+//!
+//! | pool | part | charged by | what happens at its end |
+//! |---|---|---|---|
+//! | `produce` | 1/2 | a permit per produce request, from before its body is read until it is answered | the connection is not read on |
+//! | `tail` | 1/4 | the shard, for committed bytes kept to serve fetches | the oldest are dropped |
+//! | `replies` | 1/8 | replies that wait for their connection | requests of that shard are not read on |
+//! | `reads` | 1/16 | the shard, for bytes read from write-ahead objects | reads wait |
+//! | `reserve` | 1/16 | bodies of all other requests while they arrive | the connection is not read on |
+//!
+//! Invariants:
+//! 1. What permits hold never exceeds the budget.
+//! 2. First come, first served: a large request is not overtaken for ever by small ones.
+//! 3. A permit's bytes come back when it is dropped, a waiter's place when it is.
 
-/// A promise of memory for one frame; dropping it gives the bytes back.
-#[derive(Debug)]
-pub struct Permit(());
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// How the memory of one shard is divided, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pools {
+    /// Produce requests that are being received, sealed or made durable.
+    pub produce: usize,
+    /// Newest committed bytes.
+    pub tail: usize,
+    /// Replies on their way out.
+    pub replies: usize,
+    /// Bytes read back from the store.
+    pub reads: usize,
+    /// Bodies of all other requests.
+    pub reserve: usize,
+}
+
+impl Pools {
+    /// Splits the bytes of one shard by the table above. Nothing is left over but the rounding.
+    pub fn split(shard_bytes: usize) -> Pools {
+        Pools {
+            produce: shard_bytes / 2,
+            tail: shard_bytes / 4,
+            replies: shard_bytes / 8,
+            reads: shard_bytes / 16,
+            reserve: shard_bytes / 16,
+        }
+    }
+
+    /// Bound of the shard's arena: what lies in produce frames and in the tail, with half as much again for chunks
+    /// that a few live bytes keep from reuse.
+    pub fn arena(&self) -> usize {
+        let live = self.produce + self.tail;
+        live + live / 2
+    }
+}
+
+struct Waiter {
+    ticket: u64,
+    bytes: usize,
+    granted: bool,
+    waker: Waker,
+}
+
+struct State {
+    capacity: usize,
+    taken: usize,
+    next_ticket: u64,
+    waiters: VecDeque<Waiter>,
+}
+
+impl State {
+    /// Grants from the front as far as the bytes go. Granted waiters stay in the queue until they look.
+    fn grant(&mut self) {
+        for waiter in &mut self.waiters {
+            if waiter.granted {
+                continue;
+            }
+            if waiter.bytes > self.capacity - self.taken {
+                break;
+            }
+            self.taken += waiter.bytes;
+            waiter.granted = true;
+            waiter.waker.wake_by_ref();
+        }
+    }
+
+    fn anyone_waits(&self) -> bool {
+        self.waiters.iter().any(|waiter| !waiter.granted)
+    }
+}
+
+/// A number of bytes that permits are taken from. Clones share it; it stays on its thread.
+#[derive(Clone)]
+pub struct Budget(Rc<RefCell<State>>);
+
+/// Bytes taken from a budget; they go back when it is dropped.
+pub struct Permit {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Budget {
+    /// A budget of `capacity` bytes.
+    pub fn new(capacity: usize) -> Budget {
+        Budget(Rc::new(RefCell::new(State { capacity, taken: 0, next_ticket: 0, waiters: VecDeque::new() })))
+    }
+
+    /// All of its bytes.
+    pub fn capacity(&self) -> usize {
+        self.0.borrow().capacity
+    }
+
+    /// Bytes that permits hold.
+    pub fn taken(&self) -> usize {
+        self.0.borrow().taken
+    }
+
+    /// Takes `bytes` if they are free and nobody waits for some.
+    pub fn try_take(&self, bytes: usize) -> Option<Permit> {
+        let mut state = self.0.borrow_mut();
+        if bytes > state.capacity - state.taken || state.anyone_waits() {
+            return None;
+        }
+        state.taken += bytes;
+        Some(Permit { budget: self.clone(), bytes })
+    }
+
+    /// Takes `bytes` behind everyone who waits already.
+    ///
+    /// # Panics
+    /// If `bytes` exceeds the capacity: that would wait for ever. Frame limits are checked before.
+    pub fn take(&self, bytes: usize) -> Taking {
+        assert!(bytes <= self.capacity(), "a frame limit exceeds its budget");
+        Taking { budget: self.clone(), bytes, ticket: None }
+    }
+}
+
+impl Permit {
+    /// Its bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.budget.0.borrow_mut();
+        state.taken -= self.bytes;
+        state.grant();
+    }
+}
+
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Permit({})", self.bytes)
+    }
+}
+
+/// Waits for a permit.
+pub struct Taking {
+    budget: Budget,
+    bytes: usize,
+    ticket: Option<u64>,
+}
+
+impl Future for Taking {
+    type Output = Permit;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
+        let Some(ticket) = self.ticket else {
+            if let Some(permit) = self.budget.try_take(self.bytes) {
+                return Poll::Ready(permit);
+            }
+            let mut state = self.budget.0.borrow_mut();
+            let ticket = state.next_ticket;
+            state.next_ticket += 1;
+            let (bytes, waker) = (self.bytes, cx.waker().clone());
+            state.waiters.push_back(Waiter { ticket, bytes, granted: false, waker });
+            drop(state);
+            self.ticket = Some(ticket);
+            return Poll::Pending;
+        };
+        let mut state = self.budget.0.borrow_mut();
+        let place = state.waiters.iter().position(|waiter| waiter.ticket == ticket);
+        let place = place.expect("only this future removes its waiter, and then forgets the ticket");
+        if !state.waiters[place].granted {
+            state.waiters[place].waker.clone_from(cx.waker());
+            return Poll::Pending;
+        }
+        state.waiters.remove(place);
+        drop(state);
+        self.ticket = None;
+        Poll::Ready(Permit { budget: self.budget.clone(), bytes: self.bytes })
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.budget.0.borrow_mut();
+        let place = state.waiters.iter().position(|waiter| waiter.ticket == ticket);
+        let waiter = place.and_then(|place| state.waiters.remove(place));
+        if waiter.is_some_and(|waiter| waiter.granted) {
+            state.taken -= self.bytes;
+        }
+        state.grant();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use futures::executor::block_on;
+
+    fn now_or_never(taking: &mut Taking) -> Option<Permit> {
+        taking.now_or_never()
+    }
+
+    #[test]
+    fn a_dropped_permit_gives_its_bytes_back() {
+        let budget = Budget::new(10);
+        let permit = budget.try_take(10).unwrap();
+        assert!(budget.try_take(1).is_none());
+        drop(permit);
+        assert_eq!(budget.taken(), 0);
+        assert_eq!(block_on(budget.take(10)).bytes(), 10);
+    }
+
+    #[test]
+    fn waiters_are_served_in_the_order_they_came() {
+        let budget = Budget::new(10);
+        let first = budget.try_take(6).unwrap();
+        let mut large = budget.take(8);
+        let mut small = budget.take(2);
+        assert!(now_or_never(&mut large).is_none());
+        assert!(now_or_never(&mut small).is_none(), "4 bytes are free, but the large one came before");
+        assert!(budget.try_take(1).is_none());
+        drop(first);
+        let large = now_or_never(&mut large).unwrap();
+        let small = now_or_never(&mut small).unwrap();
+        assert_eq!(budget.taken(), 10);
+        drop((large, small));
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn a_waiter_that_gives_up_lets_the_next_one_pass_and_keeps_nothing() {
+        let budget = Budget::new(10);
+        let held = budget.try_take(6).unwrap();
+        let mut large = budget.take(8);
+        let mut small = budget.take(2);
+        assert!(now_or_never(&mut large).is_none());
+        assert!(now_or_never(&mut small).is_none());
+        drop(large);
+        drop(now_or_never(&mut small).unwrap());
+        let mut granted = budget.take(10);
+        assert!(now_or_never(&mut granted).is_none());
+        drop(held);
+        assert_eq!(budget.taken(), 10, "granted, not yet looked at");
+        drop(granted);
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn the_pools_stay_within_the_total() {
+        let pools = Pools::split(100 << 20);
+        assert!(pools.produce + pools.tail + pools.replies + pools.reads + pools.reserve <= 100 << 20);
+    }
+}

@@ -1,33 +1,66 @@
 //! One request frame in the arena's memory, still exclusively owned: produce patches it in place before it is shared.
 
+use crate::net::arena::Span;
 use bytes::Bytes;
 
 /// A request without its 4-byte length prefix. Exclusively owned until [`Frame::freeze`].
 #[derive(Debug)]
-pub struct Frame {
-    // Replaced by the arena's region; a vector keeps tests of handlers simple.
-    bytes: Vec<u8>,
+pub struct Frame(Memory);
+
+#[derive(Debug)]
+enum Memory {
+    /// A part of the arena: produce requests.
+    Arena(Span),
+    /// Memory of its own: all other requests, tests, the simulator.
+    Own(Vec<u8>),
 }
 
 impl Frame {
     /// A frame of its own memory (tests, the simulator).
     pub fn copied(bytes: &[u8]) -> Frame {
-        Frame { bytes: bytes.to_vec() }
+        Frame::owned(bytes.to_vec())
     }
+
+    /// A frame of its own memory.
+    pub fn owned(bytes: Vec<u8>) -> Frame {
+        Frame(Memory::Own(bytes))
+    }
+
+    /// A frame in the arena, wholly filled.
+    pub fn in_arena(span: Span) -> Frame {
+        Frame(Memory::Arena(span))
+    }
+
     /// The frame.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        match &self.0 {
+            Memory::Arena(span) => span.as_ref(),
+            Memory::Own(bytes) => bytes,
+        }
     }
+
     /// The frame, to patch.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        match &mut self.0 {
+            Memory::Arena(span) => span.bytes_mut(),
+            Memory::Own(bytes) => bytes,
+        }
     }
-    /// Shares the memory: it returns to the arena when the last slice is dropped, on whatever thread.
+
+    /// Shares the memory: it returns to the arena when the last slice is dropped, on whatever thread. One small
+    /// allocation, no copy.
     pub fn freeze(self) -> Bytes {
-        Bytes::from(self.bytes)
+        match self.0 {
+            Memory::Arena(span) => Bytes::from_owner(span),
+            Memory::Own(bytes) => Bytes::from(bytes),
+        }
     }
+
     /// Bytes of memory that this frame keeps from being reused (its chunk's share).
     pub fn pinned(&self) -> usize {
-        self.bytes.len()
+        match &self.0 {
+            Memory::Arena(span) => span.pinned(),
+            Memory::Own(bytes) => bytes.capacity(),
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! Connections: frames into the arena, replies out in order, budgets. Generic over a byte stream, so that TLS, tests
 //! and the simulator's network fit.
 
+pub mod arena;
 pub mod budget;
 pub mod duplex;
 pub mod frame;
+pub mod replies;
 pub mod stream;
