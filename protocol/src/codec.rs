@@ -222,20 +222,21 @@ impl<T: Nullable> Wire for Option<T> {
     }
 }
 
-/// Types with a null form, where null is not allowed.
+/// Makes [`Nullable`] types fields that may not be null.
 macro_rules! not_null {
     ($([$($generic:tt)*] $type:ty;)*) => {
         $(impl $($generic)* Wire for $type {
             fn min_size(version: Version) -> usize {
-                Self::min_nullable_size(version)
+                <Self as $crate::codec::Nullable>::min_nullable_size(version)
             }
 
             fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
-                Self::read_nullable(reader, version)?.ok_or_else(|| reader.error(DecodeErrorKind::Null))
+                <Self as $crate::codec::Nullable>::read_nullable(reader, version)?
+                    .ok_or_else(|| reader.error(DecodeErrorKind::Null))
             }
 
             fn write(&self, writer: &mut Writer, version: Version) -> Result<(), EncodeError> {
-                Self::write_nullable(Some(self), writer, version)
+                <Self as $crate::codec::Nullable>::write_nullable(Some(self), writer, version)
             }
         })*
     };
@@ -430,7 +431,7 @@ macro_rules! structure {
     };
 }
 
-pub(crate) use {default_of, is_ignored, message, structure};
+pub(crate) use {default_of, is_ignored, message, not_null, structure};
 
 #[cfg(test)]
 pub(crate) mod sample;

@@ -7,9 +7,12 @@ pub mod api;
 pub mod codec;
 pub mod error_code;
 pub mod frame;
+pub mod fuzz;
 pub mod messages;
+pub mod record_set;
 pub mod records;
 pub mod string;
 pub mod wire;
 
+pub use record_set::RecordSet;
 pub use string::StrBytes;

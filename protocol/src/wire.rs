@@ -52,6 +52,9 @@ pub enum DecodeErrorKind {
         /// Bytes that the frame still has.
         left: usize,
     },
+    /// A string above 32,767 bytes.
+    #[error("string of {0} bytes")]
+    LongString(usize),
     /// A varint above 32 bits.
     #[error("varint too long")]
     LongVarint,
@@ -210,7 +213,14 @@ impl<'a> Cursor<'a> {
 
     /// The length before a string, `None` for null.
     pub fn string_length(&mut self, flexible: bool) -> Result<Option<usize>, DecodeError> {
-        if flexible { self.compact_length() } else { Ok(usize::try_from(self.i16()?).ok()) }
+        if !flexible {
+            return Ok(usize::try_from(self.i16()?).ok());
+        }
+        match self.compact_length()? {
+            // KIP-482 keeps the old bound of strings.
+            Some(length) if length > i16::MAX as usize => Err(self.error(DecodeErrorKind::LongString(length))),
+            length => Ok(length),
+        }
     }
 
     /// The length before bytes or a record set, or the count before an array; `None` for null.

@@ -2,6 +2,7 @@
 
 use super::{Nullable, Version};
 use crate::error_code::ErrorCode;
+use crate::record_set::RecordSet;
 use crate::string::StrBytes;
 use bytes::Bytes;
 use uuid::Uuid;
@@ -81,6 +82,12 @@ impl Sample for Bytes {
         // Long enough now and then for a slice of its own.
         let length = if sampler.below(8) == 0 { 1500 } else { sampler.below(40) };
         (0..length).map(|_| sampler.next() as u8).collect()
+    }
+}
+
+impl Sample for RecordSet {
+    fn sample(sampler: &mut Sampler, version: Version) -> Self {
+        (0..sampler.below(3)).map(|_| Bytes::sample(sampler, version)).collect()
     }
 }
 

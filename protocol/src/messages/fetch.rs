@@ -2,8 +2,8 @@
 
 use crate::codec::message;
 use crate::error_code::ErrorCode;
+use crate::record_set::RecordSet;
 use crate::string::StrBytes;
-use bytes::Bytes;
 use uuid::Uuid;
 
 message! {
@@ -94,7 +94,7 @@ message! {
         aborted_transactions: Option<Vec<AbortedTransaction>> = Some(Vec::new()) => 4.., else ignored;
         preferred_read_replica: i32 = -1 => 11..;
         /// Whole batches; the first may begin before the offset asked for.
-        records: Option<Bytes> = None => 0..;
+        records: Option<RecordSet> = None => 0..;
     } tagged {
         0 diverging_epoch: EpochEndOffset => 12..;
         1 current_leader: LeaderIdAndEpoch => 12..;

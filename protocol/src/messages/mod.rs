@@ -2,6 +2,13 @@
 //!
 //! Does not decide which versions are served (`api`) nor what an answer says (the broker's handlers).
 
+use crate::codec::Message;
+use crate::frame::RequestHeader;
+use crate::fuzz;
+use crate::wire::Reader;
+
+pub mod produce_view;
+
 /// Declares the modules and what goes over all APIs from one list.
 macro_rules! apis {
     ($($module:ident: $request:ident, $response:ident;)*) => {
@@ -9,6 +16,24 @@ macro_rules! apis {
             pub mod $module;
             pub use $module::{$request, $response};
         )*
+
+        /// Reads a request's body and checks that what was read survives being written and read again; for
+        /// [`crate::fuzz`].
+        pub(crate) fn check_body(header: &RequestHeader, reader: &mut Reader<'_>) {
+            match header.api_key {
+                $(<$request as Message>::KEY => fuzz::check_message::<$request>(reader, header.api_version),)*
+                _ => {}
+            }
+        }
+
+        /// Hands every declared message to `visitor`: requests and responses.
+        #[cfg(test)]
+        pub(crate) fn visit_messages(visitor: &mut impl MessageVisitor) {
+            $(
+                visitor.visit::<$request>();
+                visitor.visit::<$response>();
+            )*
+        }
     };
 }
 
@@ -34,4 +59,11 @@ apis! {
     offset_for_leader_epoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse;
     produce: ProduceRequest, ProduceResponse;
     sync_group: SyncGroupRequest, SyncGroupResponse;
+}
+
+/// What a test does with each message.
+#[cfg(test)]
+pub(crate) trait MessageVisitor {
+    /// Called with requests and responses in turn.
+    fn visit<M: Message + crate::codec::sample::Sample>(&mut self);
 }

@@ -1,0 +1,198 @@
+//! [`ProduceView`]: a produce request as byte ranges of its frame.
+//!
+//! The frame still belongs to the reader alone, because base offsets and leader epochs are patched into the batches
+//! before it is shared; so the view keeps ranges instead of slices.
+//!
+//! 1. Every range is within the frame it was read from, and those of texts hold UTF-8.
+//! 2. A request of at most [`INLINE_TOPICS`] topics and [`INLINE_PARTITIONS`] partitions is read without an allocation.
+
+use super::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use crate::api::ApiKey;
+use crate::codec::{Message, Version, Wire};
+use crate::frame::{Peek, RequestHeader};
+use crate::wire::{Cursor, DecodeError, DecodeErrorKind};
+use smallvec::SmallVec;
+use std::ops::Range;
+use uuid::Uuid;
+
+/// Topics held without an allocation.
+pub const INLINE_TOPICS: usize = 2;
+
+/// Partitions held without an allocation.
+pub const INLINE_PARTITIONS: usize = 8;
+
+/// A produce request, versions 3 to 13.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProduceView {
+    /// Key, version and correlation id.
+    pub header: Peek,
+    /// Where the transactional id stands, if there is one.
+    pub transactional_id: Option<Range<usize>>,
+    /// 0: no answer; 1: answer when appended; -1: answer when durable. Not checked yet.
+    pub acks: i16,
+    /// How long the client waits, in ms.
+    pub timeout_ms: i32,
+    /// The topics in order.
+    pub topics: SmallVec<[TopicView; INLINE_TOPICS]>,
+    /// The partitions of all topics in order.
+    pub partitions: SmallVec<[PartitionView; INLINE_PARTITIONS]>,
+}
+
+/// A topic of a produce request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicView {
+    /// Which topic.
+    pub topic: TopicRef,
+    /// Which of [`ProduceView::partitions`] are its.
+    pub partitions: Range<usize>,
+}
+
+/// How a request names a topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TopicRef {
+    /// By name, which stands here; up to version 12.
+    Name(Range<usize>),
+    /// By id, from version 13.
+    Id(Uuid),
+}
+
+/// A partition of a produce request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartitionView {
+    /// The partition.
+    pub index: i32,
+    /// Where its batches stand, `None` for null.
+    pub records: Option<Range<usize>>,
+}
+
+impl ProduceView {
+    /// Reads a frame (length prefix off), header included.
+    ///
+    /// # Errors
+    /// When the bytes are not a produce request of a declared version.
+    pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
+        let mut cursor = Cursor::new(frame);
+        let header = RequestHeader::skip(&mut cursor)?;
+        cursor.enter("ProduceRequest");
+        if header.api_key != ApiKey::Produce.code() {
+            return Err(cursor.error(DecodeErrorKind::ApiKey(header.api_key)));
+        }
+        if !ProduceRequest::VERSIONS.contains(&header.api_version) {
+            return Err(cursor.error(DecodeErrorKind::Version(header.api_version)));
+        }
+        let version = Version { number: header.api_version, flexible: ApiKey::Produce.is_flexible(header.api_version) };
+        let mut view = ProduceView {
+            header,
+            transactional_id: text(&mut cursor, version.flexible)?,
+            acks: cursor.i16()?,
+            timeout_ms: cursor.i32()?,
+            topics: SmallVec::new(),
+            partitions: SmallVec::new(),
+        };
+        let topics = not_null_count(&mut cursor, version.flexible, TopicProduceData::min_size(version))?;
+        for _ in 0..topics {
+            view.read_topic(&mut cursor, version)?;
+        }
+        end_struct(&mut cursor, version)?;
+        Ok(view)
+    }
+
+    /// Whether the view, read from `frame`, says the same as the declared request.
+    pub(crate) fn agrees_with(&self, request: &ProduceRequest, frame: &[u8]) -> bool {
+        let transactional_id = self.transactional_id.as_ref().map(|range| text_at(frame, range));
+        let same_partition = |(view, data): (&PartitionView, &PartitionProduceData)| {
+            view.index == data.index && view.records.clone().map(|range| &frame[range]) == data.records.as_deref()
+        };
+        let same_topic = |(view, data): (&TopicView, &TopicProduceData)| {
+            let same_name = match &view.topic {
+                TopicRef::Name(range) => data.name == text_at(frame, range),
+                TopicRef::Id(id) => data.topic_id == *id,
+            };
+            let partitions = &self.partitions[view.partitions.clone()];
+            same_name
+                && partitions.len() == data.partition_data.len()
+                && partitions.iter().zip(&data.partition_data).all(same_partition)
+        };
+        transactional_id == request.transactional_id.as_deref()
+            && self.acks == request.acks
+            && self.timeout_ms == request.timeout_ms
+            && self.topics.len() == request.topic_data.len()
+            && self.topics.iter().zip(&request.topic_data).all(same_topic)
+    }
+
+    fn read_topic(&mut self, cursor: &mut Cursor<'_>, version: Version) -> Result<(), DecodeError> {
+        cursor.enter("TopicProduceData");
+        let topic = if version.number >= 13 {
+            TopicRef::Id(cursor.uuid()?)
+        } else {
+            let name = text(cursor, version.flexible)?;
+            TopicRef::Name(name.ok_or_else(|| cursor.error(DecodeErrorKind::Null))?)
+        };
+        let first = self.partitions.len();
+        let count = not_null_count(cursor, version.flexible, PartitionProduceData::min_size(version))?;
+        for _ in 0..count {
+            cursor.enter("PartitionProduceData");
+            let index = cursor.i32()?;
+            let records = match cursor.length(version.flexible)? {
+                Some(length) => Some(cursor.range(length)?),
+                None => None,
+            };
+            end_struct(cursor, version)?;
+            self.partitions.push(PartitionView { index, records });
+        }
+        self.topics.push(TopicView { topic, partitions: first..self.partitions.len() });
+        end_struct(cursor, version)
+    }
+}
+
+/// The text at `range`, a range that a [`ProduceView`] of this frame gave.
+pub fn text_at<'a>(frame: &'a [u8], range: &Range<usize>) -> &'a str {
+    std::str::from_utf8(&frame[range.clone()]).expect("invariant 1: the range holds UTF-8 of this frame")
+}
+
+/// Where a string stands, `None` for null.
+fn text(cursor: &mut Cursor<'_>, flexible: bool) -> Result<Option<Range<usize>>, DecodeError> {
+    let text = cursor.nullable_str(flexible)?;
+    Ok(text.map(|text| cursor.position() - text.len()..cursor.position()))
+}
+
+fn not_null_count(cursor: &mut Cursor<'_>, flexible: bool, min_element: usize) -> Result<usize, DecodeError> {
+    cursor.count(flexible, min_element)?.ok_or_else(|| cursor.error(DecodeErrorKind::Null))
+}
+
+/// Goes over the tagged fields that end a struct of a flexible version: ProduceRequest has none that we know.
+fn end_struct(cursor: &mut Cursor<'_>, version: Version) -> Result<(), DecodeError> {
+    if version.flexible { cursor.skip_tags() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::sample::{Sample, Sampler};
+    use crate::frame::{LENGTH_BYTES, request_frame};
+
+    #[test]
+    fn the_view_says_what_the_declared_request_says() {
+        let mut sampler = Sampler(1);
+        for number in ProduceRequest::VERSIONS {
+            let version = Version { number, flexible: ApiKey::Produce.is_flexible(number) };
+            for _ in 0..200 {
+                let request = ProduceRequest::sample(&mut sampler, version);
+                let frame = request_frame(&request, number, 7, Some("client".into())).unwrap().concat();
+                let frame = &frame[LENGTH_BYTES..];
+                let view = ProduceView::decode(frame).unwrap();
+                assert!(view.agrees_with(&request, frame));
+            }
+        }
+    }
+
+    #[test]
+    fn versions_before_three_are_refused_by_their_number() {
+        for number in [-1, 0, 2, 14] {
+            let mut frame = vec![0, 0];
+            frame.extend_from_slice(&i16::to_be_bytes(number));
+            frame.extend_from_slice(&[0, 0, 0, 7, 0xff, 0xff, 0, 0]);
+            assert_eq!(ProduceView::decode(&frame).unwrap_err().kind, DecodeErrorKind::Version(number));
+        }
+    }
+}
