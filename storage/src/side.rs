@@ -1,2 +1,225 @@
-//! tokio, named here only: the side runtime that object-store clients need, threads for blocking calls, and the [`crate::env::Env`] of the
-//! lane's and the control task's threads.
+//! tokio, named here only: the side runtime that object-store clients need, threads for blocking calls, and the
+//! [`Env`] of the lane's and the control task's threads.
+//!
+//! Invariants:
+//! 1. A future returned by [`SideRuntime::run`] or [`SideRuntime::blocking`] may be awaited by any executor; the work
+//!    itself goes on when that future is dropped (a request that was sent may have happened, whoever still listens).
+//! 2. A panic of work given to this module is never swallowed: it reaches the caller, or aborts the process.
+//! 3. The runtime's threads are bounded ([`WORKER_THREADS`], [`BLOCKING_THREADS`]). What waits for them is bounded by
+//!    the callers, each of which waits for its own result.
+
+use crate::env::{Env, Mono, Runtime, WallMs};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rustix::time::{ClockId, clock_gettime};
+use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle};
+use tokio::task::{JoinHandle, LocalSet};
+
+/// Threads that drive object-store requests. Uploads are bound by the network, signing is off (see
+/// [`crate::object::remote`]).
+const WORKER_THREADS: usize = 2;
+
+/// Threads for file reads and other blocking calls.
+const BLOCKING_THREADS: usize = 16;
+
+/// The runtime beside the shards. A clone is a handle; the last one to go stops it without waiting.
+#[derive(Clone)]
+pub struct SideRuntime(Arc<Owner>);
+
+struct Owner {
+    handle: Handle,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Not a plain drop: that waits, which is forbidden on a thread that drives async code.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl SideRuntime {
+    /// Starts the threads.
+    pub fn start() -> std::io::Result<SideRuntime> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(WORKER_THREADS)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("side")
+            .enable_all()
+            .build()?;
+        Ok(SideRuntime(Arc::new(Owner { handle: runtime.handle().clone(), runtime: Some(runtime) })))
+    }
+
+    /// Runs `future` on the side runtime from now on; the result may be awaited anywhere.
+    pub fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> impl Future<Output = T> + Send + 'static {
+        self.join(self.0.handle.spawn(future))
+    }
+
+    /// Runs `call`, which may block, on a thread of the bounded pool from now on; the result may be awaited anywhere.
+    pub fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = T> + Send + 'static {
+        self.join(self.0.handle.spawn_blocking(call))
+    }
+
+    fn join<T: Send + 'static>(&self, work: JoinHandle<T>) -> impl Future<Output = T> + Send + 'static {
+        let alive = self.clone();
+        async move {
+            let result = work.await;
+            drop(alive);
+            match result {
+                Ok(value) => value,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(error) => unreachable!("the runtime outlives its work, which nobody cancels: {error}"),
+                },
+            }
+        }
+    }
+}
+
+/// The result of `future` if it comes within `limit`. To be awaited inside [`SideRuntime::run`].
+pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, future).await.ok()
+}
+
+/// Drives a lane or the control task on the calling thread until it ends. `make` gets the thread's [`Env`]; tasks
+/// spawned through it live on this thread and are dropped when the main future ends.
+pub fn block_on_local<F: Future>(make: impl FnOnce(Env) -> F) -> std::io::Result<F::Output> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let tasks = LocalSet::new();
+    let env = Env::new(Rc::new(LocalRuntime { random: RefCell::new(random_source()?) }));
+    Ok(tasks.block_on(&runtime, async { make(env).await }))
+}
+
+/// Starts a named thread: for the write-ahead writers, which block in the kernel by design.
+pub(crate) fn thread(name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name).spawn(body).map(drop)
+}
+
+/// The monotonic clock that every runtime module of the process reads: it runs on through suspend.
+pub fn monotonic_now() -> Mono {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).expect("the boot clock is not negative");
+    let nanoseconds = u64::try_from(time.tv_nsec).expect("nanoseconds are not negative");
+    Mono(seconds * 1_000_000_000 + nanoseconds)
+}
+
+/// The wall clock that every runtime module of the process reads.
+pub fn wall_now() -> WallMs {
+    let time = clock_gettime(ClockId::Realtime);
+    WallMs(time.tv_sec * 1_000 + time.tv_nsec / 1_000_000)
+}
+
+/// A cryptographic generator seeded by the operating system.
+pub fn random_source() -> std::io::Result<ChaCha20Rng> {
+    let mut seed = [0u8; 32];
+    let got = rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty())?;
+    assert_eq!(got, seed.len(), "the kernel gives up to 256 bytes whole");
+    Ok(ChaCha20Rng::from_seed(seed))
+}
+
+struct LocalRuntime {
+    random: RefCell<ChaCha20Rng>,
+}
+
+impl Runtime for LocalRuntime {
+    fn now(&self) -> Mono {
+        monotonic_now()
+    }
+
+    fn wall(&self) -> WallMs {
+        wall_now()
+    }
+
+    fn random(&self) -> u64 {
+        self.random.borrow_mut().next_u64()
+    }
+
+    fn spawn(&self, name: &'static str, task: LocalBoxFuture<'static, ()>) {
+        tokio::task::spawn_local(async move {
+            // The process shares one fate, also where panics unwind: the message is already on stderr.
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                tracing::error!(task = name, "a task ended by a broken invariant");
+                std::process::abort();
+            }
+        });
+    }
+
+    fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()> {
+        Box::pin(async move {
+            // tokio's clock and ours differ by suspend and by rounding: look again until ours is there.
+            loop {
+                let left = at.since(monotonic_now());
+                if left.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(left).await;
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_on_the_side_is_awaited_from_a_foreign_executor() {
+        let side = SideRuntime::start().unwrap();
+        let sum = futures::executor::block_on(async {
+            side.run(async { 1 }).await + side.blocking(|| 2).await + side.run(async { 3 }).await
+        });
+        assert_eq!(sum, 6);
+    }
+
+    #[test]
+    fn a_panic_on_the_side_reaches_the_caller() {
+        let side = SideRuntime::start().unwrap();
+        let work = side.blocking(|| panic!("as asked"));
+        let seen = std::panic::catch_unwind(AssertUnwindSafe(|| futures::executor::block_on(work)));
+        assert!(seen.is_err());
+    }
+
+    #[test]
+    fn the_last_handle_may_go_inside_an_executor_of_the_same_kind() {
+        block_on_local(|_env| async {
+            let side = SideRuntime::start().unwrap();
+            side.run(async {}).await;
+            drop(side);
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_local_thread_has_tasks_a_clock_and_distinct_random_numbers() {
+        let (slept, numbers) = block_on_local(|env| async move {
+            let (done, finished) = futures::channel::oneshot::channel();
+            let start = env.now();
+            let task_env = env.clone();
+            env.spawn("sleeper", async move {
+                task_env.sleep(Duration::from_millis(3)).await;
+                let _ = done.send(task_env.now());
+            });
+            let end = finished.await.unwrap();
+            (end.since(start), [env.random_u128(), env.random_u128()])
+        })
+        .unwrap();
+        assert!(slept >= Duration::from_millis(3));
+        assert_ne!(numbers[0], numbers[1]);
+        assert!(wall_now().0 > 1_600_000_000_000);
+    }
+}

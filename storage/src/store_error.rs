@@ -55,3 +55,17 @@ impl StoreError {
         StoreError { certainty: Certainty::NotDone, kind, detail: detail.into() }
     }
 }
+
+impl StoreError {
+    /// A failed file operation named `what`.
+    pub fn from_io(certainty: Certainty, what: &str, error: &std::io::Error) -> StoreError {
+        use std::io::ErrorKind;
+        let kind = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => FailureKind::Full,
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => FailureKind::Denied,
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData => FailureKind::Corrupt,
+            _ => FailureKind::Other,
+        };
+        StoreError { certainty, kind, detail: format!("{what}: {error}") }
+    }
+}

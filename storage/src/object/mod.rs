@@ -4,15 +4,23 @@
 //! [`memory`]. One conformance suite runs against all; [`race`] proves put-if-absent at start-up. Keys are relative to
 //! the prefix, with `/` between parts, in ASCII without `..`.
 
+#[cfg(any(test, feature = "sim"))]
+pub mod conformance;
 pub mod local;
 pub mod memory;
 pub mod race;
 pub mod remote;
+pub mod retry;
+pub mod url;
 
+use crate::env::Env;
+use crate::side::SideRuntime;
 use crate::store_error::StoreError;
 use crate::wal::{PutOutcome, StoreFuture};
 use bytes::Bytes;
 use std::ops::Range;
+use std::rc::Rc;
+use url::StoreUrl;
 
 /// What identifies one version of an object's bytes (an ETag).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -68,6 +76,12 @@ pub trait ObjectStore {
     fn delete(&self, keys: Vec<String>) -> StoreFuture<()>;
 }
 
+/// Cuts `range` at the end of `size` bytes; empty if it starts there or later.
+pub(crate) fn cut(range: Range<u64>, size: u64) -> Range<u64> {
+    let start = range.start.min(size);
+    start..range.end.clamp(start, size)
+}
+
 /// The error of a store that can't be opened or failed its start-up check, with what to do about it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{problem}; {fix}")]
@@ -78,4 +92,44 @@ pub struct OpenError {
     pub fix: String,
     /// The store's own error, if there is one.
     pub source_error: Option<StoreError>,
+}
+
+impl OpenError {
+    /// A problem and what to do about it.
+    pub fn new(problem: impl Into<String>, fix: impl Into<String>) -> OpenError {
+        OpenError { problem: problem.into(), fix: fix.into(), source_error: None }
+    }
+}
+
+/// An opened store as it crosses threads; each thread makes its own handle.
+#[derive(Clone)]
+pub enum SharedObjects {
+    /// S3 and its like.
+    Remote(remote::RemoteStore),
+    /// Files.
+    Local(local::LocalStore),
+    /// Memory.
+    Memory(memory::MemoryStore),
+}
+
+impl SharedObjects {
+    /// Opens what `url` names. Nothing is sent to a remote store yet: [`race::check`] does that.
+    pub fn open(url: &StoreUrl, side: &SideRuntime) -> Result<SharedObjects, OpenError> {
+        Ok(match url {
+            StoreUrl::S3 { bucket, prefix } => {
+                SharedObjects::Remote(remote::RemoteStore::from_env(bucket, prefix, side)?)
+            }
+            StoreUrl::File(root) => SharedObjects::Local(local::LocalStore::open(root, side)?),
+            StoreUrl::Memory => SharedObjects::Memory(memory::MemoryStore::new()),
+        })
+    }
+
+    /// This thread's handle. Reads and deletes of a remote store are retried, conditional puts never are.
+    pub fn handle(&self, env: &Env) -> Rc<dyn ObjectStore> {
+        match self {
+            SharedObjects::Remote(store) => Rc::new(retry::Retrying::new(Rc::new(store.clone()), env.clone())),
+            SharedObjects::Local(store) => Rc::new(store.clone()),
+            SharedObjects::Memory(store) => Rc::new(store.handle(env.clone())),
+        }
+    }
 }

@@ -9,6 +9,8 @@
 //! 3. `put_if_absent` may report `AlreadyExists` for the caller's own earlier attempt: the header decides, not the answer.
 //! 4. Nothing is deleted but by `delete_below` and `retain_only_fence`.
 
+#[cfg(any(test, feature = "sim"))]
+pub mod conformance;
 pub mod extents;
 pub mod memory;
 pub mod objects;

@@ -1,0 +1,111 @@
+//! The conformance suites of the object and write-ahead stores, run by every implementation that needs a disk or a
+//! server. The S3 server is versitygw on loopback: the one that `MILLRACE_TEST_S3_ENDPOINT` names, else one that this
+//! test starts with `ci/s3-server.sh` and ends.
+
+use millrace_storage::env::Env;
+use millrace_storage::object::local::LocalStore;
+use millrace_storage::object::memory::MemoryStore;
+use millrace_storage::object::remote::RemoteStore;
+use millrace_storage::object::url::StoreUrl;
+use millrace_storage::object::{ObjectStore, SharedObjects, conformance, race};
+use millrace_storage::side::{SideRuntime, block_on_local};
+use millrace_storage::wal;
+use millrace_storage::wal::memory::MemoryWal;
+use millrace_storage::wal::objects::ObjectWal;
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::rc::Rc;
+
+/// A running S3 server's variables; one started here ends with this.
+struct S3Server {
+    variables: BTreeMap<String, String>,
+    ours: bool,
+}
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ci/s3-server.sh");
+
+impl S3Server {
+    fn get() -> S3Server {
+        if std::env::var_os("MILLRACE_TEST_S3_ENDPOINT").is_some() {
+            return S3Server { variables: std::env::vars().collect(), ours: false };
+        }
+        let output = Command::new(SCRIPT).arg("start").output().expect("bash runs");
+        assert!(output.status.success(), "no S3 server: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let assignment = |line: &str| {
+            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+            Some((name.to_owned(), value.to_owned()))
+        };
+        S3Server { variables: text.lines().filter_map(assignment).collect(), ours: true }
+    }
+
+    /// A store under a prefix of its own.
+    fn store(&self, side: &SideRuntime, prefix: &str) -> RemoteStore {
+        let bucket = &self.variables["MILLRACE_TEST_S3_BUCKET"];
+        RemoteStore::from_variables(bucket, prefix, self.variables.clone(), side).unwrap()
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        if self.ours {
+            let stopped = Command::new(SCRIPT).arg("stop").envs(&self.variables).status();
+            assert!(stopped.is_ok_and(|status| status.success()));
+        }
+    }
+}
+
+/// Both suites and the start-up check on what `open` opens.
+fn conforms(open: impl FnOnce(&SideRuntime, &Env) -> Rc<dyn ObjectStore>) {
+    let side = SideRuntime::start().unwrap();
+    block_on_local(|env| async move {
+        let store = open(&side, &env);
+        race::check(&*store, &env, "the store under test").await.unwrap();
+        assert_eq!(store.list("meta/").await.unwrap(), vec![]);
+        conformance::check(&*store, "suite").await;
+        wal::conformance::check(&ObjectWal::new(store), env.random_u128()).await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_memory_store_conforms() {
+    conforms(|_, env| SharedObjects::Memory(MemoryStore::new()).handle(env));
+}
+
+#[test]
+fn a_local_directory_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    conforms(|side, env| {
+        let url = StoreUrl::File(directory.path().join("made/here"));
+        SharedObjects::open(&url, side).unwrap().handle(env)
+    });
+    assert!(LocalStore::open(&directory.path().join("made/here"), &SideRuntime::start().unwrap()).is_ok());
+}
+
+#[test]
+fn an_s3_server_conforms() {
+    let server = S3Server::get();
+    conforms(|side, env| SharedObjects::Remote(server.store(side, "some/prefix")).handle(env));
+    // Also without a prefix.
+    conforms(|side, env| SharedObjects::Remote(server.store(side, "")).handle(env));
+}
+
+#[test]
+fn a_missing_bucket_is_named_by_the_start_up_check() {
+    let server = S3Server::get();
+    let side = SideRuntime::start().unwrap();
+    let error = block_on_local(|env| async move {
+        let variables = server.variables.clone();
+        let store = RemoteStore::from_variables("no-such-bucket", "", variables, &side).unwrap();
+        race::check(&store, &env, "s3://no-such-bucket").await.unwrap_err()
+    })
+    .unwrap();
+    assert!(error.to_string().contains("bucket exists"), "{error}");
+}
+
+#[test]
+fn a_memory_wal_conforms() {
+    block_on_local(|env| async move { wal::conformance::check(&MemoryWal::new(1 << 20), env.random_u128()).await })
+        .unwrap();
+}
