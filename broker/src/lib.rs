@@ -8,3 +8,4 @@ pub mod control;
 pub mod net;
 pub mod settings;
 pub mod shard;
+pub mod signal;

@@ -3,6 +3,7 @@
 
 pub mod arena;
 pub mod budget;
+pub mod connection;
 pub mod duplex;
 pub mod frame;
 pub mod replies;

@@ -1,0 +1,439 @@
+//! One client connection: frames in, replies out, on whatever carries bytes.
+//!
+//! A request's way: the first bytes (size, API key, version) → permit → body straight into its final memory → the shard
+//! core, in order. Replies leave in the same order, as many as are ready with one call.
+//!
+//! Invariants:
+//! 1. A body is read only when its memory is accounted for: a produce request holds a permit of the produce budget (it
+//!    travels with the request), any other one of the reserve while it arrives. So a slow store, which keeps produce
+//!    permits, does not keep heartbeats from being read.
+//! 2. At most `Limits::in_flight` requests of a connection are open, and at most about `Limits::unsent_bytes` of its
+//!    replies wait; beyond that it is not read on, and TCP slows the client.
+//! 3. A size that is negative, above the limit or too small for a header ends the connection, before any memory is
+//!    taken for it.
+//! 4. An idle connection holds no buffer.
+//!
+//! Time limits are not kept by timers per connection: the pump looks at [`Connection::overdue`] now and then.
+
+use crate::net::arena::Arena;
+use crate::net::budget::{Budget, Permit, Pools};
+use crate::net::frame::Frame;
+use crate::net::replies::Replies;
+use crate::net::stream::ByteStream;
+use crate::shard::events::{ConnectionId, Reply, ReplyTo, RequestNumber};
+use crate::signal::{Gauge, Signal, step_back};
+use bytes::{Buf, Bytes};
+use futures::{FutureExt, pin_mut, select_biased};
+use millrace_storage::env::{Env, Mono};
+use smallvec::SmallVec;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Size prefix, API key and version: read before anything is decided.
+const HEAD_BYTES: usize = 8;
+/// Of those, what belongs to the frame.
+const HEAD_IN_FRAME: usize = 4;
+/// Key, version and correlation id: no request is shorter.
+const SHORTEST_FRAME: usize = 8;
+/// API key of Produce.
+const PRODUCE: [u8; 2] = [0, 0];
+/// Bodies up to this size take no permit of the reserve: heartbeats and commits are never held up by large requests.
+const SMALL_BODY: usize = 4 << 10;
+/// How long to wait before asking a full arena again.
+const ARENA_RETRY: Duration = Duration::from_millis(2);
+/// Slices per write: 64 keep the list on the stack, and a reply rarely has more.
+const SLICES_PER_WRITE: usize = 64;
+/// Requests in a row after which other connections get their turn.
+const BURST: usize = 32;
+
+/// Bounds of every connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Largest produce request.
+    pub produce_frame_bytes: usize,
+    /// Largest request of any other API.
+    pub other_frame_bytes: usize,
+    /// Requests that are open at a time.
+    pub in_flight: usize,
+    /// Bytes of replies that may wait before no further request is read.
+    pub unsent_bytes: usize,
+    /// From the first byte of a request to its last.
+    pub body_time: Duration,
+    /// Without any request (Kafka's `connections.max.idle.ms`).
+    pub idle_time: Duration,
+    /// Without the peer taking a byte of replies that wait.
+    pub stall_time: Duration,
+}
+
+impl Limits {
+    /// The defaults, with frames no larger than the pools that they are charged to. `frame_bytes` is Kafka's
+    /// `socket.request.max.bytes`.
+    pub fn within(pools: &Pools, frame_bytes: usize) -> Limits {
+        Limits {
+            produce_frame_bytes: frame_bytes.min(pools.produce),
+            other_frame_bytes: frame_bytes.min(pools.reserve),
+            in_flight: 64,
+            unsent_bytes: 1 << 20,
+            body_time: Duration::from_secs(30),
+            idle_time: Duration::from_secs(600),
+            stall_time: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the connections of one shard share.
+pub struct Intake {
+    env: Env,
+    limits: Limits,
+    arena: RefCell<Arena>,
+    produce: Budget,
+    reserve: Budget,
+    replies: Gauge,
+    outbox: Rc<Gauge>,
+}
+
+impl Intake {
+    /// For a shard with these pools. While `outbox` (what the shard has not been able to tell lane and control task)
+    /// stands at its mark, no request is read.
+    pub fn new(env: Env, pools: &Pools, limits: Limits, outbox: Rc<Gauge>) -> Intake {
+        Intake {
+            env,
+            limits,
+            arena: RefCell::new(Arena::new(pools.arena())),
+            produce: Budget::new(pools.produce),
+            reserve: Budget::new(pools.reserve),
+            replies: Gauge::new(pools.replies.max(1)),
+            outbox,
+        }
+    }
+
+    /// The bounds that connections keep.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Bytes of produce permits that are out.
+    pub fn produce_bytes(&self) -> usize {
+        self.produce.taken()
+    }
+
+    /// Bytes of replies that wait to be sent.
+    pub fn reply_bytes(&self) -> usize {
+        self.replies.level()
+    }
+
+    /// The arena, to look at or to trim.
+    pub fn arena(&self) -> &RefCell<Arena> {
+        &self.arena
+    }
+}
+
+/// Where requests go: the shard's pump.
+pub trait Requests {
+    /// A request, in order of arrival on its connection.
+    fn request(&self, reply_to: ReplyTo, frame: Frame, permit: Option<Permit>);
+    /// `request` is open and replies behind it are ready.
+    fn blocked(&self, connection: ConnectionId, request: RequestNumber);
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The peer closed it.
+    PeerClosed,
+    /// It broke.
+    Broken(io::Error),
+    /// We closed it, for this reason.
+    Refused(&'static str),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Ended {
+        Ended::Broken(error)
+    }
+}
+
+/// The state of a connection that its task and the shard's pump share.
+pub struct Connection {
+    id: ConnectionId,
+    intake: Rc<Intake>,
+    replies: RefCell<Replies>,
+    /// Bytes of replies given to this connection and not sent.
+    unsent: Cell<usize>,
+    /// A reply came.
+    answered: Signal,
+    /// In-flight requests or unsent bytes went down.
+    relieved: Signal,
+    /// The connection shall end.
+    close_asked: Signal,
+    close_reason: Cell<&'static str>,
+    /// Last time a request arrived or a reply was sent.
+    active_at: Cell<Mono>,
+    /// When the request that is arriving began.
+    arriving_since: Cell<Option<Mono>>,
+    /// Since when the peer takes no reply bytes.
+    stalled_since: Cell<Option<Mono>>,
+    /// A request waits for its memory.
+    waits_for_memory: Cell<bool>,
+}
+
+impl Connection {
+    /// A new connection.
+    pub fn new(id: ConnectionId, intake: Rc<Intake>) -> Connection {
+        let active_at = Cell::new(intake.env.now());
+        Connection {
+            id,
+            intake,
+            replies: RefCell::default(),
+            unsent: Cell::new(0),
+            answered: Signal::default(),
+            relieved: Signal::default(),
+            close_asked: Signal::default(),
+            close_reason: Cell::new(""),
+            active_at,
+            arriving_since: Cell::default(),
+            stalled_since: Cell::default(),
+            waits_for_memory: Cell::default(),
+        }
+    }
+
+    /// Answers a request of this connection.
+    pub fn answer(&self, request: RequestNumber, reply: Reply) {
+        if let Reply::Frame(slices) = &reply {
+            let bytes = slices.iter().map(Bytes::len).sum();
+            self.unsent.set(self.unsent.get() + bytes);
+            self.intake.replies.add(bytes);
+        }
+        self.replies.borrow_mut().answer(request, reply);
+        self.answered.raise();
+    }
+
+    /// Ends the connection now.
+    pub fn close(&self, reason: &'static str) {
+        self.close_reason.set(reason);
+        self.close_asked.raise();
+    }
+
+    /// Whether nothing of it is under way: no request arriving or open, no reply unsent.
+    pub fn is_quiet(&self) -> bool {
+        self.replies.borrow().in_flight() == 0
+            && self.unsent.get() == 0
+            && self.arriving_since.get().is_none()
+            && !self.waits_for_memory.get()
+    }
+
+    /// Why it should be closed at `now`, if it took too long over something.
+    pub fn overdue(&self, now: Mono) -> Option<&'static str> {
+        let limits = &self.intake.limits;
+        let longer = |since: Option<Mono>, limit| since.is_some_and(|since| now.since(since) > limit);
+        if longer(self.arriving_since.get(), limits.body_time) {
+            Some("the request arrives too slowly")
+        } else if longer(self.stalled_since.get(), limits.stall_time) {
+            Some("replies are not taken")
+        } else if self.is_quiet() && longer(Some(self.active_at.get()), limits.idle_time) {
+            Some("idle")
+        } else {
+            None
+        }
+    }
+
+    /// Runs the connection until it ends. The caller then forgets it.
+    pub async fn serve(&self, stream: Box<dyn ByteStream>, requests: &dyn Requests) -> Ended {
+        let stream = RefCell::new(stream);
+        let closing = self.close_asked.wait().fuse();
+        let writing = self.write_replies(&stream, requests).fuse();
+        let reading = self.read_requests(&stream, requests).fuse();
+        pin_mut!(closing, writing, reading);
+        select_biased! {
+            () = closing => Ended::Refused(self.close_reason.get()),
+            ended = writing => ended,
+            ended = reading => ended,
+        }
+    }
+
+    async fn read_requests(&self, stream: &RefCell<Box<dyn ByteStream>>, requests: &dyn Requests) -> Ended {
+        loop {
+            for _ in 0..BURST {
+                self.room().await;
+                match self.read_request(stream).await {
+                    Ok((frame, permit)) => {
+                        let request = self.replies.borrow_mut().open();
+                        requests.request(ReplyTo { connection: self.id, request }, frame, permit);
+                    }
+                    Err(ended) => return ended,
+                }
+            }
+            step_back().await;
+        }
+    }
+
+    /// Waits until one more request may be read (invariant 2).
+    async fn room(&self) {
+        let limits = &self.intake.limits;
+        while self.replies.borrow().in_flight() >= limits.in_flight || self.unsent.get() >= limits.unsent_bytes {
+            self.relieved.wait().await;
+        }
+        self.intake.replies.below_mark().await;
+        self.intake.outbox.below_mark().await;
+    }
+
+    async fn read_request(&self, stream: &RefCell<Box<dyn ByteStream>>) -> Result<(Frame, Option<Permit>), Ended> {
+        let mut head = [0; HEAD_BYTES];
+        let mut got = 0;
+        while got < HEAD_BYTES {
+            got += read_some(stream, &mut head[got..]).await?;
+            if self.arriving_since.get().is_none() {
+                self.arriving_since.set(Some(self.intake.env.now()));
+            }
+        }
+        let (size, start) = head.split_first_chunk().expect("the head is longer than its size prefix");
+        let produce = start[..2] == PRODUCE;
+        let limits = &self.intake.limits;
+        let limit = if produce { limits.produce_frame_bytes } else { limits.other_frame_bytes };
+        let size = usize::try_from(i32::from_be_bytes(*size)).map_err(|_| Ended::Refused("a negative frame size"))?;
+        if size > limit {
+            return Err(Ended::Refused("a frame above the size limit"));
+        }
+        if size < SHORTEST_FRAME {
+            return Err(Ended::Refused("a frame too short for a request header"));
+        }
+        let request = if produce {
+            let (permit, span) = self.produce_memory(size).await;
+            let mut frame = Frame::in_arena(span);
+            let (front, body) = frame.bytes_mut().split_at_mut(HEAD_IN_FRAME);
+            front.copy_from_slice(start);
+            read_all(stream, body).await?;
+            (frame, Some(permit))
+        } else {
+            let _permit = if size > SMALL_BODY { Some(self.permit(&self.intake.reserve, size).await) } else { None };
+            (read_growing(stream, start, size).await?, None)
+        };
+        self.arriving_since.set(None);
+        self.active_at.set(self.intake.env.now());
+        Ok(request)
+    }
+
+    /// A permit, and a place in the arena. The clock of the request stands still meanwhile: the wait is ours.
+    async fn produce_memory(&self, size: usize) -> (Permit, crate::net::arena::Span) {
+        let permit = self.permit(&self.intake.produce, size).await;
+        loop {
+            let span = self.intake.arena.borrow_mut().take(size);
+            if let Some(span) = span {
+                return (permit, span);
+            }
+            // A few live bytes keep many chunks. They go with the next commits and as the tail moves on, released on
+            // other threads, so that nobody here is woken by it.
+            self.without_clock(self.intake.env.sleep(ARENA_RETRY)).await;
+        }
+    }
+
+    async fn permit(&self, budget: &Budget, size: usize) -> Permit {
+        match budget.try_take(size) {
+            Some(permit) => permit,
+            None => self.without_clock(budget.take(size)).await,
+        }
+    }
+
+    async fn without_clock<T>(&self, wait: impl Future<Output = T>) -> T {
+        self.arriving_since.set(None);
+        self.waits_for_memory.set(true);
+        let value = wait.await;
+        self.waits_for_memory.set(false);
+        self.arriving_since.set(Some(self.intake.env.now()));
+        value
+    }
+
+    async fn write_replies(&self, stream: &RefCell<Box<dyn ByteStream>>, requests: &dyn Requests) -> Ended {
+        let mut out = VecDeque::new();
+        loop {
+            self.replies.borrow_mut().take_ready(&mut out);
+            self.relieved.raise();
+            let blocking = self.replies.borrow_mut().newly_blocking();
+            if let Some(request) = blocking {
+                requests.blocked(self.id, request);
+            }
+            if !out.is_empty() {
+                match self.write_some(stream, &out).await {
+                    Ok(count) => self.sent(&mut out, count),
+                    Err(error) => return Ended::Broken(error),
+                }
+                continue;
+            }
+            let closed = self.replies.borrow().closed();
+            if let Some(reason) = closed {
+                let closing = poll_fn(|cx| stream.borrow_mut().poll_close(cx)).await;
+                return closing.map_or_else(Ended::Broken, |()| Ended::Refused(reason));
+            }
+            self.answered.wait().await;
+        }
+    }
+
+    async fn write_some(&self, stream: &RefCell<Box<dyn ByteStream>>, out: &VecDeque<Bytes>) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let slices: SmallVec<[IoSlice<'_>; SLICES_PER_WRITE]> =
+                out.iter().take(SLICES_PER_WRITE).map(|slice| IoSlice::new(slice)).collect();
+            let result = stream.borrow_mut().poll_write_vectored(cx, &slices);
+            if result.is_pending() && self.stalled_since.get().is_none() {
+                self.stalled_since.set(Some(self.intake.env.now()));
+            }
+            result
+        })
+        .await
+    }
+
+    /// Drops what was sent from the front of `out`.
+    fn sent(&self, out: &mut VecDeque<Bytes>, mut count: usize) {
+        self.stalled_since.set(None);
+        self.unsent.set(self.unsent.get() - count);
+        self.intake.replies.subtract(count);
+        while count > 0 {
+            let front = out.front_mut().expect("no more is sent than was offered");
+            if count < front.len() {
+                front.advance(count);
+                return;
+            }
+            count -= front.len();
+            out.pop_front();
+        }
+        if out.is_empty() {
+            self.active_at.set(self.intake.env.now());
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.intake.replies.subtract(self.unsent.get());
+    }
+}
+
+async fn read_some(stream: &RefCell<Box<dyn ByteStream>>, buffer: &mut [u8]) -> Result<usize, Ended> {
+    match poll_fn(|cx| stream.borrow_mut().poll_read(cx, buffer)).await? {
+        0 => Err(Ended::PeerClosed),
+        count => Ok(count),
+    }
+}
+
+async fn read_all(stream: &RefCell<Box<dyn ByteStream>>, mut buffer: &mut [u8]) -> Result<(), Ended> {
+    while !buffer.is_empty() {
+        let count = read_some(stream, buffer).await?;
+        buffer = &mut buffer[count..];
+    }
+    Ok(())
+}
+
+/// Reads a frame of `size` bytes that begins with `start`, taking no more memory than about twice what has arrived.
+async fn read_growing(stream: &RefCell<Box<dyn ByteStream>>, start: &[u8], size: usize) -> Result<Frame, Ended> {
+    let mut bytes = Vec::with_capacity(size.min(SMALL_BODY));
+    bytes.extend_from_slice(start);
+    while bytes.len() < size {
+        let arrived = bytes.len();
+        bytes.resize(size.min(SMALL_BODY.max(2 * arrived)), 0);
+        read_all(stream, &mut bytes[arrived..]).await?;
+    }
+    Ok(Frame::owned(bytes))
+}
