@@ -359,7 +359,9 @@ macro_rules! structure {
                                 reader.enter(concat!(stringify!($name), ".", stringify!($tag_field)));
                                 value.$tag_field = $crate::codec::Wire::read(reader, version)?;
                             })*
-                            _ => drop(reader.range(length)?),
+                            _ => {
+                                reader.range(length)?;
+                            }
                         }
                         if reader.position() != end {
                             return Err(reader.error($crate::wire::DecodeErrorKind::TagLength));

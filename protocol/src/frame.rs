@@ -193,3 +193,60 @@ pub fn end_frame(mut writer: Writer) -> Vec<Bytes> {
     writer.set_i32(0, length);
     writer.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::{ApiVersionsResponse, HeartbeatRequest, HeartbeatResponse};
+
+    #[test]
+    fn lengths_that_are_negative_tiny_or_above_the_limit_are_refused() {
+        let of = |length: i32| request_length(length.to_be_bytes(), 1000);
+        assert_eq!(of(8), Ok(8));
+        assert_eq!(of(1000), Ok(1000));
+        assert_eq!(of(1001), Err(FrameError::TooLarge { length: 1001, limit: 1000 }));
+        assert_eq!(of(i32::MAX), Err(FrameError::TooLarge { length: i32::MAX as usize, limit: 1000 }));
+        for length in [i32::MIN, -1, 0, 7] {
+            assert_eq!(of(length), Err(FrameError::TooSmall(length)));
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_say_key_version_and_correlation_id() {
+        let peeked = peek(&[0, 18, 0, 3, 0, 0, 1, 0]);
+        assert_eq!(peeked, Peek { api_key: 18, api_version: 3, correlation_id: 256 });
+    }
+
+    #[test]
+    fn golden_heartbeat_frames_with_both_header_versions() {
+        let request = HeartbeatRequest { group_id: "g".into(), member_id: "m".into(), ..HeartbeatRequest::default() };
+        let classic = request_frame(&request, 0, 5, None).unwrap().concat();
+        let flexible = request_frame(&request, 4, 5, Some("c".into())).unwrap().concat();
+        assert_eq!(classic, b"\0\0\0\x14\0\x0c\0\0\0\0\0\x05\xff\xff\0\x01g\0\0\0\0\0\x01m");
+        assert_eq!(flexible, b"\0\0\0\x16\0\x0c\0\x04\0\0\0\x05\0\x01c\0\x02g\0\0\0\0\x02m\0\0");
+        let response = HeartbeatResponse::default();
+        assert_eq!(response_frame(&response, 0, 5).unwrap().concat(), [0, 0, 0, 6, 0, 0, 0, 5, 0, 0]);
+        assert_eq!(
+            response_frame(&response, 4, 5).unwrap().concat(),
+            [0, 0, 0, 12, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn a_response_to_api_versions_has_no_tags_in_its_header() {
+        let frame = Bytes::from(response_frame(&ApiVersionsResponse::default(), 3, 5).unwrap().concat());
+        let frame = frame.slice(LENGTH_BYTES..);
+        assert_eq!(frame.as_ref(), [0, 0, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(decode_response(&frame, 3), Ok((5, ApiVersionsResponse::default())));
+    }
+
+    #[test]
+    fn a_header_of_an_unknown_api_is_refused_and_one_of_an_unknown_version_is_read() {
+        let unknown = Bytes::from_static(&[0, 95, 0, 0, 0, 0, 0, 5, 0xff, 0xff]);
+        let error = RequestHeader::decode(&mut Reader::new(&unknown)).unwrap_err();
+        assert_eq!(error.kind, DecodeErrorKind::ApiKey(95));
+        let future = Bytes::from_static(&[0, 18, 0, 99, 0, 0, 0, 5, 0xff, 0xff, 0]);
+        let header = RequestHeader::decode(&mut Reader::new(&future)).unwrap();
+        assert_eq!((header.api_key, header.api_version), (ApiKey::ApiVersions, 99));
+    }
+}

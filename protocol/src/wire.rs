@@ -510,3 +510,74 @@ impl Writer {
         parts.concat().into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_are_read_back_up_to_32_bits_and_refused_above() {
+        for value in [0, 1, 127, 128, 16_383, 16_384, u32::MAX - 1, u32::MAX] {
+            let mut writer = Writer::new();
+            writer.uvarint(value);
+            let bytes = writer.concat();
+            let mut cursor = Cursor::new(&bytes);
+            assert_eq!(cursor.uvarint(), Ok(value));
+            assert_eq!(cursor.remaining(), 0);
+        }
+        for bytes in [[0xff, 0xff, 0xff, 0xff, 0x10], [0x80, 0x80, 0x80, 0x80, 0x80]] {
+            assert_eq!(Cursor::new(&bytes).uvarint().unwrap_err().kind, DecodeErrorKind::LongVarint);
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_field_and_the_position() {
+        let mut cursor = Cursor::new(&[0, 0, 0, 1, 0]);
+        cursor.enter("Struct.field");
+        cursor.i32().unwrap();
+        let error = cursor.i32().unwrap_err();
+        assert_eq!(error.to_string(), "4 bytes wanted and 1 left in Struct.field at byte 4");
+    }
+
+    #[test]
+    fn strings_too_long_for_their_length_are_refused_both_ways() {
+        let text = StrBytes::from("a".repeat(40_000));
+        assert_eq!(Writer::new().string(Some(&text), true).unwrap_err().kind, EncodeErrorKind::TooLong);
+        let mut writer = Writer::new();
+        writer.uvarint(40_001);
+        writer.raw(text.as_bytes());
+        let frame = writer.concat();
+        let error = Reader::new(&frame).nullable_string(true).unwrap_err();
+        assert_eq!(error.kind, DecodeErrorKind::LongString(40_000));
+    }
+
+    #[test]
+    fn slices_stay_in_their_places_between_small_fields() {
+        let long = Bytes::from(vec![9; WORTH_A_SLICE]);
+        let mut writer = Writer::new();
+        writer.raw(&long);
+        writer.i8(1);
+        writer.raw(&long);
+        writer.raw(&long);
+        writer.i8(2);
+        assert_eq!(writer.len(), 3 * WORTH_A_SLICE + 2);
+        let parts = writer.finish();
+        let lengths: Vec<_> = parts.iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [WORTH_A_SLICE, 1, WORTH_A_SLICE, WORTH_A_SLICE, 1]);
+        assert_eq!((parts[1][0], parts[4][0]), (1, 2));
+    }
+
+    #[test]
+    fn a_tagged_value_keeps_its_slices() {
+        let long = Bytes::from(vec![9; WORTH_A_SLICE]);
+        let mut value = Writer::new();
+        value.i8(1);
+        value.raw(&long);
+        let mut writer = Writer::new();
+        writer.i8(0);
+        writer.tagged(3, value).unwrap();
+        let parts = writer.finish();
+        assert_eq!(parts[0].as_ref(), [0, 3, 0x81, 0x08, 1]);
+        assert_eq!(parts[1].as_ptr(), long.as_ptr());
+    }
+}

@@ -67,3 +67,10 @@ pub(crate) trait MessageVisitor {
     /// Called with requests and responses in turn.
     fn visit<M: Message + crate::codec::sample::Sample>(&mut self);
 }
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
