@@ -192,6 +192,7 @@ impl<T: Wire> Nullable for Vec<T> {
 
     fn read_nullable(reader: &mut Reader<'_>, version: Version) -> Result<Option<Self>, DecodeError> {
         let Some(count) = reader.count(version.flexible, T::min_size(version))? else { return Ok(None) };
+        reader.charge(count.saturating_mul(size_of::<T>()))?;
         let mut elements = Vec::with_capacity(count);
         for _ in 0..count {
             elements.push(T::read(reader, version)?);

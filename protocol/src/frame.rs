@@ -16,6 +16,9 @@ pub const LENGTH_BYTES: usize = 4;
 /// Bytes that [`peek`] needs: key, version, correlation id. No request is shorter.
 pub const PEEK_BYTES: usize = 8;
 
+/// Room for the small fields of a usual frame, in bytes.
+const SMALL_FIELDS: usize = 256;
+
 /// A length prefix that no request of ours has. The connection closes: where the next frame begins is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum FrameError {
@@ -182,7 +185,7 @@ pub fn decode_response<M: Message>(frame: &Bytes, version: i16) -> Result<(i32, 
 }
 
 fn begin_frame() -> Writer {
-    let mut writer = Writer::new();
+    let mut writer = Writer::with_capacity(SMALL_FIELDS);
     writer.i32(0);
     writer
 }

@@ -1,7 +1,8 @@
 //! Kafka's primitive types: read from a frame without copying, written into a list of slices without joining.
 //!
 //! 1. Reading never panics, whatever the bytes.
-//! 2. A length or count is compared with the bytes left before anything is allocated for it.
+//! 2. A length or count is compared with the bytes left before anything is allocated for it, and what all elements of
+//!    a frame take in memory stays below [`decoded_bound`].
 //! 3. Strings, bytes and record sets are slices of the frame; those written keep their own slices in the output when
 //!    they are worth one.
 //!
@@ -19,6 +20,19 @@ const WORTH_A_SLICE: usize = 1024;
 
 /// The most bytes that an unsigned 32-bit varint takes.
 const MAX_UVARINT_BYTES: usize = 5;
+
+/// Memory that the elements of any frame may take, in bytes: small frames never meet a bound.
+const DECODED_FLOOR: usize = 1 << 20;
+
+/// Memory that elements may take for each byte of the frame, in bytes. Without this bound a frame of empty strings
+/// would grow 32 times; real messages need less than 6.
+const DECODED_PER_BYTE: usize = 8;
+
+/// The most memory that the elements of a frame of this length take, in bytes. Strings and byte fields take none of it:
+/// they are slices of the frame.
+pub const fn decoded_bound(frame_bytes: usize) -> usize {
+    DECODED_FLOOR.saturating_add(frame_bytes.saturating_mul(DECODED_PER_BYTE))
+}
 
 /// Why bytes are not a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -50,6 +64,14 @@ pub enum DecodeErrorKind {
         /// Elements claimed.
         count: usize,
         /// Bytes that the frame still has.
+        left: usize,
+    },
+    /// The elements would take more memory than the frame justifies.
+    #[error("{needed} bytes of memory needed for elements and {left} allowed")]
+    TooLarge {
+        /// Bytes that the next elements would take.
+        needed: usize,
+        /// Bytes left of [`decoded_bound`].
         left: usize,
     },
     /// A string above 32,767 bytes.
@@ -291,12 +313,22 @@ impl<'a> Cursor<'a> {
 pub struct Reader<'a> {
     frame: &'a Bytes,
     cursor: Cursor<'a>,
+    /// Bytes of memory that elements may still take.
+    allowance: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Starts at the first byte of a frame whose length prefix is already off.
     pub fn new(frame: &'a Bytes) -> Self {
-        Reader { frame, cursor: Cursor::new(frame) }
+        Reader { frame, cursor: Cursor::new(frame), allowance: decoded_bound(frame.len()) }
+    }
+
+    /// Accounts for `needed` bytes of memory that elements are about to take.
+    pub(crate) fn charge(&mut self, needed: usize) -> Result<(), DecodeError> {
+        let left = self.allowance;
+        self.allowance =
+            left.checked_sub(needed).ok_or_else(|| self.error(DecodeErrorKind::TooLarge { needed, left }))?;
+        Ok(())
     }
 
     /// The next `length` bytes as a slice of the frame.
@@ -358,6 +390,11 @@ impl Writer {
     /// Whether nothing has been written.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// An empty output with room for `bytes` of small fields.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Writer { small: BytesMut::with_capacity(bytes), ..Writer::default() }
     }
 
     /// Names the field that errors from here on speak of.

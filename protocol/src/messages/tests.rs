@@ -125,6 +125,29 @@ fn an_eight_byte_body_that_claims_giant_counts_is_refused_before_allocation() {
 }
 
 #[test]
+fn a_frame_of_empty_strings_is_refused_before_it_grows_many_times() {
+    let count = 4 << 20;
+    let mut writer = Writer::new();
+    writer.uvarint(count + 1);
+    let mut bytes = writer.concat().to_vec();
+    bytes.resize(bytes.len() + count as usize, 1);
+    let frame = Bytes::from(bytes);
+    let error = DeleteGroupsRequest::decode(&mut Reader::new(&frame), 2).unwrap_err();
+    assert!(matches!(error.kind, DecodeErrorKind::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn a_fetch_response_of_many_empty_partitions_is_within_the_bound() {
+    let partitions = vec![PartitionData::default(); 100_000];
+    let topic = FetchableTopicResponse { partitions, ..FetchableTopicResponse::default() };
+    let response = FetchResponse { responses: vec![topic], ..FetchResponse::default() };
+    for number in [4, 12, 18] {
+        let frame = Bytes::from(response_frame(&response, number, 1).unwrap().concat()).slice(LENGTH_BYTES..);
+        assert!(decode_response::<FetchResponse>(&frame, number).is_ok());
+    }
+}
+
+#[test]
 fn a_value_in_a_field_that_the_version_lacks_is_refused_unless_it_may_be_ignored() {
     let request = FetchRequest { rack_id: "a".into(), ..FetchRequest::default() };
     let mut writer = Writer::new();
