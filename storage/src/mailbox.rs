@@ -83,6 +83,26 @@ impl<T> Sender<T> {
         .await
     }
 
+    /// Waits until the queue has a place; `false` once the receiver is gone. With a single sender the next `send` takes
+    /// that place, so the message can be made late: when it can leave.
+    pub async fn place(&self) -> bool {
+        poll_fn(|cx| {
+            let look = || {
+                if self.0.receiver_gone.load(Ordering::Acquire) {
+                    return Some(false);
+                }
+                (!self.0.queue.is_full()).then_some(true)
+            };
+            // A place may come free between the look and the registration, so look again.
+            let seen = look().or_else(|| {
+                self.0.sender.register(cx.waker());
+                look()
+            });
+            seen.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
     /// Messages waiting now.
     pub fn len(&self) -> usize {
         self.0.queue.len()

@@ -42,7 +42,8 @@ unsafe impl Sync for Region {}
 
 impl Region {
     fn new(bytes: usize, align: usize) -> Arc<Region> {
-        let layout = Layout::from_size_align(bytes, align).expect("bounded by the arena's limit; align is a power of 2");
+        let layout =
+            Layout::from_size_align(bytes, align).expect("bounded by the arena's limit; align is a power of 2");
         assert!(bytes > 0, "a zero-sized layout must not be allocated");
         // SAFETY: the layout's size is not zero.
         let base = unsafe { alloc_zeroed(layout) };
@@ -64,9 +65,7 @@ impl Drop for Region {
 fn advise_huge(base: NonNull<u8>, layout: Layout) {
     if layout.align() == REGION_BYTES && layout.size().is_multiple_of(REGION_BYTES) {
         // SAFETY: the range is our own live allocation, aligned to pages; the advice does not change its contents.
-        let _ = unsafe {
-            rustix::mm::madvise(base.as_ptr().cast(), layout.size(), rustix::mm::Advice::LinuxHugepage)
-        };
+        let _ = unsafe { rustix::mm::madvise(base.as_ptr().cast(), layout.size(), rustix::mm::Advice::LinuxHugepage) };
     }
 }
 

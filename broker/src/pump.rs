@@ -1,0 +1,388 @@
+//! Drives one shard: events into its core, effects out of it. Knows no runtime: the same code runs on a shard's
+//! executor and in the simulator.
+//!
+//! Invariants:
+//! 1. The core is borrowed for one event at a time, never over an await.
+//! 2. Effects are carried out in the order in which the core made them. What goes to the lane or to the control task
+//!    while their mailbox is full waits in order; at [`OUTBOX_MARK`] such messages no further request is read, so they
+//!    are bounded by what lane and control task themselves cause beyond it.
+//! 3. A seal is made when the lane can take it, so that requests gather in the core while it cannot. Another message
+//!    to the lane leaves behind a seal of everything appended before it.
+//! 4. At most [`CONNECTIONS`] connections and [`READS`] reads at a time; more wait, in the listener's backlog and in
+//!    order.
+
+use crate::control::{FromControl, ToControl};
+use crate::net::budget::{Permit, Pools};
+use crate::net::connection::{Connection, Ended, Intake, Limits, Requests};
+use crate::net::frame::Frame;
+use crate::net::stream::{ByteStream, Listener};
+use crate::shard::core::ShardCore;
+use crate::shard::events::{ConnectionId, Effect, Now, ReadToken, ReplyTo, RequestNumber};
+use crate::signal::{Gauge, Signal};
+use futures::{FutureExt, select_biased};
+use millrace_storage::env::{Env, Mono};
+use millrace_storage::ids::{Seq, Wid};
+use millrace_storage::lane::{ToLane, ToShard};
+use millrace_storage::mailbox::{Receiver, SendError, Sender};
+use millrace_storage::wal::WalStore;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Messages that may wait for room in the mailboxes of lane and control task before requests stop.
+pub const OUTBOX_MARK: usize = 64;
+/// Connections of one shard.
+pub const CONNECTIONS: usize = 10_000;
+/// Reads of write-ahead objects under way.
+pub const READS: usize = 32;
+/// How often connections are looked at for time limits, and idle memory is given back.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Pause after a failed accept (no descriptors left).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How often a stopping shard looks for connections that have nothing under way.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// How long a stopping shard waits for its connections.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// A shard's ends of its mailboxes.
+pub struct ShardEnds {
+    /// To its lane.
+    pub to_lane: Sender<ToLane>,
+    /// From its lane.
+    pub from_lane: Receiver<ToShard>,
+    /// To the control task.
+    pub to_control: Sender<ToControl>,
+    /// From the control task.
+    pub from_control: Receiver<FromControl>,
+}
+
+/// What a shard's pump is made from.
+pub struct ShardParts {
+    /// The state machine.
+    pub core: ShardCore,
+    /// This thread's handle to the write-ahead logs.
+    pub wal: Rc<dyn WalStore>,
+    /// The shard's memory.
+    pub pools: Pools,
+    /// Bounds of its connections.
+    pub limits: Limits,
+    /// Mailboxes.
+    pub ends: ShardEnds,
+}
+
+/// One shard at work. A clone is a handle.
+#[derive(Clone)]
+pub struct ShardPump(Rc<Pump>);
+
+struct Pump {
+    env: Env,
+    core: RefCell<ShardCore>,
+    wal: Rc<dyn WalStore>,
+    intake: Rc<Intake>,
+    connections: RefCell<BTreeMap<ConnectionId, Rc<Connection>>>,
+    next_connection: Cell<u64>,
+    /// A connection ended.
+    left: Signal,
+    /// Kept between turns so that a turn allocates nothing.
+    effects: Cell<Vec<Effect>>,
+    /// Messages in the two queues below.
+    outbox: Rc<Gauge>,
+    for_lane: RefCell<VecDeque<ToLane>>,
+    lane_due: Signal,
+    for_control: RefCell<VecDeque<ToControl>>,
+    control_due: Signal,
+    reading: Cell<usize>,
+    reads: RefCell<VecDeque<Read>>,
+    /// When the timer task wakes, if it sleeps.
+    armed: Cell<Option<Mono>>,
+    rearm: Signal,
+    stopping: Signal,
+}
+
+struct Read {
+    token: ReadToken,
+    wid: Wid,
+    seq: Seq,
+    range: Range<u64>,
+}
+
+impl ShardPump {
+    /// Starts a shard's tasks, on this thread. It takes mail at once; connections come with [`ShardPump::run`].
+    pub fn start(env: Env, parts: ShardParts) -> ShardPump {
+        let outbox = Rc::new(Gauge::new(OUTBOX_MARK));
+        let pump = Rc::new(Pump {
+            intake: Rc::new(Intake::new(env.clone(), &parts.pools, parts.limits, outbox.clone())),
+            env: env.clone(),
+            core: RefCell::new(parts.core),
+            wal: parts.wal,
+            connections: RefCell::default(),
+            next_connection: Cell::new(0),
+            left: Signal::default(),
+            effects: Cell::default(),
+            outbox,
+            for_lane: RefCell::default(),
+            lane_due: Signal::default(),
+            for_control: RefCell::default(),
+            control_due: Signal::default(),
+            reading: Cell::new(0),
+            reads: RefCell::default(),
+            armed: Cell::default(),
+            rearm: Signal::default(),
+            stopping: Signal::default(),
+        });
+        let ends = parts.ends;
+        env.spawn("lane mail", pump.clone().take_lane_mail(ends.from_lane));
+        env.spawn("control mail", pump.clone().take_control_mail(ends.from_control));
+        env.spawn("to lane", pump.clone().feed_lane(ends.to_lane));
+        env.spawn("to control", pump.clone().feed_control(ends.to_control));
+        env.spawn("timer", pump.clone().keep_time());
+        env.spawn("sweep", pump.clone().sweep());
+        ShardPump(pump)
+    }
+
+    /// Serves the listener's connections until the control task says [`FromControl::Stopping`] and what was under way
+    /// has ended, or [`DRAIN_LIMIT`] has passed. The shard's other tasks go on.
+    pub async fn run(&self, listener: Box<dyn Listener>) {
+        self.0.accept(&*listener).await;
+        drop(listener);
+        self.0.drain().await;
+    }
+
+    /// The core, to look at between events.
+    pub fn core(&self) -> &RefCell<ShardCore> {
+        &self.0.core
+    }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.0.connections.borrow().len()
+    }
+
+    /// What its connections share, to look at.
+    pub fn intake(&self) -> &Intake {
+        &self.0.intake
+    }
+}
+
+impl Pump {
+    fn now(&self) -> Now {
+        Now { mono: self.env.now(), wall: self.env.wall() }
+    }
+
+    /// One event: into the core, then its effects carried out (invariants 1 and 2).
+    fn turn(self: &Rc<Self>, event: impl FnOnce(&mut ShardCore, Now)) {
+        let now = self.now();
+        let mut effects = self.effects.take();
+        let deadline = {
+            let mut core = self.core.borrow_mut();
+            event(&mut core, now);
+            core.take_effects(&mut effects);
+            core.next_deadline()
+        };
+        for effect in effects.drain(..) {
+            self.carry_out(now, effect);
+        }
+        self.effects.set(effects);
+        self.lane_due.raise();
+        if deadline.is_some_and(|at| self.armed.get().is_none_or(|armed| at < armed)) {
+            self.rearm.raise();
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, now: Now, effect: Effect) {
+        match effect {
+            Effect::Reply(to, reply) => {
+                // A connection that has gone needs no answer.
+                if let Some(connection) = self.connections.borrow().get(&to.connection) {
+                    connection.answer(to.request, reply);
+                }
+            }
+            Effect::ToLane(message) => {
+                while let Some(seal) = self.core.borrow_mut().take_seal(now) {
+                    self.post_to_lane(ToLane::Seal(seal));
+                }
+                self.post_to_lane(message);
+            }
+            Effect::ToControl(message) => {
+                self.outbox.add(1);
+                self.for_control.borrow_mut().push_back(message);
+                self.control_due.raise();
+            }
+            Effect::Read { token, wid, seq, range } => {
+                self.reads.borrow_mut().push_back(Read { token, wid, seq, range });
+                self.start_reads();
+            }
+        }
+    }
+
+    fn post_to_lane(&self, message: ToLane) {
+        self.outbox.add(1);
+        self.for_lane.borrow_mut().push_back(message);
+    }
+
+    fn start_reads(self: &Rc<Self>) {
+        while self.reading.get() < READS {
+            let Some(read) = self.reads.borrow_mut().pop_front() else { return };
+            self.reading.set(self.reading.get() + 1);
+            let pump = self.clone();
+            self.env.spawn("read", async move {
+                let result = pump.wal.read(read.wid, read.seq, read.range).await;
+                pump.reading.set(pump.reading.get() - 1);
+                pump.turn(|core, now| core.on_read(now, read.token, result));
+                pump.start_reads();
+            });
+        }
+    }
+
+    async fn take_lane_mail(self: Rc<Self>, mut mail: Receiver<ToShard>) {
+        while let Some(message) = mail.recv().await {
+            self.turn(|core, now| core.on_lane(now, message));
+        }
+    }
+
+    async fn take_control_mail(self: Rc<Self>, mut mail: Receiver<FromControl>) {
+        while let Some(message) = mail.recv().await {
+            let stopping = message == FromControl::Stopping;
+            self.turn(|core, now| core.on_control(now, message));
+            if stopping {
+                self.stopping.raise();
+            }
+        }
+    }
+
+    /// Hands the lane one message at a time, each made when there is a place for it (invariant 3). Ends with the lane:
+    /// then the process ends.
+    async fn feed_lane(self: Rc<Self>, lane: Sender<ToLane>) {
+        loop {
+            self.lane_due.wait().await;
+            while lane.place().await {
+                let Some(message) = self.next_for_lane() else { break };
+                match lane.send(message) {
+                    Ok(()) => {}
+                    Err(SendError::Closed(_)) => return,
+                    Err(SendError::Full(_)) => unreachable!("this task alone sends, and saw a place"),
+                }
+            }
+        }
+    }
+
+    fn next_for_lane(&self) -> Option<ToLane> {
+        let waiting = self.for_lane.borrow_mut().pop_front();
+        if waiting.is_some() {
+            self.outbox.subtract(1);
+            return waiting;
+        }
+        self.core.borrow_mut().take_seal(self.now()).map(ToLane::Seal)
+    }
+
+    async fn feed_control(self: Rc<Self>, control: Sender<ToControl>) {
+        loop {
+            self.control_due.wait().await;
+            while let Some(message) = { self.for_control.borrow_mut().pop_front() } {
+                self.outbox.subtract(1);
+                if control.send_waiting(message).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn keep_time(self: Rc<Self>) {
+        loop {
+            let next = self.core.borrow().next_deadline();
+            self.armed.set(next);
+            let Some(at) = next else {
+                self.rearm.wait().await;
+                continue;
+            };
+            let due = select_biased! {
+                () = self.env.sleep_until(at).fuse() => true,
+                () = self.rearm.wait().fuse() => false,
+            };
+            if due {
+                self.turn(|core, now| core.on_time(now));
+            }
+        }
+    }
+
+    async fn sweep(self: Rc<Self>) {
+        loop {
+            self.env.sleep(SWEEP).await;
+            let now = self.env.now();
+            for connection in self.connections.borrow().values() {
+                if let Some(reason) = connection.overdue(now) {
+                    connection.close(reason);
+                }
+            }
+            if self.intake.produce_bytes() == 0 {
+                self.intake.arena().borrow_mut().trim();
+            }
+        }
+    }
+
+    async fn accept(self: &Rc<Self>, listener: &dyn Listener) {
+        let mut stopping = Box::pin(self.stopping.wait().fuse());
+        loop {
+            while self.connections.borrow().len() >= CONNECTIONS {
+                select_biased! {
+                    () = stopping => return,
+                    () = self.left.wait().fuse() => {}
+                }
+            }
+            let accepted = select_biased! {
+                () = stopping => return,
+                accepted = listener.accept().fuse() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.connect(stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    self.env.sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn connect(self: &Rc<Self>, stream: Box<dyn ByteStream>, peer: SocketAddr) {
+        let id = ConnectionId(self.next_connection.get());
+        self.next_connection.set(id.0 + 1);
+        let connection = Rc::new(Connection::new(id, self.intake.clone()));
+        self.connections.borrow_mut().insert(id, connection.clone());
+        self.turn(|core, now| core.on_connection(now, id, peer));
+        let pump = self.clone();
+        self.env.spawn("connection", async move {
+            match connection.serve(stream, &pump).await {
+                Ended::PeerClosed => tracing::debug!(%peer, "connection closed by the peer"),
+                Ended::Broken(error) => tracing::debug!(%peer, %error, "connection broke"),
+                Ended::Refused(reason) => tracing::debug!(%peer, reason, "connection closed"),
+            }
+            pump.connections.borrow_mut().remove(&id);
+            pump.left.raise();
+            pump.turn(|core, now| core.on_disconnect(now, id));
+        });
+    }
+
+    /// Ends connections as they fall quiet.
+    async fn drain(&self) {
+        let until = self.env.now().plus(DRAIN_LIMIT);
+        while !self.connections.borrow().is_empty() && self.env.now() < until {
+            for connection in self.connections.borrow().values().filter(|connection| connection.is_quiet()) {
+                connection.close("the process stops");
+            }
+            self.env.sleep(DRAIN_LOOK).await;
+        }
+    }
+}
+
+impl Requests for Rc<Pump> {
+    fn request(&self, reply_to: ReplyTo, frame: Frame, permit: Option<Permit>) {
+        self.turn(|core, now| core.on_request(now, reply_to, frame, permit));
+    }
+
+    fn blocked(&self, connection: ConnectionId, request: RequestNumber) {
+        self.turn(|core, now| core.on_queued_behind(now, connection, request));
+    }
+}
