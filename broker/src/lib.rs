@@ -7,6 +7,7 @@
 pub mod control;
 pub mod net;
 pub mod pump;
+pub mod runtime;
 pub mod settings;
 pub mod shard;
 pub mod signal;

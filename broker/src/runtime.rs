@@ -1,0 +1,232 @@
+//! The runtime of a shard's thread: glommio, named here only. An executor bound to one processor, its [`Env`], TCP.
+//!
+//! Traps of the dependency, and what is done about them:
+//! 1. Its vectored write sends the first slice only: [`TcpConnection`] calls `sendmsg` itself and uses the dependency
+//!    to wait for room.
+//! 2. Its listener sets SO_REUSEPORT, so that two processes bind one port and share the connections: [`bind`] does not.
+//! 3. It accepts without CLOEXEC: set here.
+//! 4. A panic in a task is swallowed: tasks run under a catch that aborts the process.
+//! 5. A locked-memory limit below 512 KiB shows only when an executor starts: [`probe`] looks first.
+
+#![allow(unsafe_code, reason = "raw descriptors of the dependency's sockets")]
+
+use crate::net::stream::{Accepted, ByteStream, Listener};
+use crate::settings::HostPort;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use futures::io::{AsyncRead, AsyncWrite};
+use glommio::net::{TcpListener, TcpStream};
+use glommio::timer::Timer;
+use glommio::{GlommioError, LocalExecutorBuilder, Placement};
+use millrace_storage::env::{Env, Mono, Runtime, WallMs};
+use millrace_storage::object::OpenError;
+use millrace_storage::side::{monotonic_now, wall_now};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::process::{Resource, getrlimit};
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// Locked memory that an executor's rings need at most.
+const LEAST_MEMLOCK_BYTES: u64 = 512 << 10;
+/// Memory that an executor registers with its ring for direct file access, which shards do not use.
+const RING_MEMORY_BYTES: usize = 64 << 10;
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// Checks that shards can run here; the error names the fix.
+pub fn probe() -> Result<(), OpenError> {
+    let memlock = getrlimit(Resource::Memlock).current;
+    if memlock.is_some_and(|limit| limit < LEAST_MEMLOCK_BYTES) {
+        return Err(OpenError::new(
+            format!("the limit on locked memory is {} bytes, and io_uring needs 512 KiB", memlock.unwrap_or_default()),
+            "raise it: `ulimit -l 1024`, LimitMEMLOCK=1M in a systemd unit, or `--ulimit memlock=1048576` for Docker",
+        ));
+    }
+    // On a thread of its own: an executor leaves thread-local state behind.
+    let tried = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("probe".to_owned());
+        thread.spawn_scoped(scope, || run(None, |_env| async {})).map(|probe| probe.join())
+    });
+    match tried {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(no_uring("the executor could not be made")),
+        Err(error) => Err(OpenError::new(format!("no thread can be started: {error}"), "raise the limit on processes")),
+    }
+}
+
+fn no_uring(detail: &str) -> OpenError {
+    OpenError::new(
+        format!("io_uring can't be used ({detail})"),
+        "it needs Linux 5.8 or later and the io_uring system calls: where they are switched off \
+         (`sysctl kernel.io_uring_disabled`, the default seccomp profile of Docker 25 or containerd), allow them, \
+         for Docker with `--security-opt seccomp=unconfined`",
+    )
+}
+
+/// Runs a shard on the calling thread, bound to processor `cpu` if one is given, until the future made by `make` ends.
+pub fn run<T: 'static, F: Future<Output = T> + 'static>(
+    cpu: Option<usize>,
+    make: impl FnOnce(Env) -> F,
+) -> Result<T, OpenError> {
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let executor = LocalExecutorBuilder::new(placement)
+        .io_memory(RING_MEMORY_BYTES)
+        .make()
+        .map_err(|error: GlommioError<()>| no_uring(&error.to_string()))?;
+    let main = make(Env::new(Rc::new(ShardRuntime)));
+    Ok(executor.run(main))
+}
+
+/// Processors that this process may use, ascending.
+pub fn processors() -> Vec<usize> {
+    let allowed = rustix::thread::sched_getaffinity(None).expect("asks about this process, with a set of full size");
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect()
+}
+
+struct ShardRuntime;
+
+impl Runtime for ShardRuntime {
+    fn now(&self) -> Mono {
+        monotonic_now()
+    }
+
+    fn wall(&self) -> WallMs {
+        wall_now()
+    }
+
+    fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        let got = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+        assert_eq!(got, Ok(bytes.len()), "the kernel gives up to 256 bytes whole");
+        u64::from_ne_bytes(bytes)
+    }
+
+    fn spawn(&self, name: &'static str, task: LocalBoxFuture<'static, ()>) {
+        glommio::spawn_local(async move {
+            // The process shares one fate, also where panics unwind: the message is already on stderr.
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                tracing::error!(task = name, "a task ended by a broken invariant");
+                std::process::abort();
+            }
+        })
+        .detach();
+    }
+
+    fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()> {
+        Box::pin(async move {
+            // The dependency's clock stops in suspend and ours does not: look again until ours is there.
+            loop {
+                let left = at.since(monotonic_now());
+                if left.is_zero() {
+                    return;
+                }
+                Timer::new(left).await;
+            }
+        })
+    }
+}
+
+/// Binds `count` listeners: `address` and the ports that follow it, or free ports if its port is 0. All or nothing, and
+/// each fails if any other process listens there.
+pub fn bind(address: &HostPort, count: u16) -> Result<Vec<std::net::TcpListener>, OpenError> {
+    (0..count)
+        .map(|index| {
+            let port = match address.port {
+                0 => 0,
+                first => first.checked_add(index).ok_or_else(|| {
+                    OpenError::new(
+                        format!("{count} ports from {first} on do not exist"),
+                        "choose a lower --listen port",
+                    )
+                })?,
+            };
+            let here = HostPort { host: address.host.clone(), port };
+            bind_one(&here).map_err(|error| {
+                OpenError::new(
+                    format!("can't listen on {here}: {error}"),
+                    "stop what listens there, or choose another address with --listen (shard i takes PORT+i)",
+                )
+            })
+        })
+        .collect()
+}
+
+fn bind_one(here: &HostPort) -> io::Result<std::net::TcpListener> {
+    let address = (here.host.as_str(), here.port).to_socket_addrs()?.next();
+    let address = address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
+    // CLOEXEC and SO_REUSEADDR, not SO_REUSEPORT (trap 2).
+    let listener = std::net::TcpListener::bind(address)?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
+}
+
+/// A bound listener on this thread's executor.
+pub struct ShardListener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl ShardListener {
+    /// Takes a listener that [`bind`] made. To be called inside [`run`].
+    pub fn adopt(listener: std::net::TcpListener) -> io::Result<ShardListener> {
+        let address = listener.local_addr()?;
+        // SAFETY: the descriptor is a listening TCP socket that we own and hand over.
+        let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
+        Ok(ShardListener { listener, address })
+    }
+}
+
+impl Listener for ShardListener {
+    fn accept(&self) -> LocalBoxFuture<'_, io::Result<Accepted>> {
+        Box::pin(async {
+            let stream = self.listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let peer = stream.peer_addr()?;
+            let connection = TcpConnection(stream);
+            fcntl_setfd(connection.descriptor(), FdFlags::CLOEXEC)?;
+            Ok((Box::new(connection) as Box<dyn ByteStream>, peer))
+        })
+    }
+
+    fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+struct TcpConnection(TcpStream);
+
+impl TcpConnection {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: the stream owns the descriptor and outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+}
+
+impl ByteStream for TcpConnection {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        loop {
+            match sendmsg(self.descriptor(), slices, &mut SendAncillaryBuffer::default(), flags) {
+                Ok(count) => return Poll::Ready(Ok(count)),
+                Err(Errno::INTR) => {}
+                // The dependency tries once more with the first slice, then waits for room.
+                Err(Errno::AGAIN) => return Pin::new(&mut self.0).poll_write(cx, &slices[0]),
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}
