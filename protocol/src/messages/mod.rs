@@ -71,6 +71,8 @@ pub(crate) trait MessageVisitor {
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod kafka_classes;
+#[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod tests;

@@ -187,6 +187,17 @@ mod tests {
     }
 
     #[test]
+    fn a_usual_request_is_read_without_an_allocation() {
+        let partition_data = vec![PartitionProduceData::default(); INLINE_PARTITIONS / INLINE_TOPICS];
+        let topic = TopicProduceData { partition_data, ..TopicProduceData::default() };
+        let request = ProduceRequest { topic_data: vec![topic; INLINE_TOPICS], ..ProduceRequest::default() };
+        let frame = request_frame(&request, 9, 7, None).unwrap().concat();
+        let view = ProduceView::decode(&frame[LENGTH_BYTES..]).unwrap();
+        assert_eq!(view.partitions.len(), INLINE_PARTITIONS);
+        assert!(!view.topics.spilled() && !view.partitions.spilled());
+    }
+
+    #[test]
     fn versions_before_three_are_refused_by_their_number() {
         for number in [-1, 0, 2, 14] {
             let mut frame = vec![0, 0];
