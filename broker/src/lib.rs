@@ -5,6 +5,7 @@
 //! (`millrace_storage::lane`) makes it durable → the reply leaves through `net::replies`.
 
 pub mod control;
+pub mod groups;
 pub mod net;
 pub mod pump;
 pub mod runtime;

@@ -1,0 +1,315 @@
+//! The coordinator of one shard: slots, groups, timers, writes in flight.
+
+use super::group::{Group, GroupState};
+use super::offsets::{CommittedOffset, OffsetWrite};
+use super::record::{self, RecordError};
+use super::{Answer, JoinAnswer, Limits, SyncAnswer, Ticket};
+use bytes::Bytes;
+use millrace_protocol::error_code::ErrorCode;
+use millrace_storage::env::Mono;
+use millrace_storage::meta::{Key, keys};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names a write that is being made durable.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WriteToken(pub u64);
+
+/// What the coordinator wants done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// A request ends.
+    Answer(Ticket, Answer),
+    /// Make these writes durable, in order, and tell [`Coordinator::on_written`].
+    Write {
+        /// Names it.
+        token: WriteToken,
+        /// The slot.
+        slot: u16,
+        /// The epoch that the slot was granted with.
+        slot_epoch: u64,
+        /// Keys with new values; `None` deletes.
+        writes: Vec<(Key, Option<Bytes>)>,
+    },
+}
+
+/// A group's slot.
+pub fn slot_of(group: &str) -> u16 {
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, group.as_bytes());
+    u16::try_from(crc % u64::from(crate::control::COORDINATOR_SLOTS)).expect("a remainder of 64")
+}
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) epoch: u64,
+    pub(super) groups: BTreeMap<String, Group>,
+}
+
+/// What a write is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// The assignment of this generation: then the group is stable and syncs are answered.
+    Assignment { group: String, generation: i32 },
+    /// The group's record only; nobody waits.
+    State,
+    /// A static member came back under a new id: then its join is answered.
+    Replacement { ticket: Ticket, answer: JoinAnswer, group: String },
+    /// Offsets: then they are visible and the commit is answered.
+    Offsets { ticket: Ticket, group: String, offsets: Vec<OffsetWrite> },
+    /// Deletion of a group: then it is gone and the request is answered.
+    Deletion { ticket: Ticket, group: String },
+}
+
+/// The coordinator of one shard's groups.
+#[derive(Debug)]
+pub struct Coordinator {
+    pub(super) limits: Limits,
+    /// Makes member ids unique over process lives.
+    boot: u64,
+    next_member: u64,
+    next_write: u64,
+    pub(super) slots: BTreeMap<u16, Slot>,
+    /// For each group with something that ends: a time not later than its next deadline.
+    timers: BTreeSet<(Mono, String)>,
+    timer_of: BTreeMap<String, Mono>,
+    writes: BTreeMap<WriteToken, (u16, Purpose)>,
+    outputs: Vec<Output>,
+}
+
+impl Coordinator {
+    /// A coordinator without slots. `boot` is random and new for every process life.
+    pub fn new(limits: Limits, boot: u64) -> Coordinator {
+        Coordinator {
+            limits,
+            boot,
+            next_member: 0,
+            next_write: 0,
+            slots: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            timer_of: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Takes over a slot with what is durable of it. Members get a full session to be heard of.
+    ///
+    /// # Errors
+    /// When a record can't be read: a person must look, the slot is not served.
+    pub fn on_slot_granted(
+        &mut self,
+        now: Mono,
+        slot: u16,
+        epoch: u64,
+        groups: &[(Key, Bytes)],
+        offsets: &[(Key, Bytes)],
+    ) -> Result<(), RecordError> {
+        self.on_slot_revoked(slot);
+        let groups = record::load(now, groups, offsets)?;
+        let deadlines: Vec<_> =
+            groups.iter().filter_map(|(name, g)| g.next_deadline().map(|at| (name.clone(), at))).collect();
+        self.slots.insert(slot, Slot { epoch, groups });
+        for (name, at) in deadlines {
+            self.set_timer(&name, at);
+        }
+        Ok(())
+    }
+
+    /// Gives a slot up: whoever waits is sent to find the coordinator.
+    pub fn on_slot_revoked(&mut self, slot: u16) {
+        let Some(gone) = self.slots.remove(&slot) else { return };
+        for (name, group) in gone.groups {
+            self.clear_timer(&name);
+            for (id, member) in group.members {
+                if let Some(ticket) = member.joining {
+                    self.answer(ticket, Answer::Join(JoinAnswer::failed(ErrorCode::NotCoordinator, id)));
+                }
+                if let Some(ticket) = member.syncing {
+                    self.answer(ticket, Answer::Sync(SyncAnswer::failed(ErrorCode::NotCoordinator)));
+                }
+            }
+        }
+        let orphans: Vec<_> = self.writes.iter().filter(|(_, (of, _))| *of == slot).map(|(token, _)| *token).collect();
+        for token in orphans {
+            let (_, purpose) = self.writes.remove(&token).expect("listed above");
+            match purpose {
+                Purpose::Assignment { .. } | Purpose::State => {}
+                Purpose::Replacement { ticket, answer, .. } => {
+                    self.answer(ticket, Answer::Join(JoinAnswer::failed(ErrorCode::NotCoordinator, answer.member)));
+                }
+                Purpose::Offsets { ticket, .. } | Purpose::Deletion { ticket, .. } => {
+                    self.answer(ticket, Answer::Code(ErrorCode::NotCoordinator));
+                }
+            }
+        }
+    }
+
+    /// A write became durable, or did not. After a failure the slot's owner is asked again (or revoked), so the group
+    /// keeps what it had.
+    pub fn on_written(&mut self, now: Mono, token: WriteToken, result: Result<(), ErrorCode>) {
+        // A write of a slot that was revoked meanwhile: its tickets are answered.
+        let Some((slot, purpose)) = self.writes.remove(&token) else { return };
+        match purpose {
+            Purpose::Assignment { group, generation } => {
+                self.on_assignment_written(now, slot, &group, generation, result)
+            }
+            Purpose::State => {}
+            Purpose::Replacement { ticket, answer, group } => {
+                let answer = match result {
+                    Ok(()) => answer,
+                    Err(error) => JoinAnswer::failed(error, answer.member),
+                };
+                self.answer(ticket, Answer::Join(answer));
+                self.reschedule(slot, &group);
+            }
+            Purpose::Offsets { ticket, group, offsets } => {
+                if let Some(group) = self.group_mut(slot, &group) {
+                    group.offsets.finish(&offsets, result.is_ok());
+                }
+                self.answer(ticket, Answer::Code(result.err().unwrap_or(ErrorCode::None)));
+            }
+            Purpose::Deletion { ticket, group } => {
+                if result.is_ok() {
+                    self.forget(slot, &group);
+                }
+                self.answer(ticket, Answer::Code(result.err().unwrap_or(ErrorCode::None)));
+            }
+        }
+    }
+
+    /// Ends what has run out.
+    pub fn on_time(&mut self, now: Mono) {
+        while let Some((at, _)) = self.timers.first()
+            && *at <= now
+        {
+            let (_, name) = self.timers.pop_first().expect("looked at above");
+            self.timer_of.remove(&name);
+            let slot = slot_of(&name);
+            self.on_group_time(now, slot, &name);
+            self.reschedule(slot, &name);
+        }
+    }
+
+    /// When [`Coordinator::on_time`] has something to do.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Moves the outputs to the end of `into`.
+    pub fn take_outputs(&mut self, into: &mut Vec<Output>) {
+        into.append(&mut self.outputs);
+    }
+
+    /// The durable offset of a partition.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR.
+    pub fn committed(
+        &self,
+        group: &str,
+        partition: millrace_storage::ids::TopicPartition,
+    ) -> Result<Option<&CommittedOffset>, ErrorCode> {
+        Ok(self.find(group)?.and_then(|g| g.offset(partition)))
+    }
+
+    /// Every durable offset of a group.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR.
+    pub fn all_committed(
+        &self,
+        group: &str,
+    ) -> Result<Vec<(millrace_storage::ids::TopicPartition, CommittedOffset)>, ErrorCode> {
+        Ok(self.find(group)?.map(|g| g.offsets.all()).unwrap_or_default())
+    }
+
+    pub(super) fn find(&self, group: &str) -> Result<Option<&Group>, ErrorCode> {
+        let slot = self.slots.get(&slot_of(group)).ok_or(ErrorCode::NotCoordinator)?;
+        Ok(slot.groups.get(group))
+    }
+
+    /// Checks the group's name and that its slot is ours.
+    pub(super) fn slot_for(&self, group: &str) -> Result<u16, ErrorCode> {
+        if group.is_empty() {
+            return Err(ErrorCode::InvalidGroupId);
+        }
+        let slot = slot_of(group);
+        if self.slots.contains_key(&slot) { Ok(slot) } else { Err(ErrorCode::NotCoordinator) }
+    }
+
+    pub(super) fn group_mut(&mut self, slot: u16, group: &str) -> Option<&mut Group> {
+        self.slots.get_mut(&slot)?.groups.get_mut(group)
+    }
+
+    /// The group, made if it does not exist and there is room for it.
+    pub(super) fn group_or_new(&mut self, slot: u16, group: &str) -> Result<&mut Group, ErrorCode> {
+        let count: usize = self.slots.values().map(|s| s.groups.len()).sum();
+        let room = count < self.limits.groups;
+        let groups = &mut self.slots.get_mut(&slot).ok_or(ErrorCode::NotCoordinator)?.groups;
+        if !groups.contains_key(group) && !room {
+            return Err(ErrorCode::GroupMaxSizeReached);
+        }
+        Ok(groups.entry(group.to_owned()).or_insert_with(Group::new))
+    }
+
+    pub(super) fn forget(&mut self, slot: u16, group: &str) {
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.groups.remove(group);
+        }
+        self.clear_timer(group);
+    }
+
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        self.outputs.push(Output::Answer(ticket, answer));
+    }
+
+    pub(super) fn new_member_id(&mut self, prefix: &str) -> String {
+        self.next_member += 1;
+        let unique = uuid::Uuid::from_u64_pair(self.boot, self.next_member);
+        format!("{prefix}-{unique}")
+    }
+
+    pub(super) fn write(&mut self, slot: u16, writes: Vec<(Key, Option<Bytes>)>, purpose: Purpose) {
+        self.next_write += 1;
+        let token = WriteToken(self.next_write);
+        let slot_epoch = self.slots[&slot].epoch;
+        self.writes.insert(token, (slot, purpose));
+        self.outputs.push(Output::Write { token, slot, slot_epoch, writes });
+    }
+
+    /// Writes the group's record.
+    pub(super) fn write_group(&mut self, slot: u16, name: &str, purpose: Purpose) {
+        let group = self.slots[&slot].groups.get(name).expect("written while it exists");
+        let value = record::encode_group(group);
+        self.write(slot, vec![(keys::group(slot, name), Some(value))], purpose);
+    }
+
+    /// Sets the group's timer to its next deadline; drops a group of which nothing is left.
+    pub(super) fn reschedule(&mut self, slot: u16, name: &str) {
+        let Some(group) = self.group_mut(slot, name) else { return self.clear_timer(name) };
+        let (deadline, void) = (group.next_deadline(), group.is_void() && group.state == GroupState::Empty);
+        // A group whose record is stored keeps its generation; one that was never stored may go without a trace.
+        if void && group.generation == 0 && !group.offsets.is_busy() {
+            return self.forget(slot, name);
+        }
+        match deadline {
+            Some(at) => self.set_timer(name, at),
+            None => self.clear_timer(name),
+        }
+    }
+
+    fn set_timer(&mut self, name: &str, at: Mono) {
+        // A timer that fires early is set anew then; so a heartbeat, which only moves the deadline out, costs nothing.
+        if self.timer_of.get(name).is_some_and(|set| *set <= at) {
+            return;
+        }
+        self.clear_timer(name);
+        self.timers.insert((at, name.to_owned()));
+        self.timer_of.insert(name.to_owned(), at);
+    }
+
+    fn clear_timer(&mut self, name: &str) {
+        if let Some(at) = self.timer_of.remove(name) {
+            self.timers.remove(&(at, name.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Heartbeats, leaving, silence; what operators see of groups.
+
+use super::coordinator::{Coordinator, Purpose};
+use super::group::{GroupState, Member};
+use super::{Answer, Caller, JoinAnswer, SyncAnswer, Ticket};
+use bytes::Bytes;
+use millrace_protocol::error_code::ErrorCode;
+use millrace_storage::env::Mono;
+use millrace_storage::meta::keys;
+
+/// Whom a LeaveGroup takes out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Leaver {
+    /// Member id; may be empty where an instance is given.
+    pub member: String,
+    /// Instance of a static member.
+    pub instance: Option<String>,
+}
+
+/// A group as DescribeGroups and ListGroups show it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupView {
+    /// Name.
+    pub group: String,
+    /// State, by Kafka's name.
+    pub state: &'static str,
+    /// Protocol type, empty if it never had one.
+    pub protocol_type: String,
+    /// The chosen assignor, empty unless stable.
+    pub protocol: String,
+    /// Members.
+    pub members: Vec<MemberView>,
+}
+
+/// A member as DescribeGroups shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberView {
+    /// Id.
+    pub member: String,
+    /// Instance.
+    pub instance: Option<String>,
+    /// Client id.
+    pub client_id: String,
+    /// Client's address.
+    pub client_host: String,
+    /// Metadata for the chosen assignor.
+    pub metadata: Bytes,
+    /// Its part.
+    pub assignment: Bytes,
+}
+
+impl Coordinator {
+    /// A member says that it is alive.
+    pub fn heartbeat(&mut self, now: Mono, ticket: Ticket, group: &str, caller: &Caller) {
+        let code = match self.check_heartbeat(now, group, caller) {
+            Ok(()) => ErrorCode::None,
+            Err(error) => error,
+        };
+        self.answer(ticket, Answer::Code(code));
+    }
+
+    fn check_heartbeat(&mut self, now: Mono, name: &str, caller: &Caller) -> Result<(), ErrorCode> {
+        let slot = self.slot_for(name)?;
+        let group = self.group_mut(slot, name).ok_or(ErrorCode::UnknownMemberId)?;
+        group.check_generation(caller)?;
+        let state = group.state;
+        let member = group.members.get_mut(&caller.member).expect("checked above");
+        member.expires = now.plus(member.session_timeout);
+        if state == GroupState::PreparingRebalance { Err(ErrorCode::RebalanceInProgress) } else { Ok(()) }
+    }
+
+    /// Members leave of their own accord, or an operator takes static ones out.
+    pub fn leave(&mut self, now: Mono, ticket: Ticket, name: &str, leavers: &[Leaver]) {
+        let slot = match self.slot_for(name) {
+            Ok(slot) => slot,
+            Err(error) => return self.answer(ticket, Answer::Code(error)),
+        };
+        let codes = leavers
+            .iter()
+            .map(|leaver| match self.take_out(now, slot, name, leaver) {
+                Ok(()) => ErrorCode::None,
+                Err(error) => error,
+            })
+            .collect();
+        self.answer(ticket, Answer::Leave(codes));
+        self.reschedule(slot, name);
+    }
+
+    fn take_out(&mut self, now: Mono, slot: u16, name: &str, leaver: &Leaver) -> Result<(), ErrorCode> {
+        let group = self.group_mut(slot, name).ok_or(ErrorCode::UnknownMemberId)?;
+        if leaver.instance.is_none() && group.pending.remove(&leaver.member).is_some() {
+            self.try_complete_join(now, slot, name);
+            return Ok(());
+        }
+        let id = match &leaver.instance {
+            None => leaver.member.clone(),
+            Some(instance) => group.statics.get(instance).cloned().ok_or(ErrorCode::UnknownMemberId)?,
+        };
+        if leaver.instance.is_some() && !leaver.member.is_empty() && leaver.member != id {
+            return Err(ErrorCode::FencedInstanceId);
+        }
+        if !group.members.contains_key(&id) {
+            return Err(ErrorCode::UnknownMemberId);
+        }
+        self.remove_member(now, slot, name, &id);
+        Ok(())
+    }
+
+    /// Takes a member out and lets the group go on without it.
+    fn remove_member(&mut self, now: Mono, slot: u16, name: &str, id: &str) {
+        let group = self.group_mut(slot, name).expect("the member is in it");
+        let Some(Member { joining, syncing, .. }) = group.remove(id) else { return };
+        let state = group.state;
+        if let Some(ticket) = joining {
+            let answer = JoinAnswer::failed(ErrorCode::UnknownMemberId, id.to_owned());
+            self.answer(ticket, Answer::Join(answer));
+        }
+        if let Some(ticket) = syncing {
+            self.answer(ticket, Answer::Sync(SyncAnswer::failed(ErrorCode::UnknownMemberId)));
+        }
+        match state {
+            GroupState::Empty => {}
+            GroupState::Stable | GroupState::CompletingRebalance => self.prepare_rebalance(now, slot, name),
+            GroupState::PreparingRebalance => self.try_complete_join(now, slot, name),
+        }
+    }
+
+    /// What ran out in one group: silent members and pending ids, the time to join, the time to sync.
+    pub(super) fn on_group_time(&mut self, now: Mono, slot: u16, name: &str) {
+        let Some(group) = self.group_mut(slot, name) else { return };
+        group.pending.retain(|_, until| *until > now);
+        let silent: Vec<String> =
+            group.members.iter().filter(|(_, m)| m.is_expired(now)).map(|(id, _)| id.clone()).collect();
+        for id in silent {
+            self.remove_member(now, slot, name, &id);
+        }
+        let Some(group) = self.group_mut(slot, name) else { return };
+        if group.state == GroupState::CompletingRebalance
+            && !group.storing
+            && group.sync_until.is_some_and(|at| at <= now)
+        {
+            group.sync_until = None;
+            let late: Vec<String> =
+                group.members.iter().filter(|(_, m)| m.syncing.is_none()).map(|(id, _)| id.clone()).collect();
+            for id in late {
+                self.remove_member(now, slot, name, &id);
+            }
+        }
+        let Some(group) = self.group_mut(slot, name) else { return };
+        match group.rebalance {
+            Some(rebalance) if rebalance.until <= now => self.on_rebalance_timeout(now, slot, name),
+            _ => self.try_complete_join(now, slot, name),
+        }
+        if let Some(group) = self.group_mut(slot, name)
+            && group.state != GroupState::CompletingRebalance
+        {
+            group.sync_until = None;
+        }
+    }
+
+    /// Deletes a group that has no members.
+    pub fn delete(&mut self, ticket: Ticket, name: &str) {
+        let deletable = self.slot_for(name).and_then(|slot| {
+            let group = self.group_mut(slot, name).ok_or(ErrorCode::GroupIdNotFound)?;
+            if group.state != GroupState::Empty || !group.pending.is_empty() || group.offsets.is_busy() {
+                return Err(ErrorCode::NonEmptyGroup);
+            }
+            let mut writes = vec![(keys::group(slot, name), None)];
+            writes.extend(group.offsets.all().into_iter().map(|(p, _)| (keys::offset(slot, name, p), None)));
+            Ok((slot, writes))
+        });
+        match deletable {
+            Ok((slot, writes)) => self.write(slot, writes, Purpose::Deletion { ticket, group: name.to_owned() }),
+            Err(error) => self.answer(ticket, Answer::Code(error)),
+        }
+    }
+
+    /// Describes a group; `None` if it does not exist (Kafka: state Dead).
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR, INVALID_GROUP_ID.
+    pub fn describe(&self, name: &str) -> Result<Option<GroupView>, ErrorCode> {
+        self.slot_for(name)?;
+        let Some(group) = self.find(name)? else { return Ok(None) };
+        let stable = group.state == GroupState::Stable;
+        let protocol = group.protocol.clone().filter(|_| stable).unwrap_or_default();
+        let members = group.members.iter().map(|(id, m)| MemberView {
+            member: id.clone(),
+            instance: m.instance.clone(),
+            client_id: m.client_id.clone(),
+            client_host: m.client_host.clone(),
+            metadata: if stable { m.metadata(&protocol) } else { Bytes::new() },
+            assignment: if stable { m.assignment.clone() } else { Bytes::new() },
+        });
+        let members = members.collect();
+        Ok(Some(GroupView {
+            group: name.to_owned(),
+            state: group.state.name(),
+            protocol_type: group.protocol_type.clone().unwrap_or_default(),
+            protocol,
+            members,
+        }))
+    }
+
+    /// Name, protocol type and state of every group of this shard.
+    pub fn list(&self) -> Vec<(String, String, GroupState)> {
+        let groups = self.slots.values().flat_map(|slot| &slot.groups);
+        groups.map(|(name, g)| (name.clone(), g.protocol_type.clone().unwrap_or_default(), g.state)).collect()
+    }
+}

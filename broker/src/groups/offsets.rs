@@ -1,0 +1,123 @@
+//! Committed offsets: visible once durable.
+
+use super::coordinator::{Coordinator, Purpose};
+use super::group::GroupState;
+use super::{Answer, Caller, Ticket, record};
+use bytes::Bytes;
+use millrace_protocol::error_code::ErrorCode;
+use millrace_storage::env::Mono;
+use millrace_storage::ids::TopicPartition;
+use millrace_storage::meta::keys;
+use std::collections::BTreeMap;
+
+/// What a group committed for one partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommittedOffset {
+    /// Offset of the next record to read.
+    pub offset: i64,
+    /// Leader epoch of the last record read; −1 if not said.
+    pub leader_epoch: i32,
+    /// The client's note.
+    pub metadata: String,
+    /// When it was committed, Unix milliseconds.
+    pub committed_at: i64,
+}
+
+/// An offset that is being made durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct OffsetWrite {
+    pub(super) partition: TopicPartition,
+    pub(super) value: CommittedOffset,
+}
+
+/// The offsets of one group.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct GroupOffsets {
+    durable: BTreeMap<TopicPartition, CommittedOffset>,
+    /// Writes under way, so that a group is not dropped beneath them.
+    busy: usize,
+}
+
+impl GroupOffsets {
+    pub(super) fn from_durable(durable: BTreeMap<TopicPartition, CommittedOffset>) -> Self {
+        GroupOffsets { durable, busy: 0 }
+    }
+
+    pub(super) fn committed(&self, partition: TopicPartition) -> Option<&CommittedOffset> {
+        self.durable.get(&partition)
+    }
+
+    pub(super) fn all(&self) -> Vec<(TopicPartition, CommittedOffset)> {
+        self.durable.iter().map(|(p, o)| (*p, o.clone())).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.durable.is_empty() && self.busy == 0
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy > 0
+    }
+
+    pub(super) fn finish(&mut self, writes: &[OffsetWrite], durable: bool) {
+        self.busy -= 1;
+        if durable {
+            self.durable.extend(writes.iter().map(|w| (w.partition, w.value.clone())));
+        }
+    }
+}
+
+impl Coordinator {
+    /// Commits offsets; one answer for all of them.
+    pub fn commit(
+        &mut self,
+        now: Mono,
+        ticket: Ticket,
+        name: &str,
+        caller: &Caller,
+        offsets: Vec<(TopicPartition, CommittedOffset)>,
+    ) {
+        match self.check_commit(now, name, caller, offsets.len()) {
+            Err(error) => self.answer(ticket, Answer::Code(error)),
+            Ok(_) if offsets.is_empty() => self.answer(ticket, Answer::Code(ErrorCode::None)),
+            Ok(slot) => {
+                self.group_mut(slot, name).expect("checked above").offsets.busy += 1;
+                let writes = offsets
+                    .iter()
+                    .map(|(p, value)| (keys::offset(slot, name, *p), Some(record::encode_offset(value))))
+                    .collect::<Vec<(_, Option<Bytes>)>>();
+                let offsets = offsets.into_iter().map(|(partition, value)| OffsetWrite { partition, value }).collect();
+                self.write(slot, writes, Purpose::Offsets { ticket, group: name.to_owned(), offsets });
+            }
+        }
+    }
+
+    /// The longest note that a commit may carry, in bytes.
+    pub fn metadata_limit(&self) -> usize {
+        self.limits.offset_metadata_bytes
+    }
+
+    fn check_commit(&mut self, now: Mono, name: &str, caller: &Caller, count: usize) -> Result<u16, ErrorCode> {
+        let slot = self.slot_for(name)?;
+        let limit = self.limits.offsets;
+        if caller.generation >= 0 && self.group_mut(slot, name).is_none() {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        let group = self.group_or_new(slot, name)?;
+        if group.offsets.durable.len() + count > limit {
+            return Err(ErrorCode::InvalidCommitOffsetSize);
+        }
+        // A consumer that assigns partitions itself commits from outside of the group's protocol.
+        if caller.generation < 0 && caller.member.is_empty() && group.state == GroupState::Empty {
+            return Ok(slot);
+        }
+        group.check_generation(caller)?;
+        let state = group.state;
+        let member = group.members.get_mut(&caller.member).expect("checked above");
+        member.expires = now.plus(member.session_timeout);
+        match state {
+            GroupState::CompletingRebalance => Err(ErrorCode::RebalanceInProgress),
+            GroupState::Empty | GroupState::PreparingRebalance | GroupState::Stable => Ok(slot),
+        }
+    }
+}

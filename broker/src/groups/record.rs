@@ -1,0 +1,179 @@
+//! Stored forms of groups and offsets: version u16, then fields in order on the protocol's writer (flexible form).
+//! Version N reads N − 1; a group of a later version is an error, never skipped.
+
+use super::group::{Group, GroupState, Member, Protocol};
+use super::offsets::{CommittedOffset, GroupOffsets};
+use bytes::Bytes;
+use millrace_protocol::string::StrBytes;
+use millrace_protocol::wire::{DecodeError, Reader, Writer};
+use millrace_storage::env::Mono;
+use millrace_storage::meta::{Key, keys};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Version of both records.
+const VERSION: i16 = 1;
+
+/// A stored record that can't be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("coordinator record {key}: {detail}")]
+pub struct RecordError {
+    /// Where it is stored.
+    pub key: Key,
+    /// What is wrong.
+    pub detail: String,
+}
+
+const LENGTHS_FIT: &str = "bounded by the coordinator's limits";
+
+/// A group with its generation and members.
+pub(super) fn encode_group(group: &Group) -> Bytes {
+    let mut w = Writer::new();
+    w.i16(VERSION);
+    w.i32(group.generation);
+    put_text(&mut w, group.protocol_type.as_deref());
+    put_text(&mut w, group.protocol.as_deref());
+    put_text(&mut w, group.leader.as_deref());
+    w.length(Some(group.members.len()), true).expect(LENGTHS_FIT);
+    for (id, member) in &group.members {
+        put_text(&mut w, Some(id));
+        put_text(&mut w, member.instance.as_deref());
+        put_text(&mut w, Some(&member.client_id));
+        put_text(&mut w, Some(&member.client_host));
+        put_time(&mut w, member.session_timeout);
+        put_time(&mut w, member.rebalance_timeout);
+        w.length(Some(member.protocols.len()), true).expect(LENGTHS_FIT);
+        for protocol in &member.protocols {
+            put_text(&mut w, Some(&protocol.name));
+            w.bytes(Some(&protocol.metadata), true).expect(LENGTHS_FIT);
+        }
+        w.bytes(Some(&member.assignment), true).expect(LENGTHS_FIT);
+    }
+    w.concat()
+}
+
+/// A committed offset.
+pub(super) fn encode_offset(offset: &CommittedOffset) -> Bytes {
+    let mut w = Writer::new();
+    w.i16(VERSION);
+    w.i64(offset.offset);
+    w.i32(offset.leader_epoch);
+    put_text(&mut w, Some(&offset.metadata));
+    w.i64(offset.committed_at);
+    w.concat()
+}
+
+/// The groups of a slot from what is stored of it.
+pub(super) fn load(
+    now: Mono,
+    groups: &[(Key, Bytes)],
+    offsets: &[(Key, Bytes)],
+) -> Result<BTreeMap<String, Group>, RecordError> {
+    let mut loaded: BTreeMap<String, Group> = BTreeMap::new();
+    for (key, value) in groups {
+        let error = |detail: String| RecordError { key: key.clone(), detail };
+        let name = key.splitn(4, '/').nth(3).and_then(keys::decode).ok_or_else(|| error("not a group's key".into()))?;
+        loaded.insert(name, decode_group(now, value).map_err(|e| error(e.to_string()))?);
+    }
+    let mut by_group: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
+    for (key, value) in offsets {
+        let error = |detail: String| RecordError { key: key.clone(), detail };
+        let (name, partition) = keys::parse_offset(key).ok_or_else(|| error("not an offset's key".into()))?;
+        let offset = decode_offset(value).map_err(|e| error(e.to_string()))?;
+        by_group.entry(name).or_default().insert(partition, offset);
+    }
+    for (name, offsets) in by_group {
+        loaded.entry(name).or_insert_with(Group::new).offsets = GroupOffsets::from_durable(offsets);
+    }
+    Ok(loaded)
+}
+
+fn decode_group(now: Mono, value: &Bytes) -> Result<Group, String> {
+    let mut reader = Reader::new(value);
+    let r = &mut reader;
+    check_version(r)?;
+    let mut group = Group::new();
+    let mut read = || -> Result<(), DecodeError> {
+        group.generation = r.i32()?;
+        group.protocol_type = text(r)?;
+        group.protocol = text(r)?;
+        group.leader = text(r)?;
+        for _ in 0..r.count(true, 1)?.unwrap_or(0) {
+            let id = text(r)?.unwrap_or_default();
+            let member = read_member(r, now)?;
+            if let Some(instance) = &member.instance {
+                group.statics.insert(instance.clone(), id.clone());
+            }
+            group.members.insert(id, member);
+        }
+        Ok(())
+    };
+    read().map_err(|e| e.to_string())?;
+    // Only assignments and empty groups are stored.
+    group.state = if group.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
+    Ok(group)
+}
+
+fn read_member(r: &mut Reader<'_>, now: Mono) -> Result<Member, DecodeError> {
+    let instance = text(r)?;
+    let client_id = text(r)?.unwrap_or_default();
+    let client_host = text(r)?.unwrap_or_default();
+    let session_timeout = time(r)?;
+    let rebalance_timeout = time(r)?;
+    let mut protocols = Vec::new();
+    for _ in 0..r.count(true, 2)?.unwrap_or(0) {
+        let name = text(r)?.unwrap_or_default();
+        protocols.push(Protocol { name, metadata: r.nullable_bytes(true)?.unwrap_or_default() });
+    }
+    Ok(Member {
+        instance,
+        client_id,
+        client_host,
+        session_timeout,
+        rebalance_timeout,
+        protocols,
+        assignment: r.nullable_bytes(true)?.unwrap_or_default(),
+        joining: None,
+        syncing: None,
+        is_new: false,
+        expires: now.plus(session_timeout),
+    })
+}
+
+fn decode_offset(value: &Bytes) -> Result<CommittedOffset, String> {
+    let mut reader = Reader::new(value);
+    check_version(&mut reader)?;
+    let mut read = || -> Result<CommittedOffset, DecodeError> {
+        let r = &mut reader;
+        Ok(CommittedOffset {
+            offset: r.i64()?,
+            leader_epoch: r.i32()?,
+            metadata: text(r)?.unwrap_or_default(),
+            committed_at: r.i64()?,
+        })
+    };
+    read().map_err(|e| e.to_string())
+}
+
+fn check_version(r: &mut Reader<'_>) -> Result<(), String> {
+    match r.i16().map_err(|e| e.to_string())? {
+        VERSION => Ok(()),
+        other => Err(format!("version {other}, this program reads {VERSION}")),
+    }
+}
+
+fn put_text(w: &mut Writer, text: Option<&str>) {
+    w.string(text.map(StrBytes::from).as_ref(), true).expect(LENGTHS_FIT);
+}
+
+fn put_time(w: &mut Writer, time: Duration) {
+    w.i64(i64::try_from(time.as_millis()).expect("timeouts come as 32-bit milliseconds"));
+}
+
+fn text(r: &mut Reader<'_>) -> Result<Option<String>, DecodeError> {
+    Ok(r.nullable_string(true)?.map(|text| text.as_str().to_owned()))
+}
+
+fn time(r: &mut Reader<'_>) -> Result<Duration, DecodeError> {
+    Ok(Duration::from_millis(u64::try_from(r.i64()?).unwrap_or(0)))
+}
