@@ -230,3 +230,83 @@ impl ByteStream for TcpConnection {
         Pin::new(&mut self.0).poll_close(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+
+    fn loopback() -> HostPort {
+        HostPort { host: "127.0.0.1".to_owned(), port: 0 }
+    }
+
+    #[test]
+    fn shards_can_run_here_and_have_a_clock_tasks_and_random_numbers() {
+        probe().unwrap();
+        let cpu = processors()[0];
+        let slept = run(Some(cpu), |env| async move {
+            assert_ne!(env.random(), env.random());
+            let (done, finished) = futures::channel::oneshot::channel();
+            let (start, task_env) = (env.now(), env.clone());
+            env.spawn("sleeper", async move {
+                task_env.sleep(std::time::Duration::from_millis(3)).await;
+                let _ = done.send(task_env.now());
+            });
+            finished.await.unwrap().since(start)
+        });
+        assert!(slept.unwrap() >= std::time::Duration::from_millis(3));
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_an_error_also_in_the_middle_of_the_range() {
+        let taken = bind(&loopback(), 1).unwrap().remove(0).local_addr().map(|address| address.port()).unwrap();
+        let holder = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
+        let first = HostPort { port: taken - 1, ..loopback() };
+        let error = bind(&first, 2).unwrap_err();
+        assert!(error.problem.contains("can't listen on"), "{error}");
+        drop(holder);
+    }
+
+    #[test]
+    fn bytes_cross_a_real_socket_both_ways_and_every_slice_is_sent() {
+        const SLICE: usize = 100_000;
+        const SLICES: usize = 100;
+        let listener = bind(&loopback(), 1).unwrap().remove(0);
+        let address = listener.local_addr().unwrap();
+        std::thread::scope(|scope| {
+            let client = scope.spawn(move || {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.write_all(b"hello").unwrap();
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all).unwrap();
+                all
+            });
+            run(None, |_env| async move {
+                let listener = ShardListener::adopt(listener).unwrap();
+                assert_eq!(listener.local_address(), address);
+                let (mut stream, peer) = listener.accept().await.unwrap();
+                assert!(peer.ip().is_loopback());
+                let mut got = [0; 16];
+                let count = poll_fn(|cx| stream.poll_read(cx, &mut got)).await.unwrap();
+                assert_eq!(&got[..count], b"hello");
+                // Far more than the socket takes at once, in slices that differ.
+                let slices: Vec<Vec<u8>> = (0..SLICES).map(|n| vec![u8::try_from(n).unwrap(); SLICE]).collect();
+                let mut sent = 0;
+                while sent < SLICES * SLICE {
+                    let rest: Vec<IoSlice<'_>> = slices[sent / SLICE..]
+                        .iter()
+                        .enumerate()
+                        .map(|(n, slice)| IoSlice::new(&slice[if n == 0 { sent % SLICE } else { 0 }..]))
+                        .collect();
+                    sent += poll_fn(|cx| stream.poll_write_vectored(cx, &rest)).await.unwrap();
+                }
+                poll_fn(|cx| stream.poll_close(cx)).await.unwrap();
+            })
+            .unwrap();
+            let all = client.join().unwrap();
+            assert_eq!(all.len(), SLICES * SLICE);
+            assert!(all.iter().enumerate().all(|(at, byte)| usize::from(*byte) == at / SLICE));
+        });
+    }
+}

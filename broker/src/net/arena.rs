@@ -347,7 +347,8 @@ mod tests {
         let mut arena = Arena::new(2 * REGION_BYTES);
         drop((0..8).map(|n| filled(&mut arena, CHUNK_BYTES - 1, n)).collect::<Vec<_>>());
         assert_eq!(arena.usage().held, 2 * REGION_BYTES);
-        assert!(arena.take(REGION_BYTES + 1).is_some());
+        let exact = arena.take(REGION_BYTES + 1);
+        assert!(exact.is_some());
         assert!(arena.take(REGION_BYTES).is_none());
     }
 

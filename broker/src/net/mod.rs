@@ -4,6 +4,8 @@
 pub mod arena;
 pub mod budget;
 pub mod connection;
+#[cfg(test)]
+mod connection_tests;
 pub mod duplex;
 pub mod frame;
 pub mod replies;

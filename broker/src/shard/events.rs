@@ -25,7 +25,7 @@ pub struct ConnectionId(pub u64);
 pub struct RequestNumber(pub u64);
 
 /// A request's way back.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ReplyTo {
     /// The connection.
     pub connection: ConnectionId,
