@@ -12,7 +12,7 @@ use futures::task::AtomicWaker;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 struct Shared<T> {
     queue: ArrayQueue<T>,
@@ -86,21 +86,23 @@ impl<T> Sender<T> {
     /// Waits until the queue has a place; `false` once the receiver is gone. With a single sender the next `send` takes
     /// that place, so the message can be made late: when it can leave.
     pub async fn place(&self) -> bool {
-        poll_fn(|cx| {
-            let look = || {
-                if self.0.receiver_gone.load(Ordering::Acquire) {
-                    return Some(false);
-                }
-                (!self.0.queue.is_full()).then_some(true)
-            };
-            // A place may come free between the look and the registration, so look again.
-            let seen = look().or_else(|| {
-                self.0.sender.register(cx.waker());
-                look()
-            });
-            seen.map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
+        poll_fn(|cx| self.poll_place(cx)).await
+    }
+
+    /// [`Sender::place`] for a task that waits for several things.
+    pub fn poll_place(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let look = || {
+            if self.0.receiver_gone.load(Ordering::Acquire) {
+                return Some(false);
+            }
+            (!self.0.queue.is_full()).then_some(true)
+        };
+        // A place may come free between the look and the registration, so look again.
+        let seen = look().or_else(|| {
+            self.0.sender.register(cx.waker());
+            look()
+        });
+        seen.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Messages waiting now.
@@ -141,18 +143,20 @@ impl<T> Receiver<T> {
 
     /// The next message; `None` once every sender is gone and the queue is empty.
     pub async fn recv(&mut self) -> Option<T> {
-        poll_fn(|cx| {
-            if let Some(message) = self.try_recv() {
-                return Poll::Ready(Some(message));
-            }
-            self.0.receiver.register(cx.waker());
-            // A message may have come between the look and the registration.
-            if let Some(message) = self.try_recv() {
-                return Poll::Ready(Some(message));
-            }
-            if self.0.senders.load(Ordering::Acquire) == 0 { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// [`Receiver::recv`] for a task that waits for several things.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        if let Some(message) = self.try_recv() {
+            return Poll::Ready(Some(message));
+        }
+        self.0.receiver.register(cx.waker());
+        // A message may have come between the look and the registration.
+        if let Some(message) = self.try_recv() {
+            return Poll::Ready(Some(message));
+        }
+        if self.0.senders.load(Ordering::Acquire) == 0 { Poll::Ready(None) } else { Poll::Pending }
     }
 }
 

@@ -137,6 +137,8 @@ pub enum ToControl {
         /// Key and new value; `None` deletes.
         writes: Vec<(Key, Option<Bytes>)>,
     },
+    /// After [`FromControl::Stopping`]: everything that this shard appended is in its lane's mailbox, no seal follows.
+    Drained,
 }
 
 /// Control → shard.
@@ -163,7 +165,8 @@ pub enum FromControl {
         /// The question.
         token: Token,
         /// `Err(NotCoordinator)` when the slot's epoch moved on; `Err(CoordinatorNotAvailable)` when the store failed
-        /// (the outcome may be unknown: the slot is revoked and granted anew from what is durable).
+        /// (the outcome may be unknown: the slot is revoked and granted anew from what is durable);
+        /// `Err(MessageTooLarge)` when a single write is too large for a transaction (nothing was written).
         result: Result<(), ErrorCode>,
     },
     /// This shard coordinates the slot from now on, starting from these durable records.

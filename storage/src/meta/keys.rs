@@ -8,6 +8,7 @@
 //! | `/wish/{topic id}/{index:010}` | [`super::records::WishRecord`]: desired shard | control task |
 //! | `/topic/{name}` | [`super::records::TopicRecord`] | control task |
 //! | `/node/{name}/{shard}` | node id, decimal | control task |
+//! | `/next-node` | first node id not yet given out, decimal | control task |
 //! | `/pid` | first producer id not yet given out, decimal | control task |
 //! | `/slot/{slot:02}` | [`super::records::SlotRecord`]: coordinator slot | control task |
 //! | `/group/{slot:02}/{group}` | group state, opaque to storage | coordinators |
@@ -21,6 +22,8 @@ use std::fmt::Write;
 
 /// `/cluster`.
 pub const CLUSTER: &str = "/cluster";
+/// `/next-node`.
+pub const NEXT_NODE: &str = "/next-node";
 /// `/pid`.
 pub const PRODUCER_IDS: &str = "/pid";
 /// Prefix of all write-ahead log records.

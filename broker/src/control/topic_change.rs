@@ -1,0 +1,289 @@
+//! One topic's way from CREATING to LIVE, or from DELETING to gone (PROTOCOL.md sections 3 and 4), one store call at a
+//! time. Either is completed once begun, now or by the next process that finds it half-done.
+//!
+//! | step | what is durable after it |
+//! |---|---|
+//! | reserve | `/topic/{name}` CREATING |
+//! | describe | the object `meta/topics/{id}`, from which a rebuild knows the topic |
+//! | go live | `/topic/{name}` LIVE; lanes may bear the partitions |
+//! | mark | `/topic/{name}` DELETING; produce is refused |
+//! | read object, bury | the object says deleted: a rebuild does not bring the topic back |
+//! | list, remove | the partition records are gone, page by page |
+//! | let go | `/topic/{name}` is gone: the name is free |
+//!
+//! Invariants:
+//! 1. The record moves by transactions that compare the value before. One whose outcome is unknown is read back: the
+//!    new value is success; the old value decides nothing, so the same transaction is sent again.
+//! 2. The topic's name is free only after its tombstone and the removal of its records.
+
+use super::effects::{Owner, Sink, StoreAnswer, StoreCall};
+use super::topic_object::{self, TopicObject};
+use bytes::Bytes;
+use millrace_storage::meta::records::{Record, TopicRecord, TopicState};
+use millrace_storage::meta::{Compare, Key, MAX_TXN_OPS, Op, Page, Txn, TxnOutcome, keys};
+use millrace_storage::object::{MatchOutcome, Object};
+
+/// Partition records removed in one transaction: room for the comparison.
+const REMOVED_AT_ONCE: usize = MAX_TXN_OPS - 1;
+
+/// What the change came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Progress {
+    /// Nothing for others to do yet.
+    Under,
+    /// A store call failed and is tried again after a pause.
+    Failed,
+    /// The record is LIVE.
+    Live,
+    /// The record is DELETING.
+    Marked,
+    /// The partition records are removed; the lanes may forget the topic.
+    Removed,
+    /// The record is gone.
+    Gone,
+    /// The record is neither what it was nor what it should become: somebody else writes it.
+    Foreign,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Reserve,
+    Describe,
+    GoLive,
+    Mark,
+    ReadObject,
+    Bury,
+    List,
+    Remove,
+    LetGo,
+}
+
+/// How the call under way began.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Call {
+    /// Nothing is under way: the timer, or whoever drives the change, goes on.
+    None,
+    /// The step's own call.
+    First,
+    /// The record is read back after a transaction that failed or conflicted.
+    ReadBack,
+}
+
+/// A creation or deletion under way.
+pub(super) struct TopicChange {
+    name: String,
+    record: TopicRecord,
+    step: Step,
+    call: Call,
+    /// Failures since the last success.
+    failures: u32,
+    /// The object to bury and its version.
+    found: Option<Object>,
+    /// The partition records to remove.
+    page: Vec<Key>,
+}
+
+impl TopicChange {
+    fn at(name: String, record: TopicRecord, step: Step) -> TopicChange {
+        TopicChange { name, record, step, call: Call::None, failures: 0, found: None, page: Vec::new() }
+    }
+
+    /// A topic that nobody knows yet: `record` is CREATING.
+    pub(super) fn create(name: String, record: TopicRecord) -> TopicChange {
+        assert_eq!(record.state, TopicState::Creating);
+        TopicChange::at(name, record, Step::Reserve)
+    }
+
+    /// Deletes a LIVE topic.
+    pub(super) fn delete(name: String, record: TopicRecord) -> TopicChange {
+        assert_eq!(record.state, TopicState::Live);
+        TopicChange::at(name, record, Step::Mark)
+    }
+
+    /// Goes on with what a former process left; `None`: nothing is half-done.
+    pub(super) fn resume(name: String, record: TopicRecord) -> Option<TopicChange> {
+        let step = match record.state {
+            TopicState::Creating => Step::Describe,
+            TopicState::Live => return None,
+            TopicState::Deleting => Step::ReadObject,
+        };
+        Some(TopicChange::at(name, record, step))
+    }
+
+    /// The record as it is durable now (or about to be: CREATING during the reservation).
+    pub(super) fn record(&self) -> &TopicRecord {
+        &self.record
+    }
+
+    /// Failures since the last success.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    fn owner(&self) -> Owner {
+        Owner::Topic(self.record.id)
+    }
+
+    /// Makes the call of the current step. Called at the beginning, after each [`Progress`] that leaves work to others,
+    /// and by the timer.
+    pub(super) fn go_on(&mut self, sink: &mut Sink) {
+        if self.call != Call::None {
+            return;
+        }
+        self.call = Call::First;
+        let key = topic_object::key(self.record.id);
+        let call = match self.step {
+            Step::Reserve | Step::GoLive | Step::Mark | Step::LetGo => StoreCall::Txn(self.move_record()),
+            Step::Describe => StoreCall::PutObject { key, bytes: self.object(false) },
+            Step::ReadObject => StoreCall::GetObject { key },
+            Step::Bury => match &self.found {
+                Some(found) => {
+                    StoreCall::ReplaceObject { key, bytes: self.object(true), version: found.version.clone() }
+                }
+                None => StoreCall::PutObject { key, bytes: self.object(true) },
+            },
+            Step::List => {
+                StoreCall::List { prefix: keys::partitions_of(self.record.id), after: None, limit: REMOVED_AT_ONCE }
+            }
+            Step::Remove => {
+                let compare = Compare::Value(keys::topic(&self.name), self.record.encode());
+                let ops = self.page.iter().cloned().map(Op::Delete).collect();
+                StoreCall::Txn(Txn { compares: vec![compare], ops })
+            }
+        };
+        sink.call(self.owner(), call);
+    }
+
+    /// The call under way ended.
+    pub(super) fn on_store(&mut self, answer: StoreAnswer, sink: &mut Sink) -> Progress {
+        let call = std::mem::replace(&mut self.call, Call::None);
+        match (self.step, answer) {
+            (Step::Reserve | Step::GoLive | Step::Mark | Step::LetGo, StoreAnswer::Txn(outcome)) => match outcome {
+                Ok(TxnOutcome::Committed(_)) => self.moved(sink),
+                // Both may hide an earlier try that succeeded.
+                Ok(TxnOutcome::Conflict(_)) | Err(_) => self.read_back(sink),
+            },
+            (_, StoreAnswer::Get(Ok(mut snapshot))) => {
+                assert_eq!(call, Call::ReadBack, "only a record is read by key");
+                let found = snapshot.values.remove(0).map(|found| found.value);
+                self.judge(found, sink)
+            }
+            // "Already there" is an earlier try of this change: ids are random.
+            (Step::Describe, StoreAnswer::PutObject(Ok(_))) => self.next(Step::GoLive, sink),
+            (Step::ReadObject, StoreAnswer::GetObject(Ok(found))) => {
+                let buried = found.as_ref().is_some_and(|object| TopicObject::is_tombstone(&object.bytes));
+                self.found = found;
+                self.next(if buried { Step::List } else { Step::Bury }, sink)
+            }
+            // What is there now decides, whoever put it.
+            (Step::Bury, StoreAnswer::PutObject(Ok(_)) | StoreAnswer::ReplaceObject(Ok(MatchOutcome::Changed))) => {
+                self.next(Step::ReadObject, sink)
+            }
+            (Step::Bury, StoreAnswer::ReplaceObject(Ok(MatchOutcome::Stored(_)))) => self.next(Step::List, sink),
+            (Step::List, StoreAnswer::List(Ok(page))) => self.listed(page, sink),
+            (Step::Remove, StoreAnswer::Txn(Ok(TxnOutcome::Committed(_)))) => self.next(Step::List, sink),
+            (Step::Remove, StoreAnswer::Txn(Ok(TxnOutcome::Conflict(_)))) => Progress::Foreign,
+            (Step::Bury, StoreAnswer::ReplaceObject(Err(_))) => {
+                // It may have happened: the next try reads first.
+                self.step = Step::ReadObject;
+                self.pause(sink)
+            }
+            (
+                _,
+                StoreAnswer::Txn(Err(_))
+                | StoreAnswer::Get(Err(_))
+                | StoreAnswer::List(Err(_))
+                | StoreAnswer::PutObject(Err(_))
+                | StoreAnswer::GetObject(Err(_)),
+            ) => self.pause(sink),
+            (step, other) => unreachable!("{step:?} never asked for {other:?}"),
+        }
+    }
+
+    fn next(&mut self, step: Step, sink: &mut Sink) -> Progress {
+        self.step = step;
+        self.failures = 0;
+        self.go_on(sink);
+        Progress::Under
+    }
+
+    fn pause(&mut self, sink: &mut Sink) -> Progress {
+        self.failures += 1;
+        sink.retry(self.owner(), self.failures);
+        Progress::Failed
+    }
+
+    fn listed(&mut self, page: Page, sink: &mut Sink) -> Progress {
+        self.page = page.entries.into_iter().map(|(key, _)| key).collect();
+        if self.page.is_empty() {
+            self.step = Step::LetGo;
+            return Progress::Removed;
+        }
+        self.next(Step::Remove, sink)
+    }
+
+    /// The record before and after the current step; `None`: no record.
+    fn ends(&self) -> (Option<TopicState>, Option<TopicState>) {
+        match self.step {
+            Step::Reserve => (None, Some(TopicState::Creating)),
+            Step::GoLive => (Some(TopicState::Creating), Some(TopicState::Live)),
+            Step::Mark => (Some(TopicState::Live), Some(TopicState::Deleting)),
+            Step::LetGo => (Some(TopicState::Deleting), None),
+            other => unreachable!("{other:?} does not move the record"),
+        }
+    }
+
+    fn value(&self, state: Option<TopicState>) -> Option<Bytes> {
+        state.map(|state| TopicRecord { state, ..self.record.clone() }.encode())
+    }
+
+    fn move_record(&self) -> Txn {
+        let key = keys::topic(&self.name);
+        let (before, after) = self.ends();
+        let compare = match self.value(before) {
+            Some(value) => Compare::Value(key.clone(), value),
+            None => Compare::Absent(key.clone()),
+        };
+        let op = match self.value(after) {
+            Some(value) => Op::Put(key, value),
+            None => Op::Delete(key),
+        };
+        Txn { compares: vec![compare], ops: vec![op] }
+    }
+
+    fn read_back(&mut self, sink: &mut Sink) -> Progress {
+        self.call = Call::ReadBack;
+        sink.call(self.owner(), StoreCall::Get(vec![keys::topic(&self.name)]));
+        Progress::Under
+    }
+
+    fn judge(&mut self, found: Option<Bytes>, sink: &mut Sink) -> Progress {
+        let (before, after) = self.ends();
+        if found == self.value(after) {
+            self.moved(sink)
+        } else if found == self.value(before) {
+            self.pause(sink)
+        } else {
+            Progress::Foreign
+        }
+    }
+
+    fn moved(&mut self, sink: &mut Sink) -> Progress {
+        self.failures = 0;
+        let (_, after) = self.ends();
+        let Some(state) = after else { return Progress::Gone };
+        self.record.state = state;
+        match state {
+            TopicState::Creating => self.next(Step::Describe, sink),
+            TopicState::Live => Progress::Live,
+            TopicState::Deleting => {
+                self.step = Step::ReadObject;
+                Progress::Marked
+            }
+        }
+    }
+
+    fn object(&self, deleted: bool) -> Bytes {
+        TopicObject::encode(&self.name, &self.record, deleted)
+    }
+}
