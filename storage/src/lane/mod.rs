@@ -1,11 +1,21 @@
 //! The lane: joins what the shards sealed into write-ahead objects, commits them in order, owns checkpoints and
 //! partition records. The core is pure; the pump drives it.
 
+mod checkpointing;
+mod claims;
 mod config;
+pub mod core;
 pub mod events;
+mod inflight;
+mod joining;
+mod leadership;
 pub mod messages;
 mod pump;
+mod ring;
+mod stop;
+mod transactions;
 
 pub use config::{LaneConfig, LaneIdentity};
+pub use core::LaneCore;
 pub use messages::*;
 pub use pump::{LaneEnds, LanePump, ShardEnd};

@@ -1,11 +1,30 @@
-//! Drives a [`super::core::LaneCore`]: mailboxes and store answers in, store operations and messages out.
+//! Drives a [`LaneCore`]: mailboxes and answers of the stores in, store operations and messages out.
+//!
+//! Invariants:
+//! 1. Nothing is dropped: while the core has no room messages of shards wait in their mailboxes; a full mailbox of a
+//!    shard is waited for, in order. (Shards never wait for the lane while they hold messages of it back.)
+//! 2. Everything that has come is given to the core before it advances, so that seals of one tick share an object.
+//! 3. Store operations under way are bounded by the core: the window of sequences, one checkpoint, one look-up, the gate
+//!    of transactions.
 
 use super::config::{LaneConfig, LaneIdentity};
+use super::core::LaneCore;
+use super::events::{Effect, Event, Now};
 use super::messages::{LaneCommand, LaneReport, ToLane, ToShard};
-use crate::env::Env;
-use crate::ids::ShardIndex;
+use crate::env::{Env, Mono};
+use crate::ids::{ShardIndex, Wid};
 use crate::mailbox::{Receiver, Sender};
-use crate::recovery::Stores;
+use crate::recovery::{self, Stores};
+use futures::FutureExt;
+use futures::StreamExt;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+/// Messages taken from one shard before the core advances.
+const BATCH: usize = 256;
 
 /// The lane's ends of the mailboxes to one shard.
 pub struct ShardEnd {
@@ -33,17 +52,200 @@ pub struct LanePump {
     stores: Stores,
     ends: LaneEnds,
     identity: LaneIdentity,
-    config: LaneConfig,
+    core: LaneCore,
+    operations: FuturesUnordered<LocalBoxFuture<'static, Event>>,
+}
+
+/// What ended the wait.
+enum Woken {
+    Event(Event),
+    Deadline,
+    /// The other side of a mailbox is gone: the process ends.
+    Closed,
+}
+
+/// How executing effects went on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    On,
+    End,
 }
 
 impl LanePump {
     /// A lane that will open a write-ahead log of its own and lead nothing yet.
     pub fn new(env: Env, identity: LaneIdentity, config: LaneConfig, stores: Stores, ends: LaneEnds) -> LanePump {
-        LanePump { env, stores, ends, identity, config }
+        let shards = ends.shards.iter().map(|end| end.shard).collect();
+        let now = Now { mono: env.now(), wall: env.wall() };
+        let core = LaneCore::new(identity.clone(), config, shards, now, env.random());
+        LanePump { env, stores, ends, identity, core, operations: FuturesUnordered::new() }
     }
 
     /// Runs until a graceful stop is done or the mailboxes close.
-    pub async fn run(self) {
-        let _ = (self.env, self.stores, self.ends, self.identity, self.config);
+    ///
+    /// # Panics
+    /// If an invariant of the protocol is broken: the process must not go on.
+    pub async fn run(mut self) {
+        loop {
+            self.core.advance(self.now());
+            if self.carry_out().await == Flow::End {
+                return;
+            }
+            match self.wait().await {
+                Woken::Event(event) => self.core.on_event(self.now(), event),
+                Woken::Deadline => {}
+                Woken::Closed => return,
+            }
+            self.take_what_waits();
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.env.now(), wall: self.env.wall() }
+    }
+
+    /// Gives the core everything that has come, without waiting.
+    fn take_what_waits(&mut self) {
+        let now = self.now();
+        while let Some(Some(event)) = self.operations.next().now_or_never() {
+            self.core.on_event(now, event);
+        }
+        while let Some(command) = self.ends.commands.try_recv() {
+            self.core.on_event(now, Event::Command(command));
+        }
+        for end in &mut self.ends.shards {
+            for _ in 0..BATCH {
+                if !self.core.accepts_seals() {
+                    break;
+                }
+                let Some(message) = end.from.try_recv() else { break };
+                self.core.on_event(now, Event::FromShard(end.shard, message));
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let deadline = self.core.next_deadline().filter(|at| *at < Mono(u64::MAX));
+        if deadline.is_some_and(|at| at <= self.env.now()) {
+            return Woken::Deadline;
+        }
+        let mut timer = deadline.map(|at| self.env.sleep_until(at));
+        let seals = self.core.accepts_seals();
+        poll_fn(|cx| {
+            if let Poll::Ready(woken) = self.poll_messages(cx, seals) {
+                return Poll::Ready(woken);
+            }
+            match &mut timer {
+                Some(timer) => timer.as_mut().poll(cx).map(|()| Woken::Deadline),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn poll_messages(&mut self, cx: &mut Context<'_>, seals: bool) -> Poll<Woken> {
+        if let Poll::Ready(Some(event)) = self.operations.poll_next_unpin(cx) {
+            return Poll::Ready(Woken::Event(event));
+        }
+        if let Poll::Ready(command) = pin!(self.ends.commands.recv()).poll(cx) {
+            return Poll::Ready(command.map_or(Woken::Closed, |command| Woken::Event(Event::Command(command))));
+        }
+        if seals {
+            for end in &mut self.ends.shards {
+                if let Poll::Ready(message) = pin!(end.from.recv()).poll(cx) {
+                    let event = message.map(|message| Woken::Event(Event::FromShard(end.shard, message)));
+                    return Poll::Ready(event.unwrap_or(Woken::Closed));
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    async fn carry_out(&mut self) -> Flow {
+        loop {
+            let effects = self.core.take_effects();
+            if effects.is_empty() {
+                return Flow::On;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::NewWid => {
+                        let wid = Wid(self.env.random_u128());
+                        let now = self.now();
+                        self.core.on_event(now, Event::NewWid(wid));
+                    }
+                    Effect::ToShard(shard, message) => {
+                        let end = self.ends.shards.iter().find(|end| end.shard == shard);
+                        let to = &end.expect("the core knows the shards of these mailboxes").to;
+                        if to.send_waiting(message).await.is_err() {
+                            return Flow::End;
+                        }
+                    }
+                    Effect::Report(report) => {
+                        let last = matches!(report, LaneReport::Stopped { .. });
+                        if self.ends.reports.send_waiting(report).await.is_err() || last {
+                            return Flow::End;
+                        }
+                    }
+                    Effect::Abort(why) => panic!("lane {}: {why}", self.identity.lane),
+                    operation => self.start(operation),
+                }
+            }
+        }
+    }
+
+    /// Starts an operation of a store; its answer becomes an event.
+    fn start(&mut self, effect: Effect) {
+        let Stores { wal, objects, meta } = &self.stores;
+        let operation: LocalBoxFuture<'static, Event> = match effect {
+            Effect::PutWal { wid, seq, slices } => {
+                wal.put_if_absent(wid, seq, slices).map(move |result| Event::WalPut { wid, seq, result }).boxed_local()
+            }
+            Effect::ReadHeader { wid, seq } => {
+                wal.header(wid, seq).map(move |result| Event::Header { wid, seq, result }).boxed_local()
+            }
+            Effect::Txn(token, txn) => meta.txn(txn).map(move |result| Event::Txn(token, result)).boxed_local(),
+            Effect::ReadMeta(token, keys) => {
+                meta.get(keys).map(move |result| Event::MetaRead(token, result)).boxed_local()
+            }
+            Effect::PutObject { token, key, bytes } => objects
+                .put_if_absent(&key, vec![bytes])
+                .map(move |result| Event::Stored(token, result.map(|_present_or_new| ())))
+                .boxed_local(),
+            Effect::SyncBelow { token, wid, below } => {
+                wal.sync_below(wid, below).map(move |result| Event::Stored(token, result)).boxed_local()
+            }
+            Effect::LookUp { token, partitions } => {
+                let stores = self.stores.clone();
+                async move { Event::LookedUp(token, recovery::look_up(&stores, partitions).await) }.boxed_local()
+            }
+            Effect::Seal(wid) => {
+                let (env, stores, boot) = (self.env.clone(), self.stores.clone(), self.identity.boot);
+                async move {
+                    while let Err(error) = recovery::seal(&env, &stores, boot, wid).await {
+                        tracing::warn!(%wid, %error, "the lane's old log is not sealed yet");
+                    }
+                    Event::Sealed(wid)
+                }
+                .boxed_local()
+            }
+            Effect::DeleteWalBelow { wid, below } => {
+                let delete = wal.delete_below(wid, below);
+                return self.env.spawn("delete below the low-water mark", log_failure(delete));
+            }
+            Effect::DeleteObjects(keys) => {
+                let delete = objects.delete(keys);
+                return self.env.spawn("delete old checkpoints", log_failure(delete));
+            }
+            Effect::NewWid | Effect::ToShard(..) | Effect::Report(_) | Effect::Abort(_) => {
+                unreachable!("carried out by the caller")
+            }
+        };
+        self.operations.push(operation);
+    }
+}
+
+async fn log_failure(delete: crate::wal::StoreFuture<()>) {
+    if let Err(error) = delete.await {
+        tracing::info!(%error, "a deletion failed; a later one covers it");
     }
 }

@@ -1,0 +1,275 @@
+//! BIRTH, ACQUIRE and RELEASE: how partitions come to this lane and leave it (PROTOCOL.md section 4).
+//!
+//! Invariants:
+//! 1. A claim is sent only after the transaction of a checkpoint that holds the partition at epoch + 1, and until it is
+//!    decided no other checkpoint is started.
+//! 2. A move between shards of this lane takes the frozen committed state; it is a release and an acquisition like any other.
+//! 3. Only the live lane itself releases, and only what it drained.
+
+use super::config::{LOOK_AGAIN, backoff};
+use super::core::LaneCore;
+use super::events::{Effect, Found, Token};
+use super::leadership::{AfterDrain, Led, Role};
+use super::messages::LaneReport;
+use super::transactions::{Change, Kind, Purpose};
+use crate::env::Mono;
+use crate::ids::{LeaderEpoch, ShardIndex, TopicPartition};
+use crate::meta::MAX_TXN_OPS;
+use crate::meta::records::{PartitionRecord, RECORD_VERSION, Released};
+use crate::store_error::StoreError;
+use crate::wrong::{Wrong, wrong};
+use std::collections::BTreeMap;
+
+/// Partitions per transaction: each takes a comparison and a write, one comparison is of the `/wal` record.
+const PER_TXN: usize = (MAX_TXN_OPS - 1) / 2;
+
+/// A partition that the lane was told to lead and does not lead yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wanted {
+    pub shard: ShardIndex,
+    pub look_at: Mono,
+}
+
+impl LaneCore {
+    /// The control task wants these led.
+    pub(super) fn on_lead(&mut self, partitions: Vec<(TopicPartition, ShardIndex)>) {
+        for (partition, shard) in partitions {
+            if self.stop.is_some() || self.forgotten.contains(&partition.topic) {
+                self.report(LaneReport::NotLeading { partition });
+                continue;
+            }
+            match self.partitions.get(&partition).map(|led| (led.shard, led.role, led.committed.epoch)) {
+                Some((led_for, Role::Leader, epoch)) if led_for == shard => {
+                    self.report(LaneReport::Leading { partition, shard, epoch });
+                }
+                Some((led_for, Role::Leader, _)) => {
+                    debug_assert_ne!(led_for, shard);
+                    self.want(partition, shard);
+                    self.drain(partition, AfterDrain::Release);
+                }
+                _ => self.want(partition, shard),
+            }
+        }
+    }
+
+    fn want(&mut self, partition: TopicPartition, shard: ShardIndex) {
+        self.wanted.insert(partition, Wanted { shard, look_at: self.now.mono });
+    }
+
+    /// The control task wants these given up.
+    pub(super) fn on_release(&mut self, partitions: &[TopicPartition]) {
+        for &partition in partitions {
+            self.wanted.remove(&partition);
+            if self.partitions.contains_key(&partition) {
+                self.drain(partition, AfterDrain::Release);
+            } else {
+                self.report(LaneReport::NotLeading { partition });
+            }
+        }
+    }
+
+    /// Takes what is wanted: from the own frozen state, or by reading.
+    pub(super) fn advance_wanted(&mut self) {
+        if self.stop.is_some() {
+            return;
+        }
+        let now = self.now.mono;
+        let frozen: Vec<(TopicPartition, ShardIndex)> = self
+            .wanted
+            .iter()
+            .filter(|(p, _)| self.partitions.get(p).is_some_and(|led| matches!(led.role, Role::Released { .. })))
+            .map(|(&partition, wanted)| (partition, wanted.shard))
+            .collect();
+        for (partition, shard) in frozen {
+            self.wanted.remove(&partition);
+            self.take_frozen(partition, shard);
+        }
+        if self.looking.is_some() {
+            return;
+        }
+        let partitions: Vec<TopicPartition> = self
+            .wanted
+            .iter()
+            .filter(|(partition, wanted)| wanted.look_at <= now && !self.partitions.contains_key(partition))
+            .map(|(&partition, _)| partition)
+            .filter(|partition| !self.births.contains_key(partition))
+            .collect();
+        if !partitions.is_empty() {
+            self.look_up(partitions);
+        }
+    }
+
+    fn look_up(&mut self, partitions: Vec<TopicPartition>) {
+        let token = self.token();
+        self.looking = Some((token, partitions.clone()));
+        self.effects.push_back(Effect::LookUp { token, partitions });
+    }
+
+    fn take_frozen(&mut self, partition: TopicPartition, shard: ShardIndex) {
+        let led = self.partitions.get_mut(&partition).expect("released partitions are in the map");
+        led.shard = shard;
+        led.committed = led.committed.next_epoch();
+        led.role = Role::Read;
+        self.moving.remove(&partition);
+        if wrong(Wrong::MoveBumpsEpochOnly) {
+            led.role = Role::Claimable;
+            self.claimable.insert(partition);
+        } else {
+            self.checkpointing.wanted = true;
+        }
+    }
+
+    /// Records, and the state of what can be had, were read.
+    pub(super) fn on_looked_up(&mut self, token: Token, result: Result<BTreeMap<TopicPartition, Found>, StoreError>) {
+        let Some((_, asked)) = self.looking.take_if(|(asked, _)| *asked == token) else { return };
+        let again = self.now.mono.plus(LOOK_AGAIN);
+        let found = match result {
+            Ok(found) => {
+                self.look_attempts = 0;
+                found
+            }
+            Err(_) => {
+                self.look_attempts += 1;
+                let at = self.now.mono.plus(backoff(self.look_attempts, self.random()));
+                for partition in &asked {
+                    if let Some(wanted) = self.wanted.get_mut(partition) {
+                        wanted.look_at = at;
+                    }
+                }
+                return;
+            }
+        };
+        for (partition, found) in found {
+            if self.partitions.contains_key(&partition) {
+                self.on_released_seen(partition, &found);
+                continue;
+            }
+            let Some(wanted) = self.wanted.get_mut(&partition) else { continue };
+            let shard = wanted.shard;
+            match found {
+                Found::Held { .. } => wanted.look_at = again,
+                Found::Unborn => {
+                    self.wanted.remove(&partition);
+                    self.births.insert(partition, shard);
+                }
+                Found::Alarm { detail } => {
+                    self.wanted.remove(&partition);
+                    self.report(LaneReport::Alarm { partition: Some(partition), detail });
+                }
+                Found::State { record, state } => {
+                    self.wanted.remove(&partition);
+                    let led = Led::new(shard, Role::Read, state.next_epoch(), record, self.wid);
+                    self.partitions.insert(partition, led);
+                    self.checkpointing.wanted = true;
+                }
+            }
+        }
+    }
+
+    /// The record of a released partition was read again: taken by another, or still waiting.
+    fn on_released_seen(&mut self, partition: TopicPartition, found: &Found) {
+        let again = self.now.mono.plus(LOOK_AGAIN);
+        let Some(led) = self.partitions.get_mut(&partition) else { return };
+        let Role::Released { look_at, .. } = &mut led.role else { return };
+        *look_at = again;
+        let (Found::Held { record } | Found::State { record, .. }) = found else { return };
+        if record.wid != self.wid {
+            let first_own = led.first_own;
+            self.partitions.remove(&partition);
+            self.moving.remove(&partition);
+            self.depart(partition, first_own);
+        }
+    }
+
+    /// Looks after released partitions: has somebody taken them, is it time to take them back?
+    pub(super) fn advance_released(&mut self) {
+        let now = self.now.mono;
+        let (mut look, mut back) = (Vec::new(), Vec::new());
+        for &partition in &self.moving {
+            let Some(led) = self.partitions.get(&partition) else { continue };
+            let Role::Released { since, look_at } = led.role else { continue };
+            if now.since(since) >= self.config.take_back_after && self.stop.is_none() {
+                back.push((partition, led.shard));
+            } else if look_at <= now {
+                look.push(partition);
+            }
+        }
+        for (partition, shard) in back {
+            self.take_frozen(partition, shard);
+        }
+        if !look.is_empty() && self.looking.is_none() {
+            self.look_up(look);
+        }
+    }
+
+    /// Sends births and claims, as far as the gate of `/wal` transactions lets them.
+    pub(super) fn advance_ownership(&mut self) {
+        if !self.checkpointing.holds_gate() && self.stop.is_none() {
+            while !self.births.is_empty() && self.transactions.may_share() {
+                let batch: Vec<(TopicPartition, ShardIndex)> =
+                    self.births.iter().map(|(&partition, &shard)| (partition, shard)).take(PER_TXN).collect();
+                let mut changes = BTreeMap::new();
+                for (partition, shard) in batch {
+                    self.births.remove(&partition);
+                    let after = self.record_for(LeaderEpoch(1), shard, self.now.wall.0);
+                    changes.insert(partition, Change { shard, before: None, after });
+                }
+                self.start_txn(Purpose::Partitions(Kind::Birth, changes));
+            }
+        }
+        while !self.claimable.is_empty() && self.transactions.may_share() {
+            let batch: Vec<TopicPartition> = self.claimable.iter().copied().take(PER_TXN).collect();
+            let mut changes = BTreeMap::new();
+            for partition in batch {
+                self.claimable.remove(&partition);
+                let Some(led) = self.partitions.get_mut(&partition) else { continue };
+                led.role = Role::Claiming;
+                let (shard, before) = (led.shard, led.record.clone());
+                let after = self.record_for(LeaderEpoch(before.epoch.0 + 1), shard, before.born);
+                changes.insert(partition, Change { shard, before: Some(before), after });
+            }
+            if !changes.is_empty() {
+                self.start_txn(Purpose::Partitions(Kind::Claim, changes));
+            }
+        }
+    }
+
+    fn record_for(&self, epoch: LeaderEpoch, shard: ShardIndex, born: i64) -> PartitionRecord {
+        PartitionRecord { v: RECORD_VERSION, epoch, wid: self.wid, shard, born, released: None }
+    }
+
+    /// RELEASE of drained partitions, batched.
+    pub(super) fn release(&mut self, partitions: &[TopicPartition]) {
+        for batch in partitions.chunks(PER_TXN) {
+            if self.checkpointing.holds_gate() || !self.transactions.may_share() {
+                return;
+            }
+            let mut changes = BTreeMap::new();
+            for &partition in batch {
+                let led = self.partitions.get_mut(&partition).expect("draining partitions are in the map");
+                led.role = Role::Releasing;
+                let released = Released { seq: self.flights.commit_point(), end: led.committed.end };
+                let after = PartitionRecord { released: Some(released), ..led.record.clone() };
+                changes.insert(partition, Change { shard: led.shard, before: Some(led.record.clone()), after });
+            }
+            self.start_txn(Purpose::Partitions(Kind::Release, changes));
+        }
+    }
+
+    /// When something here wants a look without an event.
+    pub(super) fn ownership_deadline(&self) -> Option<Mono> {
+        if self.looking.is_some() {
+            return None;
+        }
+        let wanted = self
+            .wanted
+            .iter()
+            .filter(|(partition, _)| !self.partitions.contains_key(partition))
+            .map(|(_, wanted)| wanted.look_at);
+        let released = self.moving.iter().filter_map(|partition| match self.partitions.get(partition)?.role {
+            Role::Released { look_at, since } => Some(look_at.min(since.plus(self.config.take_back_after))),
+            _ => None,
+        });
+        if self.stop.is_some() { released.min() } else { wanted.chain(released).min() }
+    }
+}

@@ -1,0 +1,280 @@
+//! Sequences in flight and the commit point (PROTOCOL.md, COMMIT).
+//!
+//! Invariants:
+//! 1. Sequences are given out from 0 without a gap; the bytes of a sequence never change once sent.
+//! 2. A sequence is durable only by its own 200, or by a header that names this lane as the writer of DATA.
+//! 3. The commit point passes a sequence only when all before it are durable.
+//! 4. A 412 alone decides nothing: the header does. An unknown outcome sends the same bytes again.
+
+use super::config::{LaneConfig, VANISHED_ROUNDS, backoff};
+use super::messages::CommittedObject;
+use crate::env::Mono;
+use crate::format::object::{ObjectKind, decode_header};
+use crate::ids::{Seq, ShardIndex, Wid, WriterId};
+use crate::store_error::StoreError;
+use crate::wal::PutOutcome;
+use crate::wrong::{Wrong, wrong};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What an answer of the store leads to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// Nothing to do but what deadlines ask for.
+    Wait,
+    /// Read the header of this sequence.
+    Look(Seq),
+    /// A fence stands in the log, or the log is given up.
+    Fenced,
+    /// An invariant is broken.
+    Abort(String),
+}
+
+/// What stands at a sequence, as far as its header tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Stands {
+    Nothing,
+    Fence,
+    Ours,
+    Foreign(String),
+}
+
+/// Judges a header read at (`wid`, `seq`).
+pub(super) fn judge(wid: Wid, seq: Seq, me: WriterId, header: Option<&Bytes>) -> Stands {
+    let Some(bytes) = header else { return Stands::Nothing };
+    match decode_header(bytes) {
+        Err(error) => Stands::Foreign(error.to_string()),
+        Ok(header) if header.wid != wid || header.seq != seq => Stands::Foreign(format!("header of {header:?}")),
+        Ok(header) if header.kind == ObjectKind::Fence && !(wrong(Wrong::OwnFenceMisread) && header.writer == me) => {
+            Stands::Fence
+        }
+        Ok(header) if header.writer == me => Stands::Ours,
+        Ok(header) => Stands::Foreign(format!("data of writer {:?}", header.writer)),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Sent,
+    RetryAt(Mono),
+    Looking,
+    LookAt(Mono),
+    Durable,
+}
+
+/// A sequence that was sent.
+#[derive(Debug)]
+pub(super) struct Flight {
+    /// What becomes known to the shards.
+    pub object: Arc<CommittedObject>,
+    /// Size of the object.
+    pub bytes: usize,
+    /// Per shard the number of its last seal in this object, plus one.
+    pub through: BTreeMap<ShardIndex, u64>,
+    slices: Vec<Bytes>,
+    state: State,
+    first_sent: Mono,
+    sent: Mono,
+    attempts: u32,
+    vanished: u32,
+}
+
+/// All sequences from the commit point on.
+pub(super) struct InFlight {
+    flights: VecDeque<Flight>,
+    commit_point: Seq,
+    bytes: usize,
+    last_success: Option<Mono>,
+}
+
+impl InFlight {
+    pub fn new() -> InFlight {
+        InFlight { flights: VecDeque::new(), commit_point: Seq(0), bytes: 0, last_success: None }
+    }
+
+    /// C: the first sequence not known durable with all before it.
+    pub fn commit_point(&self) -> Seq {
+        self.commit_point
+    }
+
+    /// The sequence that the next object gets.
+    pub fn next_seq(&self) -> Seq {
+        Seq(self.commit_point.0 + self.flights.len() as u64)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// Whether another object may be sent; one always may.
+    pub fn has_room(&self, config: &LaneConfig) -> bool {
+        self.flights.is_empty()
+            || (self.flights.len() < config.in_flight_objects
+                && self.bytes + config.object_bytes <= config.in_flight_bytes)
+    }
+
+    /// Takes note of a sequence that is being sent: it must be `next_seq`.
+    pub fn push(
+        &mut self,
+        now: Mono,
+        object: Arc<CommittedObject>,
+        slices: Vec<Bytes>,
+        through: BTreeMap<ShardIndex, u64>,
+    ) {
+        assert_eq!(object.seq, self.next_seq(), "invariant 1: no sequence is skipped");
+        let bytes = slices.iter().map(Bytes::len).sum();
+        self.bytes += bytes;
+        let state = if wrong(Wrong::AckBeforeDurable) { State::Durable } else { State::Sent };
+        self.flights.push_back(Flight {
+            object,
+            bytes,
+            through,
+            slices,
+            state,
+            first_sent: now,
+            sent: now,
+            attempts: 1,
+            vanished: 0,
+        });
+    }
+
+    fn find(&mut self, seq: Seq) -> Option<&mut Flight> {
+        self.flights.iter_mut().find(|flight| flight.object.seq == seq && flight.state != State::Durable)
+    }
+
+    /// A put ended.
+    pub fn on_put(&mut self, now: Mono, seq: Seq, result: &Result<PutOutcome, StoreError>, random: u64) -> Step {
+        if result.is_ok() {
+            self.last_success = Some(now);
+        }
+        let Some(flight) = self.find(seq) else { return Step::Wait };
+        match result {
+            Ok(PutOutcome::Stored) => flight.state = State::Durable,
+            Ok(PutOutcome::AlreadyExists) if wrong(Wrong::OwnRetryTakenForFence) => return Step::Fenced,
+            Ok(PutOutcome::AlreadyExists) => {
+                flight.state = State::Looking;
+                return Step::Look(seq);
+            }
+            Err(_) if wrong(Wrong::AmbiguousErrorTakenForSuccess) || wrong(Wrong::DrainedBatchesDropped) => {
+                flight.state = State::Durable;
+            }
+            Err(_) if flight.state == State::Sent => {
+                flight.state = State::RetryAt(now.plus(backoff(flight.attempts, random)));
+            }
+            Err(_) => {}
+        }
+        Step::Wait
+    }
+
+    /// A header was read at a sequence that answered "already exists".
+    pub fn on_header(
+        &mut self,
+        now: Mono,
+        (wid, seq): (Wid, Seq),
+        me: WriterId,
+        result: &Result<Option<Bytes>, StoreError>,
+        random: u64,
+    ) -> Step {
+        if result.is_ok() {
+            self.last_success = Some(now);
+        }
+        let Some(flight) = self.find(seq) else { return Step::Wait };
+        let Ok(header) = result else {
+            flight.attempts += 1;
+            flight.state = State::LookAt(now.plus(backoff(flight.attempts, random)));
+            return Step::Wait;
+        };
+        match judge(wid, seq, me, header.as_ref()) {
+            Stands::Fence => Step::Fenced,
+            Stands::Ours => {
+                flight.state = State::Durable;
+                Step::Wait
+            }
+            Stands::Nothing => {
+                flight.vanished += 1;
+                if flight.vanished >= VANISHED_ROUNDS {
+                    return Step::Fenced;
+                }
+                flight.state = State::RetryAt(now.plus(backoff(flight.vanished, random)));
+                Step::Wait
+            }
+            Stands::Foreign(what) => Step::Abort(format!("{wid}/{seq} holds {what}")),
+        }
+    }
+
+    /// Objects to send again now: those whose wait is over, those that no answer came for.
+    pub fn resend(&mut self, config: &LaneConfig, now: Mono) -> Vec<(Seq, Vec<Bytes>)> {
+        let mut again = Vec::new();
+        for flight in &mut self.flights {
+            let due = match flight.state {
+                State::RetryAt(at) => at <= now,
+                State::Sent => now.since(flight.sent) >= config.put_patience,
+                State::Looking | State::LookAt(_) | State::Durable => false,
+            };
+            if due {
+                flight.state = State::Sent;
+                flight.sent = now;
+                flight.attempts += 1;
+                let mut slices = flight.slices.clone();
+                if wrong(Wrong::BytesChangedOnRetry) {
+                    slices.truncate(1);
+                }
+                again.push((flight.object.seq, slices));
+            }
+        }
+        again
+    }
+
+    /// Headers to read again now.
+    pub fn look_again(&mut self, now: Mono) -> Vec<Seq> {
+        let mut again = Vec::new();
+        for flight in &mut self.flights {
+            if matches!(flight.state, State::LookAt(at) if at <= now) {
+                flight.state = State::Looking;
+                again.push(flight.object.seq);
+            }
+        }
+        again
+    }
+
+    /// Whether a sequence stays unresolved for too long while other requests succeed. An outage is none of this.
+    pub fn hopeless(&self, config: &LaneConfig, now: Mono) -> bool {
+        let recent = Duration::from_secs(5);
+        let store_answers = self.last_success.is_some_and(|at| now.since(at) <= recent);
+        store_answers
+            && self
+                .flights
+                .iter()
+                .any(|flight| flight.state != State::Durable && now.since(flight.first_sent) >= config.unresolved_limit)
+    }
+
+    /// The next sequence that the commit point passes, if it is durable.
+    pub fn pop_durable(&mut self) -> Option<Flight> {
+        if wrong(Wrong::AckOutOfSequenceOrder)
+            && let Some(at) = self.flights.iter().position(|flight| flight.state == State::Durable)
+        {
+            self.flights.swap(0, at);
+        }
+        if self.flights.front()?.state != State::Durable {
+            return None;
+        }
+        let flight = self.flights.pop_front()?;
+        self.commit_point = self.commit_point.next();
+        self.bytes -= flight.bytes;
+        Some(flight)
+    }
+
+    /// When something here wants a look without an event.
+    pub fn deadline(&self, config: &LaneConfig) -> Option<Mono> {
+        self.flights
+            .iter()
+            .filter_map(|flight| match flight.state {
+                State::RetryAt(at) | State::LookAt(at) => Some(at),
+                State::Sent => Some(flight.sent.plus(config.put_patience)),
+                State::Looking | State::Durable => None,
+            })
+            .min()
+    }
+}

@@ -1,0 +1,269 @@
+//! Which partitions the lane leads or has released, for which shard, and what they may append (PROTOCOL.md sections 1, 3).
+//!
+//! Invariants:
+//! 1. An entry of a seal is of a partition that its shard leads at that epoch, and starts at the lane's own appended end.
+//! 2. Committed state changes only by folding committed objects.
+//! 3. A released partition stays, frozen, until its record names another write-ahead log.
+
+use super::core::LaneCore;
+use super::events::Effect;
+use super::messages::{LaneReport, Seal, ToShard};
+use super::transactions::{Change, Kind};
+use crate::env::Mono;
+use crate::ids::{Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
+use crate::meta::records::PartitionRecord;
+use crate::partition::CommittedPartition;
+use std::collections::BTreeSet;
+
+/// Where a partition stands at this lane. NONE is: not in the map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// ACQUIRING, its state read: the next checkpoint holds it at the new epoch.
+    Read,
+    /// ACQUIRING, in the checkpoint that stands: its claim may be sent.
+    Claimable,
+    /// ACQUIRING, its claim sent and undecided.
+    Claiming,
+    /// LEADER.
+    Leader,
+    /// DRAINING: the shard was asked to stop; `drained` once it has.
+    Draining { then: AfterDrain, drained: bool },
+    /// DRAINING, all its entries below C: its release is undecided.
+    Releasing,
+    /// RELEASED.
+    Released { since: Mono, look_at: Mono },
+}
+
+/// Why a partition is drained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AfterDrain {
+    Release,
+    Forget,
+    Stop,
+}
+
+/// A partition that the lane leads, acquires or has released.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Led {
+    pub shard: ShardIndex,
+    pub role: Role,
+    /// The fold of everything below C.
+    pub committed: CommittedPartition,
+    /// What the shard sealed so far ends here.
+    pub appended_end: Offset,
+    /// The record as it stands (while ACQUIRING: as it was read).
+    pub record: PartitionRecord,
+    /// First sequence of this lane's log that holds something of it.
+    pub first_own: Option<Seq>,
+    /// References below are in chunks of this log.
+    pub in_chunks: Offset,
+}
+
+impl Led {
+    pub fn new(shard: ShardIndex, role: Role, committed: CommittedPartition, record: PartitionRecord, own: Wid) -> Led {
+        let mut led =
+            Led { shard, role, appended_end: committed.end, committed, record, first_own: None, in_chunks: Offset(0) };
+        led.find_first_own(own);
+        led
+    }
+
+    /// Looks up `first_own` after references were dropped.
+    pub fn find_first_own(&mut self, own: Wid) {
+        self.first_own = self.committed.references.iter().find(|reference| reference.wid == own).map(|first| first.seq);
+    }
+
+    fn appends(&self) -> bool {
+        matches!(self.role, Role::Leader | Role::Draining { drained: false, .. })
+    }
+}
+
+impl LaneCore {
+    /// Checks a seal against what its shard leads (invariant 1) and lets it join.
+    pub(super) fn on_seal(&mut self, shard: ShardIndex, seal: Seal) {
+        if seal.generation < self.generation {
+            return;
+        }
+        if seal.generation > self.generation {
+            return self.abort(format!("seal of generation {} before it began", seal.generation));
+        }
+        for entry in &seal.entries {
+            let Some(led) = self.partitions.get_mut(&entry.partition) else {
+                return self.abort(format!("{shard} sealed {} which nobody leads here", entry.partition));
+            };
+            let epoch = led.committed.epoch;
+            if led.shard != shard || !led.appends() || epoch != entry.epoch || led.appended_end != entry.base {
+                let why = format!(
+                    "{shard} sealed {} at epoch {}, base {}: led for {} at epoch {epoch}, end {}, {:?}",
+                    entry.partition, entry.epoch, entry.base, led.shard, led.appended_end, led.role
+                );
+                return self.abort(why);
+            }
+            let count: i64 = entry.batches.iter().map(|batch| i64::from(batch.count)).sum();
+            let (described, given): (u64, u64) = (
+                entry.batches.iter().map(|batch| u64::from(batch.length)).sum(),
+                entry.slices.iter().map(|slice| slice.len() as u64).sum(),
+            );
+            if count == 0 || described != given {
+                return self.abort(format!("{shard} sealed {count} records, {given} of {described} bytes"));
+            }
+            led.appended_end = led.appended_end.plus(count);
+        }
+        self.joining.push(self.now.mono, shard, seal);
+    }
+
+    /// The shard has stopped appending.
+    pub(super) fn on_drained(&mut self, shard: ShardIndex, partition: TopicPartition) {
+        if let Some(led) = self.partitions.get_mut(&partition)
+            && led.shard == shard
+            && let Role::Draining { drained, .. } = &mut led.role
+        {
+            *drained = true;
+        }
+    }
+
+    /// Retention or DeleteRecords raised a log start.
+    pub(super) fn on_log_start(&mut self, shard: ShardIndex, partition: TopicPartition, offset: Offset) {
+        if let Some(led) = self.partitions.get(&partition)
+            && led.shard == shard
+            && led.appends()
+            && offset > led.committed.log_start
+        {
+            self.joining.raise(self.now.mono, partition, offset.min(led.committed.end));
+        }
+    }
+
+    /// Asks the shard to stop appending.
+    pub(super) fn drain(&mut self, partition: TopicPartition, then: AfterDrain) {
+        let Some(led) = self.partitions.get_mut(&partition) else { return };
+        match &mut led.role {
+            Role::Leader => {
+                led.role = Role::Draining { then, drained: false };
+                self.moving.insert(partition);
+                let shard = led.shard;
+                self.effects.push_back(Effect::ToShard(shard, ToShard::Drain { partition }));
+            }
+            Role::Draining { then: planned, .. } if then == AfterDrain::Forget => *planned = then,
+            _ => {}
+        }
+    }
+
+    /// The topic is deleted.
+    pub(super) fn forget_topic(&mut self, topic: TopicId) {
+        self.wanted.retain(|partition, _| partition.topic != topic);
+        self.departed.retain(|partition, _| partition.topic != topic);
+        self.forgotten.insert(topic);
+        let of_topic: Vec<TopicPartition> =
+            self.partitions.keys().filter(|partition| partition.topic == topic).copied().collect();
+        for partition in of_topic {
+            self.forget(partition);
+        }
+    }
+
+    /// Stops leading a partition of a deleted topic, as soon as its role allows.
+    fn forget(&mut self, partition: TopicPartition) {
+        let Some(led) = self.partitions.get(&partition) else { return };
+        match led.role {
+            Role::Leader | Role::Draining { .. } => self.drain(partition, AfterDrain::Forget),
+            Role::Released { .. } | Role::Read | Role::Claimable => self.drop_partition(partition),
+            Role::Claiming | Role::Releasing => {} // decided first; then `settle` comes back here
+        }
+    }
+
+    /// Goes on with a partition whose birth, claim or release was decided while its topic was deleted or the lane stops.
+    fn settle(&mut self, partition: TopicPartition) {
+        if self.forgotten.contains(&partition.topic) {
+            self.forget(partition);
+        } else if self.stop.is_some() {
+            self.drain(partition, AfterDrain::Stop);
+        }
+    }
+
+    fn drop_partition(&mut self, partition: TopicPartition) {
+        self.partitions.remove(&partition);
+        self.moving.remove(&partition);
+        self.claimable.remove(&partition);
+        self.joining.forget(partition);
+        self.report(LaneReport::NotLeading { partition });
+    }
+
+    /// A birth, claim or release is known to have happened.
+    pub(super) fn partition_changed(&mut self, kind: Kind, partition: TopicPartition, change: Change) {
+        match kind {
+            Kind::Birth => {
+                let state = CommittedPartition::born(change.after.epoch);
+                let led = Led::new(change.shard, Role::Leader, state, change.after, self.wid);
+                self.partitions.insert(partition, led);
+                self.lead(partition);
+            }
+            Kind::Claim => {
+                let led = self.partitions.get_mut(&partition).expect("a claimed partition stays until it is decided");
+                led.record = change.after;
+                led.role = Role::Leader;
+                self.departed.remove(&partition);
+                self.lead(partition);
+            }
+            Kind::Release => {
+                let now = self.now.mono;
+                let led = self.partitions.get_mut(&partition).expect("a releasing partition stays until it is decided");
+                led.record = change.after;
+                led.role = Role::Released { since: now, look_at: now.plus(super::config::LOOK_AGAIN) };
+                let shard = led.shard;
+                self.effects.push_back(Effect::ToShard(shard, ToShard::Revoked { partition }));
+                self.report(LaneReport::NotLeading { partition });
+            }
+        }
+        self.settle(partition);
+    }
+
+    fn lead(&mut self, partition: TopicPartition) {
+        let led = &self.partitions[&partition];
+        let (shard, epoch) = (led.shard, led.committed.epoch);
+        let state = Box::new(led.committed.clone());
+        self.effects.push_back(Effect::ToShard(shard, ToShard::Acquired { partition, epoch, state }));
+        self.report(LaneReport::Leading { partition, shard, epoch });
+    }
+
+    /// A birth or claim is known to have failed: somebody else was first.
+    pub(super) fn partition_lost(&mut self, partition: TopicPartition) {
+        if let Some(led) = self.partitions.remove(&partition) {
+            self.depart(partition, led.first_own);
+        }
+        self.claimable.remove(&partition);
+        self.moving.remove(&partition);
+        self.report(LaneReport::NotLeading { partition });
+    }
+
+    /// What this log still holds of a partition that went elsewhere keeps the low-water mark down: the lane cannot know
+    /// what its new owner no longer needs.
+    pub(super) fn depart(&mut self, partition: TopicPartition, first_own: Option<Seq>) {
+        if let Some(first) = first_own
+            && !self.forgotten.contains(&partition.topic)
+        {
+            let at = self.departed.entry(partition).or_insert(first);
+            *at = (*at).min(first);
+        }
+    }
+
+    /// Lets go of partitions that are drained: starts releases, drops deleted ones.
+    pub(super) fn advance_drains(&mut self) {
+        let moving: BTreeSet<TopicPartition> = self.moving.clone();
+        let mut releases = Vec::new();
+        for partition in moving {
+            let Some(led) = self.partitions.get_mut(&partition) else { continue };
+            let Role::Draining { then, drained: true } = led.role else { continue };
+            if led.appended_end != led.committed.end {
+                continue;
+            }
+            match then {
+                AfterDrain::Stop => {}
+                AfterDrain::Forget => {
+                    let shard = led.shard;
+                    self.effects.push_back(Effect::ToShard(shard, ToShard::Revoked { partition }));
+                    self.drop_partition(partition);
+                }
+                AfterDrain::Release => releases.push(partition),
+            }
+        }
+        self.release(&releases);
+    }
+}

@@ -1,0 +1,266 @@
+//! Transactions of a lane: every one compares the lane's own `/wal` record, and none is believed to have failed before
+//! what it wrote was read back.
+//!
+//! Invariants:
+//! 1. A transaction that changes `/wal/{wid}` runs alone; those that only compare it run side by side, bounded.
+//! 2. After a conflict or an unknown outcome the keys are read: what stands there decides each part as won or lost, and
+//!    an unchanged record decides nothing (the transaction may still be under way), so it is sent again.
+//! 3. `/wal/{wid}` seen not OPEN decides everything: the lane is fenced.
+
+use super::config::{SHARED_TXNS, backoff};
+use super::core::LaneCore;
+use super::events::{Effect, Token};
+use crate::env::Mono;
+use crate::ids::{ShardIndex, TopicPartition};
+use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
+use crate::meta::{Compare, Key, Op, Snapshot, Txn, TxnOutcome, keys};
+use crate::store_error::StoreError;
+use crate::wrong::{Wrong, wrong};
+use std::collections::BTreeMap;
+
+/// One partition's part of a transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Change {
+    /// For whom.
+    pub shard: ShardIndex,
+    /// The record as it was read; `None`: absent.
+    pub before: Option<PartitionRecord>,
+    /// The record to write.
+    pub after: PartitionRecord,
+}
+
+/// What a transaction is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// OPEN.
+    Open(WalRecord),
+    /// BIRTH, the claims of ACQUIRE, RELEASE.
+    Partitions(Kind, BTreeMap<TopicPartition, Change>),
+    /// CHECKPOINT, or the seal of a graceful stop: the `/wal` record to write.
+    Wal(WalRecord),
+}
+
+/// Which step changes partition records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Birth,
+    Claim,
+    Release,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Sent,
+    Reading,
+    ReadAt(Mono),
+    SendAt(Mono),
+}
+
+#[derive(Debug)]
+struct Undecided {
+    purpose: Purpose,
+    phase: Phase,
+    attempts: u32,
+}
+
+/// Transactions whose outcome is not known.
+#[derive(Default)]
+pub(super) struct Transactions {
+    undecided: BTreeMap<Token, Undecided>,
+}
+
+impl Transactions {
+    pub fn clear(&mut self) {
+        self.undecided.clear();
+    }
+    pub fn is_empty(&self) -> bool {
+        self.undecided.is_empty()
+    }
+    /// Whether one more that only compares the `/wal` record may start.
+    pub fn may_share(&self) -> bool {
+        self.undecided.len() < SHARED_TXNS
+            && self.undecided.values().all(|one| matches!(one.purpose, Purpose::Partitions(..)))
+    }
+    /// Whether a claim or a birth is undecided.
+    pub fn ownership_undecided(&self) -> bool {
+        self.undecided.values().any(|one| matches!(one.purpose, Purpose::Partitions(Kind::Claim | Kind::Birth, _)))
+    }
+    pub fn deadline(&self) -> Option<Mono> {
+        self.undecided
+            .values()
+            .filter_map(|one| match one.phase {
+                Phase::ReadAt(at) | Phase::SendAt(at) => Some(at),
+                Phase::Sent | Phase::Reading => None,
+            })
+            .min()
+    }
+}
+
+/// What a read-back says about one part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Won,
+    Lost,
+    Undecided,
+}
+
+fn verdict(change: &Change, stands: Option<&PartitionRecord>) -> Verdict {
+    if stands == Some(&change.after) {
+        Verdict::Won
+    } else if stands == change.before.as_ref() && !wrong(Wrong::UnchangedRecordTakenForLost) {
+        Verdict::Undecided
+    } else {
+        Verdict::Lost
+    }
+}
+
+impl LaneCore {
+    /// Starts a transaction.
+    pub(super) fn start_txn(&mut self, purpose: Purpose) {
+        let token = self.token();
+        self.transactions.undecided.insert(token, Undecided { purpose, phase: Phase::Sent, attempts: 0 });
+        self.send_txn(token);
+    }
+
+    fn send_txn(&mut self, token: Token) {
+        let Some(one) = self.transactions.undecided.get_mut(&token) else { return };
+        one.phase = Phase::Sent;
+        one.attempts += 1;
+        let txn = match &one.purpose {
+            Purpose::Open(record) => Txn {
+                compares: vec![Compare::Absent(keys::wal(self.wid))],
+                ops: vec![Op::Put(keys::wal(self.wid), record.encode())],
+            },
+            Purpose::Wal(record) => {
+                let compare = Compare::Value(keys::wal(self.wid), self.record.encode());
+                let anyhow = wrong(Wrong::CheckpointTxnGoesBack);
+                Txn {
+                    compares: if anyhow { vec![] } else { vec![compare] },
+                    ops: vec![Op::Put(keys::wal(self.wid), record.encode())],
+                }
+            }
+            Purpose::Partitions(kind, changes) => {
+                let unguarded = match kind {
+                    Kind::Birth => wrong(Wrong::BirthWithoutWal),
+                    Kind::Claim => wrong(Wrong::ClaimWithoutOwnWal) || wrong(Wrong::ClaimsBeforeCheckpointTxn),
+                    Kind::Release => false,
+                };
+                let mut txn = Txn::default();
+                if !unguarded {
+                    txn.compares.push(Compare::Value(keys::wal(self.wid), self.record.encode()));
+                }
+                for (&partition, change) in changes {
+                    let key = keys::partition(partition);
+                    txn.compares.push(match &change.before {
+                        None => Compare::Absent(key.clone()),
+                        Some(record) => Compare::Value(key.clone(), record.encode()),
+                    });
+                    txn.ops.push(Op::Put(key, change.after.encode()));
+                }
+                txn
+            }
+        };
+        self.effects.push_back(Effect::Txn(token, txn));
+    }
+
+    fn read_back(&mut self, token: Token) {
+        let Some(one) = self.transactions.undecided.get_mut(&token) else { return };
+        one.phase = Phase::Reading;
+        let mut read: Vec<Key> = vec![keys::wal(self.wid)];
+        if let Purpose::Partitions(_, changes) = &one.purpose {
+            read.extend(changes.keys().map(|&partition| keys::partition(partition)));
+        }
+        self.effects.push_back(Effect::ReadMeta(token, read));
+    }
+
+    /// Sends and reads again what waited long enough.
+    pub(super) fn advance_txns(&mut self) {
+        let now = self.now.mono;
+        let due: Vec<(Token, Phase)> = self
+            .transactions
+            .undecided
+            .iter()
+            .filter(|(_, one)| matches!(one.phase, Phase::ReadAt(at) | Phase::SendAt(at) if at <= now))
+            .map(|(&token, one)| (token, one.phase))
+            .collect();
+        for (token, phase) in due {
+            match phase {
+                Phase::ReadAt(_) => self.read_back(token),
+                Phase::SendAt(_) => self.send_txn(token),
+                Phase::Sent | Phase::Reading => {}
+            }
+        }
+    }
+
+    /// A transaction was answered.
+    pub(super) fn on_txn(&mut self, token: Token, result: &Result<TxnOutcome, StoreError>) {
+        let random = self.random();
+        let Some(one) = self.transactions.undecided.get_mut(&token) else { return };
+        match result {
+            Ok(TxnOutcome::Committed(_)) => {
+                let one = self.transactions.undecided.remove(&token).expect("just seen");
+                match one.purpose {
+                    Purpose::Open(record) => self.opened(record),
+                    Purpose::Wal(record) => self.wal_changed(record),
+                    Purpose::Partitions(kind, changes) => {
+                        for (partition, change) in changes {
+                            self.partition_changed(kind, partition, change);
+                        }
+                    }
+                }
+            }
+            Ok(TxnOutcome::Conflict(_)) => self.read_back(token),
+            Err(_) => one.phase = Phase::ReadAt(self.now.mono.plus(backoff(one.attempts, random))),
+        }
+    }
+
+    /// The keys of a transaction were read back.
+    pub(super) fn on_meta_read(&mut self, token: Token, result: Result<Snapshot, StoreError>) {
+        let random = self.random();
+        let Some(one) = self.transactions.undecided.get_mut(&token) else { return };
+        one.attempts += 1;
+        let again = self.now.mono.plus(backoff(one.attempts, random));
+        let Ok(snapshot) = result else {
+            one.phase = Phase::ReadAt(again);
+            return;
+        };
+        let mut values = snapshot.values.into_iter();
+        let wal = match values.next().flatten().map(|found| WalRecord::decode(&found.value)).transpose() {
+            Ok(wal) => wal,
+            Err(error) => return self.abort(error.to_string()),
+        };
+        let open = wal.as_ref().is_some_and(|record| record.state == WalState::Open);
+        let one = self.transactions.undecided.remove(&token).expect("just seen");
+        match one.purpose {
+            Purpose::Open(record) => match wal {
+                Some(found) if found == record => self.opened(record),
+                Some(_) => self.name_again(),
+                None => self.try_later(token, Purpose::Open(record), one.attempts, again),
+            },
+            Purpose::Wal(record) if wal.as_ref() == Some(&record) => self.wal_changed(record),
+            _ if !open => self.fenced(),
+            Purpose::Wal(record) => self.try_later(token, Purpose::Wal(record), one.attempts, again),
+            Purpose::Partitions(kind, changes) => {
+                let mut left = BTreeMap::new();
+                for ((partition, change), found) in changes.into_iter().zip(values) {
+                    let stands = match found.map(|found| PartitionRecord::decode(&found.value)).transpose() {
+                        Ok(stands) => stands,
+                        Err(error) => return self.abort(error.to_string()),
+                    };
+                    match verdict(&change, stands.as_ref()) {
+                        Verdict::Won => self.partition_changed(kind, partition, change),
+                        Verdict::Lost => self.partition_lost(partition),
+                        Verdict::Undecided => drop(left.insert(partition, change)),
+                    }
+                }
+                if !left.is_empty() {
+                    self.try_later(token, Purpose::Partitions(kind, left), one.attempts, again);
+                }
+            }
+        }
+    }
+
+    fn try_later(&mut self, token: Token, purpose: Purpose, attempts: u32, at: Mono) {
+        self.transactions.undecided.insert(token, Undecided { purpose, phase: Phase::SendAt(at), attempts });
+    }
+}
