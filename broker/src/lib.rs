@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod groups;
+pub mod handlers;
 pub mod net;
 pub mod pump;
 pub mod runtime;

@@ -2,18 +2,39 @@
 //!
 //! Every event brings the time; what is to be done comes out through [`ShardCore::take_effects`] and
 //! [`ShardCore::take_seal`]. Nothing in here blocks, reads a clock or draws a random number.
+//!
+//! 1. Every request ends with exactly one [`Effect::Reply`], in whatever order; connections put replies in order.
+//! 2. Answers to acks −1 and readable offsets follow committed objects only (PROTOCOL.md I2).
+//! 3. Seals are numbered from 0 over all fence generations; what was appended before a fence is in no later seal.
+//! 4. The same events at the same times give the same effects in the same order.
 
 use super::counters::Counters;
+use super::deadlines::{Deadlines, Due};
 use super::events::{ConnectionId, Effect, Now, ReadToken, Reply, ReplyTo, RequestNumber};
-use crate::control::FromControl;
+use super::fetches::Fetches;
+use super::partition_log::{PartitionLog, Waiting};
+use super::produces::Produces;
+use super::tail::TailBudget;
+use super::topic_settings::TopicSettings;
+use crate::control::{ClusterImage, FromControl};
+use crate::handlers::errors::PartitionError;
+use crate::handlers::questions::Questions;
+use crate::handlers::{self, init_producer_id, produce};
 use crate::net::budget::Permit;
 use crate::net::frame::Frame;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
-use millrace_storage::ids::ShardIndex;
-use millrace_storage::lane::{Seal, ToShard};
+use millrace_storage::ids::{ShardIndex, TopicPartition};
+use millrace_storage::lane::{CommittedObject, Seal, ToLane, ToShard};
+use millrace_storage::partition::CommittedPartition;
 use millrace_storage::store_error::StoreError;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Bytes of batches in one seal, unless a single batch is larger: what the lane makes a full object of.
+pub const SEAL_BYTES: usize = 4 * 1024 * 1024;
 
 /// What a shard must know of its process.
 #[derive(Clone, Debug)]
@@ -33,14 +54,43 @@ pub struct ShardConfig {
 /// One shard's partitions, requests in progress, and what it knows of the cluster.
 pub struct ShardCore {
     config: ShardConfig,
-    counters: Counters,
-    effects: Vec<Effect>,
+    pub(crate) image: Arc<ClusterImage>,
+    pub(crate) logs: BTreeMap<TopicPartition, PartitionLog>,
+    pub(crate) produces: Produces,
+    pub(crate) fetches: Fetches,
+    pub(crate) questions: Questions,
+    pub(crate) producer_ids: init_producer_id::ProducerIds,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) counters: Counters,
+    /// Partitions with unsealed batches, in the order in which they got the first.
+    pub(crate) unsealed: VecDeque<TopicPartition>,
+    tail: TailBudget,
+    generation: u64,
+    next_seal: u64,
+    stopping: bool,
 }
 
 impl ShardCore {
     /// A shard that leads nothing and knows of no topic.
     pub fn new(config: ShardConfig) -> ShardCore {
-        ShardCore { config, counters: Counters::default(), effects: Vec::new() }
+        ShardCore {
+            tail: TailBudget::new(config.tail_bytes),
+            config,
+            image: Arc::default(),
+            logs: BTreeMap::new(),
+            produces: Produces::default(),
+            fetches: Fetches::default(),
+            questions: Questions::default(),
+            producer_ids: Default::default(),
+            deadlines: Deadlines::default(),
+            effects: Vec::new(),
+            counters: Counters::default(),
+            unsealed: VecDeque::new(),
+            generation: 0,
+            next_seal: 0,
+            stopping: false,
+        }
     }
 
     /// A client connected.
@@ -48,31 +98,82 @@ impl ShardCore {
 
     /// A request arrived. It ends with exactly one [`Effect::Reply`] to `reply_to`. `permit` (of a produce request) is
     /// given back once its batches are committed or refused.
-    pub fn on_request(&mut self, _now: Now, reply_to: ReplyTo, _frame: Frame, _permit: Option<Permit>) {
-        self.effects.push(Effect::Reply(reply_to, Reply::Close("no API is served yet")));
+    pub fn on_request(&mut self, now: Now, reply_to: ReplyTo, frame: Frame, permit: Option<Permit>) {
+        handlers::dispatch(self, now, reply_to, frame, permit);
     }
 
     /// The reply to a later request of this connection is ready and waits behind `request`: a parked fetch ends now.
-    pub fn on_queued_behind(&mut self, _now: Now, _connection: ConnectionId, _request: RequestNumber) {}
+    pub fn on_queued_behind(&mut self, now: Now, connection: ConnectionId, request: RequestNumber) {
+        self.hurry_fetch(now, ReplyTo { connection, request }, false);
+    }
 
     /// A connection is gone. Its requests still end, with replies that nobody sends.
-    pub fn on_disconnect(&mut self, _now: Now, _connection: ConnectionId) {}
+    pub fn on_disconnect(&mut self, _now: Now, connection: ConnectionId) {
+        self.drop_fetches_of(connection);
+    }
 
     /// A message of this shard's lane.
-    pub fn on_lane(&mut self, _now: Now, _message: ToShard) {}
+    pub fn on_lane(&mut self, now: Now, message: ToShard) {
+        match message {
+            ToShard::Committed { through, objects } => {
+                assert!(through <= self.next_seal, "the lane commits only what was sealed");
+                for object in objects {
+                    self.committed(now, &object);
+                }
+            }
+            ToShard::Acquired { partition, epoch, state } => {
+                assert_eq!(epoch, state.epoch, "the state is that of the epoch acquired");
+                self.acquired(now, partition, *state);
+            }
+            ToShard::Drain { partition } => {
+                if let Some(log) = self.logs.get_mut(&partition) {
+                    log.drain();
+                }
+                // The pump sends it behind the seals of everything appended before.
+                self.effects.push(Effect::ToLane(ToLane::Drain { partition }));
+            }
+            ToShard::Revoked { partition } => self.lose(now, partition),
+            ToShard::Fenced { generation } => {
+                self.generation = generation;
+                while let Some((&partition, _)) = self.logs.first_key_value() {
+                    self.lose(now, partition);
+                }
+            }
+        }
+    }
 
     /// A message of the control task.
-    pub fn on_control(&mut self, _now: Now, _message: FromControl) {}
+    pub fn on_control(&mut self, now: Now, message: FromControl) {
+        match message {
+            FromControl::Image(image) => self.set_image(image),
+            FromControl::Topics { token, topics } => self.topics_answered(token, Some(topics)),
+            FromControl::ProducerIds { token, first } => init_producer_id::answered(self, token, first),
+            FromControl::Stopping => self.stopping = true,
+            // The group coordinator's.
+            FromControl::Persisted { .. } | FromControl::SlotGranted { .. } | FromControl::SlotRevoked { .. } => {}
+        }
+        let _ = now;
+    }
 
     /// A read asked for by [`Effect::Read`] ended; `None`: no such object.
-    pub fn on_read(&mut self, _now: Now, _token: ReadToken, _result: Result<Option<Bytes>, StoreError>) {}
+    pub fn on_read(&mut self, now: Now, token: ReadToken, result: Result<Option<Bytes>, StoreError>) {
+        self.finish_read(now, token, result);
+    }
 
     /// Time passed: call at or after [`ShardCore::next_deadline`].
-    pub fn on_time(&mut self, _now: Now) {}
+    pub fn on_time(&mut self, now: Now) {
+        while let Some(due) = self.deadlines.take_due(now.mono) {
+            match due {
+                Due::Produce(request) => produce::time_out(self, request),
+                Due::Fetch(request) => self.hurry_fetch(now, request, true),
+                Due::Question(token) => self.topics_answered(token, None),
+            }
+        }
+    }
 
     /// When [`ShardCore::on_time`] has something to do; `None` while nothing waits for time.
     pub fn next_deadline(&self) -> Option<Mono> {
-        None
+        self.deadlines.next()
     }
 
     /// Moves what is to be done to the end of `into`, in order.
@@ -80,9 +181,40 @@ impl ShardCore {
         into.append(&mut self.effects);
     }
 
-    /// What was appended since the last seal, if anything: to be called when the lane's mailbox has a place.
+    /// What was appended since the last seal, if anything: to be called, until it gives nothing, when the lane's
+    /// mailbox has a place.
     pub fn take_seal(&mut self, _now: Now) -> Option<Seal> {
-        None
+        let mut chosen = Vec::new();
+        let (mut room, mut small) = (SEAL_BYTES, 0);
+        for partition in &self.unsealed {
+            let log = self.logs.get(partition).expect("a partition that is lost leaves the list");
+            let (taken, copied) = log.unsealed_bytes(room);
+            chosen.push((*partition, room));
+            small += copied;
+            room = room.saturating_sub(taken);
+            if room == 0 {
+                break;
+            }
+        }
+        if chosen.is_empty() {
+            return None;
+        }
+        let mut gather = BytesMut::with_capacity(small);
+        let mut entries = Vec::with_capacity(chosen.len());
+        for (partition, room) in chosen {
+            let log = self.logs.get_mut(&partition).expect("looked at above");
+            let Some(entry) = log.seal(room, entries.is_empty(), &mut gather) else { break };
+            entries.push(entry);
+            if log.has_unsealed() {
+                break;
+            }
+            self.unsealed.pop_front();
+        }
+        self.counters.seals += 1;
+        self.counters.copied_at_seal_bytes += small.saturating_sub(gather.capacity()) as u64;
+        let number = self.next_seal;
+        self.next_seal += 1;
+        Some(Seal { number, generation: self.generation, entries })
     }
 
     /// What this shard counted.
@@ -93,5 +225,106 @@ impl ShardCore {
     /// Which shard this is.
     pub fn config(&self) -> &ShardConfig {
         &self.config
+    }
+
+    /// Whether no produce request waits and nothing is unsealed: a stopping process may end its connections.
+    pub fn is_drained(&self) -> bool {
+        self.produces.is_empty() && self.unsealed.is_empty()
+    }
+
+    /// This shard's node id.
+    pub(crate) fn node(&self) -> i32 {
+        self.config.node
+    }
+
+    /// Whether the process stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Ends a request.
+    pub(crate) fn end(&mut self, reply_to: ReplyTo, reply: Reply) {
+        self.effects.push(Effect::Reply(reply_to, reply));
+    }
+
+    /// The log of a partition that this shard leads, if the client's leader epoch (−1: not said) is ours (KIP-320).
+    pub(crate) fn leading(&self, partition: TopicPartition, epoch: i32) -> Result<&PartitionLog, PartitionError> {
+        let log = self.logs.get(&partition).ok_or(PartitionError::NotLeader)?;
+        match epoch {
+            ..0 => Ok(log),
+            epoch if epoch < log.epoch().0 => Err(PartitionError::FencedEpoch),
+            epoch if epoch > log.epoch().0 => Err(PartitionError::UnknownEpoch),
+            _ => Ok(log),
+        }
+    }
+
+    fn committed(&mut self, now: Now, object: &Arc<CommittedObject>) {
+        for start in &object.footer.log_starts {
+            if let Some(log) = self.logs.get_mut(&start.partition) {
+                log.raise_log_start(start.offset);
+            }
+        }
+        for entry in &object.footer.partitions {
+            // Entries of other shards, and of leaderships that are over.
+            let Some(log) = self.logs.get_mut(&entry.partition).filter(|log| log.epoch() == entry.epoch) else {
+                continue;
+            };
+            log.commit(object, entry, &mut self.tail);
+            self.rise(now, entry.partition);
+        }
+    }
+
+    /// The high watermark of `partition` rose: answer whom it answers, wake who reads.
+    fn rise(&mut self, now: Now, partition: TopicPartition) {
+        let log = self.logs.get_mut(&partition).expect("it just rose");
+        let mut answered: Vec<Waiting> = Vec::new();
+        while let Some(waiting) = log.next_answered() {
+            answered.push(waiting);
+        }
+        let woken: Vec<ReplyTo> = log.parked().collect();
+        for waiting in answered {
+            produce::decide(self, waiting, ErrorCode::None);
+        }
+        // Before the tail is trimmed, so that nobody who waited for these bytes has to read them from the store.
+        for fetch in woken {
+            self.wake_fetch(now, fetch);
+        }
+        while let Some(owner) = self.tail.evict() {
+            self.logs.get_mut(&owner).expect("a lost partition's tail is forgotten").evict();
+        }
+    }
+
+    fn acquired(&mut self, now: Now, partition: TopicPartition, state: CommittedPartition) {
+        self.lose(now, partition);
+        let settings = self.settings_of(partition);
+        self.logs.insert(partition, PartitionLog::acquired(partition, state, settings));
+    }
+
+    /// The leadership of `partition` is over: whoever waits for it is told, what it appended is dropped.
+    fn lose(&mut self, now: Now, partition: TopicPartition) {
+        let Some(mut log) = self.logs.remove(&partition) else { return };
+        self.tail.forget(partition);
+        self.unsealed.retain(|other| *other != partition);
+        for waiting in log.take_waiting() {
+            produce::decide(self, waiting, ErrorCode::NotLeaderOrFollower);
+        }
+        let parked: Vec<ReplyTo> = log.parked().collect();
+        for fetch in parked {
+            self.wake_fetch(now, fetch);
+        }
+    }
+
+    fn set_image(&mut self, image: Arc<ClusterImage>) {
+        self.image = image;
+        let partitions: Vec<TopicPartition> = self.logs.keys().copied().collect();
+        for partition in partitions {
+            let settings = self.settings_of(partition);
+            self.logs.get_mut(&partition).expect("listed just now").settings = settings;
+        }
+    }
+
+    fn settings_of(&self, partition: TopicPartition) -> TopicSettings {
+        let topic = self.image.names.get(&partition.topic).and_then(|name| self.image.topics.get(name));
+        topic.map_or_else(TopicSettings::default, |topic| TopicSettings::read(&topic.settings))
     }
 }

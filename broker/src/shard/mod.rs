@@ -3,4 +3,11 @@
 
 pub mod core;
 pub mod counters;
+pub mod deadlines;
 pub mod events;
+pub(crate) mod fetches;
+pub mod fetching;
+pub mod partition_log;
+pub(crate) mod produces;
+pub mod tail;
+pub mod topic_settings;

@@ -1,0 +1,81 @@
+//! DeleteTopics: names and ids are looked up here, the control task deletes.
+
+use super::RequestContext;
+use super::create_topics::patience;
+use super::questions::Question;
+use super::topics::topic_by_id;
+use crate::control::{ToControl, TopicAnswer};
+use crate::shard::core::ShardCore;
+use crate::shard::events::Now;
+use millrace_protocol::StrBytes;
+use millrace_protocol::error_code::ErrorCode;
+use millrace_protocol::messages::delete_topics::DeletableTopicResult;
+use millrace_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
+
+/// The results so far; those without an error are being deleted, in this order.
+#[derive(Debug)]
+pub(crate) struct Asked(Vec<DeletableTopicResult>);
+
+/// Asks the control task to delete what could be found.
+pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, request: DeleteTopicsRequest) {
+    let mut results = Vec::new();
+    for name in request.topic_names {
+        results.push(by_name(core, name));
+    }
+    for topic in request.topics {
+        results.push(match topic.name {
+            Some(name) if topic.topic_id.is_nil() => by_name(core, name),
+            Some(_) => failed(None, topic.topic_id, ErrorCode::InvalidRequest),
+            None => match topic_by_id(&core.image, topic.topic_id) {
+                Some(found) => DeletableTopicResult {
+                    name: Some(StrBytes::from(found.name.as_str())),
+                    topic_id: topic.topic_id,
+                    ..DeletableTopicResult::default()
+                },
+                None => failed(None, topic.topic_id, ErrorCode::UnknownTopicId),
+            },
+        });
+    }
+    let names: Vec<String> = results.iter().filter_map(|result| to_delete(result)).map(str::to_owned).collect();
+    if names.is_empty() {
+        return answered(core, context, Asked(results), Some(Vec::new()));
+    }
+    core.ask(now, Question::DeleteTopics(context, Asked(results)), patience(request.timeout_ms), |token| {
+        ToControl::DeleteTopics { token, names }
+    });
+}
+
+fn by_name(core: &ShardCore, name: StrBytes) -> DeletableTopicResult {
+    match core.image.topics.get(&*name) {
+        Some(topic) => DeletableTopicResult {
+            name: Some(name.detached()),
+            topic_id: topic.id.0,
+            ..DeletableTopicResult::default()
+        },
+        None => failed(Some(name.detached()), Default::default(), ErrorCode::UnknownTopicOrPartition),
+    }
+}
+
+fn failed(name: Option<StrBytes>, topic_id: uuid::Uuid, error_code: ErrorCode) -> DeletableTopicResult {
+    DeletableTopicResult { name, topic_id, error_code, error_message: None }
+}
+
+fn to_delete(result: &DeletableTopicResult) -> Option<&str> {
+    if result.error_code == ErrorCode::None { result.name.as_deref() } else { None }
+}
+
+/// The control task's results are here, or it did not answer in time.
+pub(crate) fn answered(core: &mut ShardCore, context: RequestContext, asked: Asked, answers: Option<Vec<TopicAnswer>>) {
+    let mut answers = answers.map(Vec::into_iter);
+    let mut responses = asked.0;
+    for result in responses.iter_mut().filter(|result| to_delete(result).is_some()) {
+        match answers.as_mut().and_then(Iterator::next) {
+            Some(answer) => {
+                result.error_code = answer.error;
+                result.error_message = answer.message.map(StrBytes::from);
+            }
+            None => result.error_code = ErrorCode::RequestTimedOut,
+        }
+    }
+    context.reply(core, &DeleteTopicsResponse { throttle_time_ms: 0, responses });
+}

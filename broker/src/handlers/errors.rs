@@ -1,0 +1,58 @@
+//! The one mapping from what can go wrong here to Kafka's error codes. Matched without a catch-all, so that a new
+//! error can't get a code by accident.
+
+use super::batch::BatchError;
+use millrace_protocol::error_code::ErrorCode;
+use millrace_storage::partition::AppendError;
+
+/// Why a partition does not do what a request asks of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PartitionError {
+    /// No topic of this name, or no such partition.
+    UnknownName,
+    /// No topic with this id.
+    UnknownId,
+    /// This shard does not lead it.
+    NotLeader,
+    /// The client's leader epoch is older than ours.
+    FencedEpoch,
+    /// The client's leader epoch is newer than ours: we may have been replaced.
+    UnknownEpoch,
+    /// No such offset.
+    OutOfRange,
+    /// The store failed, or has other bytes than it should.
+    Storage,
+}
+
+/// The code of a partition's refusal.
+pub fn partition_error(error: PartitionError) -> ErrorCode {
+    match error {
+        PartitionError::UnknownName => ErrorCode::UnknownTopicOrPartition,
+        PartitionError::UnknownId => ErrorCode::UnknownTopicId,
+        PartitionError::NotLeader => ErrorCode::NotLeaderOrFollower,
+        PartitionError::FencedEpoch => ErrorCode::FencedLeaderEpoch,
+        PartitionError::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
+        PartitionError::OutOfRange => ErrorCode::OffsetOutOfRange,
+        PartitionError::Storage => ErrorCode::KafkaStorageError,
+    }
+}
+
+/// The code for a batch that can't follow what its producer wrote before.
+pub fn append_error(error: AppendError) -> ErrorCode {
+    match error {
+        AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        AppendError::StaleEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+    }
+}
+
+/// The code for a batch that is not one that we take.
+pub fn batch_error(error: BatchError) -> ErrorCode {
+    match error {
+        BatchError::Missing | BatchError::Several | BatchError::OldMagic => ErrorCode::InvalidRecord,
+        BatchError::Control | BatchError::Counts | BatchError::Sequence => ErrorCode::InvalidRecord,
+        BatchError::Corrupt => ErrorCode::CorruptMessage,
+        BatchError::Codec => ErrorCode::UnsupportedCompressionType,
+        // Not retriable, so that a transactional producer reports it at once.
+        BatchError::Transactional => ErrorCode::TransactionalIdAuthorizationFailed,
+    }
+}

@@ -1,0 +1,309 @@
+//! Produce: batches are checked, get their offsets in place, join their partitions' logs, and are acknowledged.
+//!
+//! 1. acks −1 is answered when every batch is durable, acks 1 when all are appended, acks 0 never (an error closes).
+//! 2. A batch is appended once: a retry is answered with the original's offset, when the original is durable.
+//! 3. Nothing of a batch is changed but what its CRC leaves out (base offset, leader epoch), unless the topic keeps
+//!    the time of appending.
+
+use super::batch::{self, Batch};
+use super::errors::{PartitionError, append_error, batch_error, partition_error};
+use super::topics::{self, leader_hint};
+use super::{RequestContext, close};
+use crate::net::budget::Permit;
+use crate::net::frame::Frame;
+use crate::shard::core::ShardCore;
+use crate::shard::deadlines::Due;
+use crate::shard::events::{Now, Reply, ReplyTo};
+use crate::shard::partition_log::{LogBatch, Waiting};
+use crate::shard::produces::{OpenSlot, PendingProduce};
+use crate::shard::topic_settings::{TimestampType, TopicSettings};
+use millrace_protocol::StrBytes;
+use millrace_protocol::error_code::ErrorCode;
+use millrace_protocol::messages::ProduceResponse;
+use millrace_protocol::messages::produce::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
+use millrace_protocol::messages::produce_view::{PartitionView, ProduceView, TopicRef, TopicView, text_at};
+use millrace_storage::ids::{Offset, TopicPartition};
+use millrace_storage::lane::BatchDescription;
+use millrace_storage::partition::Sequenced;
+use millrace_storage::wrong::{Wrong, wrong};
+use smallvec::SmallVec;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Version from which a response says who leads instead (KIP-951).
+const HINTS_FROM: i16 = 10;
+
+/// What became of one partition's batches when they were looked at.
+enum Outcome {
+    /// Appended: durable when the high watermark reaches `end`.
+    Appended { base: Offset, end: Offset, appended_at: i64 },
+    /// In the log already and durable.
+    Committed { base: Offset },
+    /// Refused.
+    Refused(ErrorCode),
+}
+
+/// A batch that got its offset, still in the frame.
+struct Placed {
+    partition: TopicPartition,
+    base: Offset,
+    description: BatchDescription,
+    range: Range<usize>,
+}
+
+/// One produce request while it is handled.
+struct Handling {
+    context: RequestContext,
+    acks: i16,
+    frame: Frame,
+    placed: SmallVec<[Placed; 4]>,
+    slots: SmallVec<[OpenSlot; 4]>,
+    waits: SmallVec<[Offset; 4]>,
+    response: ProduceResponse,
+    failed: bool,
+}
+
+/// Appends what can be appended; answers, or leaves the request waiting for its commit.
+pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, frame: Frame, permit: Option<Permit>) {
+    // Versions 0 to 2 are advertised for the sake of old clients' guesses, and refused here.
+    let Ok(view) = ProduceView::decode(frame.bytes()) else {
+        return close(core, context.reply_to, "a broken produce request");
+    };
+    let mut handling = Handling {
+        context,
+        acks: view.acks,
+        frame,
+        placed: SmallVec::new(),
+        slots: SmallVec::new(),
+        waits: SmallVec::new(),
+        response: ProduceResponse::default(),
+        failed: false,
+    };
+    for topic in &view.topics {
+        handling.topic(core, now, topic, &view.partitions[topic.partitions.clone()]);
+    }
+    handling.finish(core, now, view.timeout_ms, permit);
+}
+
+impl Handling {
+    fn topic(&mut self, core: &mut ShardCore, now: Now, topic: &TopicView, partitions: &[PartitionView]) {
+        let mut answer = TopicProduceResponse::default();
+        match &topic.topic {
+            TopicRef::Name(name) => answer.name = StrBytes::from(text_at(self.frame.bytes(), name)),
+            TopicRef::Id(id) => answer.topic_id = *id,
+        }
+        let topic_at = self.response.responses.len();
+        answer.partition_responses.reserve_exact(partitions.len());
+        for (partition_at, asked) in partitions.iter().enumerate() {
+            let found = match &topic.topic {
+                TopicRef::Name(_) => topics::by_name(&core.image, &answer.name, asked.index),
+                TopicRef::Id(id) => topics::by_id(&core.image, *id, asked.index),
+            };
+            let mut result = PartitionProduceResponse { index: asked.index, ..Default::default() };
+            let outcome = match found {
+                Ok(partition) => self.partition(core, now, partition, asked.records.clone()),
+                Err(error) => Outcome::Refused(partition_error(error)),
+            };
+            match outcome {
+                Outcome::Appended { base, end, appended_at } => {
+                    result.base_offset = base.0;
+                    result.log_append_time_ms = appended_at;
+                    let partition = found.expect("only a partition that was found is appended to");
+                    self.slots.push(OpenSlot { partition, topic_at, partition_at, waits: true });
+                    self.waits.push(end);
+                }
+                Outcome::Committed { base } => result.base_offset = base.0,
+                Outcome::Refused(error) => {
+                    self.failed = true;
+                    result.error_code = error;
+                    result.base_offset = -1;
+                }
+            }
+            let log = found.ok().and_then(|partition| core.logs.get(&partition));
+            if let Some(log) = log.filter(|_| result.error_code == ErrorCode::None) {
+                result.log_start_offset = log.log_start().0;
+            }
+            answer.partition_responses.push(result);
+        }
+        self.response.responses.push(answer);
+    }
+
+    /// Checks the batch for one partition and gives it its offset.
+    fn partition(
+        &mut self,
+        core: &mut ShardCore,
+        now: Now,
+        partition: TopicPartition,
+        records: Option<Range<usize>>,
+    ) -> Outcome {
+        if !matches!(self.acks, -1..=1) {
+            return Outcome::Refused(ErrorCode::InvalidRequiredAcks);
+        }
+        let stopping = core.is_stopping();
+        let Some(log) = core.logs.get_mut(&partition).filter(|log| !stopping && !log.draining()) else {
+            return Outcome::Refused(partition_error(PartitionError::NotLeader));
+        };
+        let range = records.unwrap_or(0..0);
+        let batch = match batch::examine(&self.frame.bytes()[range.clone()], self.context.version) {
+            Ok(batch) => batch,
+            Err(error) => return Outcome::Refused(batch_error(error)),
+        };
+        if let Some(error) = against_settings(&batch, &log.settings, now) {
+            return Outcome::Refused(error);
+        }
+        match log.appended.check(batch.producer, batch.count, now.wall) {
+            Ok(Sequenced::Append) => {}
+            Ok(Sequenced::DuplicateCommitted { base, .. }) => {
+                core.counters.duplicates += 1;
+                return Outcome::Committed { base };
+            }
+            Ok(Sequenced::DuplicateInFlight { base, last }) => {
+                core.counters.duplicates += 1;
+                return Outcome::Appended { base, end: last.plus(1), appended_at: -1 };
+            }
+            Err(error) => return Outcome::Refused(append_error(error)),
+        }
+        let base = log.appended.append(batch.producer, batch.count, now.wall);
+        let range = range.start..range.start + batch.length;
+        let bytes = &mut self.frame.bytes_mut()[range.clone()];
+        batch::place(bytes, base, log.epoch());
+        let mut description = BatchDescription {
+            length: u32::try_from(batch.length).expect("a frame is smaller than 4 GiB"),
+            count: batch.count,
+            max_timestamp: batch.max_timestamp,
+            producer: batch.producer,
+        };
+        let mut appended_at = -1;
+        if log.settings.timestamp_type == TimestampType::LogAppend {
+            appended_at = now.wall.0;
+            description.max_timestamp = appended_at;
+            batch::stamp(bytes, now.wall);
+        }
+        self.placed.push(Placed { partition, base, description, range });
+        Outcome::Appended { base, end: base.plus(i64::from(batch.count)), appended_at }
+    }
+
+    /// Hands the batches to their logs, then answers or waits.
+    fn finish(mut self, core: &mut ShardCore, now: Now, timeout_ms: i32, permit: Option<Permit>) {
+        self.push_batches(core, permit);
+        if wrong(Wrong::AckBeforeDurable) && self.acks == -1 {
+            self.acks = 1;
+        }
+        let context = self.context;
+        match self.acks {
+            -1 if !self.slots.is_empty() => {
+                for (slot, (open, &end)) in self.slots.iter().zip(&self.waits).enumerate() {
+                    let log = core.logs.get_mut(&open.partition).expect("it was appended to just now");
+                    log.wait(Waiting { end, request: context.reply_to, slot });
+                }
+                let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+                let deadline = core.deadlines.set(now.mono.plus(timeout), Due::Produce(context.reply_to));
+                core.produces.insert(PendingProduce { context, response: self.response, slots: self.slots, deadline });
+            }
+            0 if self.failed => close(core, context.reply_to, "a produce request without acks failed"),
+            0 => core.end(context.reply_to, Reply::Silent),
+            _ => reply(core, context, self.response),
+        }
+    }
+
+    fn push_batches(&mut self, core: &mut ShardCore, permit: Option<Permit>) {
+        let frame = std::mem::replace(&mut self.frame, Frame::copied(&[]));
+        let total: usize = self.placed.iter().map(|placed| placed.range.len()).sum();
+        if total == 0 {
+            return;
+        }
+        let pinned = frame.pinned();
+        let shared = frame.freeze();
+        let permit = permit.map(Rc::new);
+        for Placed { partition, base, description, range } in self.placed.drain(..) {
+            core.counters.batches += 1;
+            core.counters.records += u64::from(description.count);
+            core.counters.produced_bytes += range.len() as u64;
+            let log = core.logs.get_mut(&partition).expect("it was appended to just now");
+            let first = log.push(LogBatch {
+                base,
+                last: base.plus(i64::from(description.count) - 1),
+                description,
+                // Each batch's share of what the frame keeps from being reused.
+                pinned: (pinned as u64 * range.len() as u64 / total as u64) as usize,
+                bytes: shared.slice(range),
+                permit: permit.clone(),
+            });
+            if first {
+                core.unsealed.push_back(partition);
+            }
+        }
+    }
+}
+
+/// What the topic's settings have against a batch.
+fn against_settings(batch: &Batch, settings: &TopicSettings, now: Now) -> Option<ErrorCode> {
+    if batch.length > settings.max_message_bytes {
+        return Some(ErrorCode::MessageTooLarge);
+    }
+    // Per batch instead of per record: the newest record decides on what is too new, and what is too old is left to
+    // the broker's retention unless even the newest is.
+    let age = now.wall.0.saturating_sub(batch.max_timestamp);
+    let bounded = settings.timestamp_type == TimestampType::Create && batch.max_timestamp >= 0;
+    let refused = age > settings.timestamp_before_max_ms || age.saturating_neg() > settings.timestamp_after_max_ms;
+    if bounded && refused { Some(ErrorCode::InvalidTimestamp) } else { None }
+}
+
+/// One partition of a waiting request is durable, or lost its leader.
+pub(crate) fn decide(core: &mut ShardCore, waiting: Waiting, error: ErrorCode) {
+    if let Some(pending) = core.produces.decide(waiting.request, waiting.slot, error) {
+        core.deadlines.clear(pending.deadline);
+        reply(core, pending.context, pending.response);
+    }
+}
+
+/// The client has waited as long as it wanted to. What was appended stays.
+pub(crate) fn time_out(core: &mut ShardCore, request: ReplyTo) {
+    core.counters.produce_timeouts += 1;
+    let pending = core.produces.time_out(request);
+    for slot in &pending.slots {
+        if let Some(log) = core.logs.get_mut(&slot.partition) {
+            log.stop_waiting(request);
+        }
+    }
+    reply(core, pending.context, pending.response);
+}
+
+fn reply(core: &mut ShardCore, context: RequestContext, mut response: ProduceResponse) {
+    if context.version >= HINTS_FROM {
+        add_hints(core, &mut response);
+    }
+    context.reply(core, &response);
+}
+
+/// Says who leads instead, where the image knows.
+fn add_hints(core: &ShardCore, response: &mut ProduceResponse) {
+    let image = &core.image;
+    for topic in &mut response.responses {
+        let id = topic.topic_id;
+        for result in &mut topic.partition_responses {
+            if result.error_code != ErrorCode::NotLeaderOrFollower {
+                continue;
+            }
+            let found = if id.is_nil() {
+                topics::by_name(image, &topic.name, result.index)
+            } else {
+                topics::by_id(image, id, result.index)
+            };
+            let hint = found.ok().and_then(|found| leader_hint(image, core.node(), found, PartitionError::NotLeader));
+            let Some((leader_id, leader_epoch, node)) = hint else { continue };
+            result.current_leader = LeaderIdAndEpoch { leader_id, leader_epoch };
+            if !response.node_endpoints.iter().any(|known| known.node_id == leader_id) {
+                response.node_endpoints.push(NodeEndpoint {
+                    node_id: leader_id,
+                    host: StrBytes::from(node.host.as_str()),
+                    port: i32::from(node.port),
+                    rack: node.rack.as_deref().map(StrBytes::from),
+                });
+            }
+        }
+    }
+}

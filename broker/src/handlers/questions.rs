@@ -1,0 +1,67 @@
+//! Requests that wait for the control task: what was asked, and how to go on when the answer comes.
+//!
+//! 1. A question is answered once: by the control task or by its deadline; an answer that comes later is dropped.
+
+use super::{RequestContext, create_topics, delete_topics, init_producer_id, metadata};
+use crate::control::{ToControl, Token, TopicAnswer};
+use crate::shard::core::ShardCore;
+use crate::shard::deadlines::{DeadlineId, Due};
+use crate::shard::events::{Effect, Now};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A request that goes on when the control task has answered.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// Metadata that creates topics.
+    AutoCreate(RequestContext, metadata::Asked),
+    /// CreateTopics.
+    CreateTopics(RequestContext, create_topics::Asked),
+    /// DeleteTopics.
+    DeleteTopics(RequestContext, delete_topics::Asked),
+    /// The producer id block that waiting requests draw from.
+    ProducerIds,
+}
+
+/// The questions of one shard that are open.
+#[derive(Debug, Default)]
+pub(crate) struct Questions {
+    open: BTreeMap<Token, (Question, DeadlineId)>,
+    next: u64,
+}
+
+impl ShardCore {
+    /// Asks the control task; `ask` makes the message of its token. Without an answer within `patience` the request goes
+    /// on as if nothing had been done.
+    pub(crate) fn ask(
+        &mut self,
+        now: Now,
+        question: Question,
+        patience: Duration,
+        ask: impl FnOnce(Token) -> ToControl,
+    ) {
+        let token = Token(self.questions.next);
+        self.questions.next += 1;
+        let deadline = self.deadlines.set(now.mono.plus(patience), Due::Question(token));
+        self.questions.open.insert(token, (question, deadline));
+        self.effects.push(Effect::ToControl(ask(token)));
+    }
+
+    /// Takes an open question; `None` if its time was over before.
+    pub(crate) fn take_question(&mut self, token: Token) -> Option<Question> {
+        let (question, deadline) = self.questions.open.remove(&token)?;
+        self.deadlines.clear(deadline);
+        Some(question)
+    }
+
+    /// Results for topics came, in the order asked; none if the control task did not answer in time.
+    pub(crate) fn topics_answered(&mut self, token: Token, topics: Option<Vec<TopicAnswer>>) {
+        match self.take_question(token) {
+            None => {}
+            Some(Question::AutoCreate(context, asked)) => metadata::created(self, context, asked, topics),
+            Some(Question::CreateTopics(context, asked)) => create_topics::answered(self, context, asked, topics),
+            Some(Question::DeleteTopics(context, asked)) => delete_topics::answered(self, context, asked, topics),
+            Some(Question::ProducerIds) => init_producer_id::unanswered(self),
+        }
+    }
+}

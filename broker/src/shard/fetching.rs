@@ -1,0 +1,233 @@
+//! Planning of fetches, pure: where the bytes for one partition come from, and how many of them.
+//!
+//! 1. Only whole batches leave, the first of them holds the offset asked for, and none reaches beyond the high watermark.
+//! 2. The first batch of a response always fits, so that a reader with small limits gets on.
+//! 3. A read asks for bytes of one write-ahead object; several follow each other only while limits have room.
+
+use super::partition_log::PartitionLog;
+use bytes::Bytes;
+use millrace_protocol::record_set::RecordSet;
+use millrace_storage::ids::Offset;
+use millrace_storage::partition::Reference;
+use smallvec::SmallVec;
+
+/// Reads for one partition of one fetch: beyond the first ones the next fetch goes on.
+pub const READS_PER_PARTITION: usize = 8;
+
+/// Read at least this much where the first batch is, since its size is not known before: most batches fit.
+const FIRST_READ_BYTES: usize = 64 * 1024;
+
+/// Where a batch must be searched in an entry, this much is read at a time.
+const SEARCH_BYTES: usize = 1024 * 1024;
+
+/// Bytes from a batch's base offset to its length field's end; the length counts from there.
+const LENGTH_END: usize = 12;
+/// Where the last offset delta stands in a batch.
+const LAST_DELTA_AT: usize = 23;
+/// The part of a batch before its records.
+const BATCH_HEADER_BYTES: usize = 61;
+
+/// What one response may still take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Bytes left of the request's `max_bytes`.
+    pub bytes: usize,
+    /// Whether nothing has been given yet: the next batch may be larger than any limit.
+    pub empty: bool,
+    /// Reads that may still be started.
+    pub reads: usize,
+}
+
+/// A read of one write-ahead object for one partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PlannedRead {
+    /// The entry that is read.
+    pub reference: Reference,
+    /// First byte to read, from the start of the object: where a batch begins.
+    pub start: u32,
+    /// Bytes to read.
+    pub length: u32,
+}
+
+/// Where the bytes for one partition come from.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Planned {
+    /// From memory, now.
+    Tail(RecordSet),
+    /// From write-ahead objects.
+    Read {
+        /// The reads in offset order, at least one.
+        reads: SmallVec<[PlannedRead; 2]>,
+        /// Bytes that may be given of them.
+        allotted: usize,
+        /// Whether the first batch may exceed that.
+        oversized: bool,
+    },
+    /// There are bytes, but the response is full.
+    NoRoom,
+    /// Everything up to the high watermark has been read.
+    Wait,
+}
+
+/// The offset asked for is below the log start or beyond the log end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfRange;
+
+impl Planned {
+    /// Bytes that it gives, as far as that is known before the reads.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Planned::Tail(records) => records.len(),
+            Planned::Read { reads, allotted, .. } => {
+                let readable: usize = reads.iter().map(|read| read.length as usize).sum();
+                readable.min(*allotted).max(1)
+            }
+            Planned::NoRoom | Planned::Wait => 0,
+        }
+    }
+}
+
+/// Plans one partition of a fetch from `from` with at most `partition_max` bytes, and takes that from `room`.
+///
+/// # Errors
+/// An offset that the log does not have. One between high watermark and log end waits instead (DESIGN.md section 4).
+pub fn plan(log: &PartitionLog, from: Offset, partition_max: usize, room: &mut Room) -> Result<Planned, OutOfRange> {
+    if from < log.log_start() || from > log.log_end() {
+        return Err(OutOfRange);
+    }
+    if from >= log.high_watermark() {
+        return Ok(Planned::Wait);
+    }
+    let allotted = partition_max.min(room.bytes);
+    if allotted == 0 && !room.empty {
+        return Ok(Planned::NoRoom);
+    }
+    let planned = if from >= log.tail_start() {
+        from_tail(log, from, allotted, room.empty)
+    } else if room.reads == 0 {
+        Planned::NoRoom
+    } else {
+        let reads = from_objects(log, from, allotted, room.reads);
+        room.reads -= reads.len();
+        Planned::Read { reads, allotted, oversized: room.empty }
+    };
+    let bytes = planned.bytes();
+    room.bytes = room.bytes.saturating_sub(bytes);
+    room.empty &= bytes == 0;
+    Ok(planned)
+}
+
+fn from_tail(log: &PartitionLog, from: Offset, allotted: usize, oversized: bool) -> Planned {
+    let mut records = RecordSet::new();
+    for batch in log.tail_from(from) {
+        let first = records.is_empty() && oversized;
+        if !first && records.len() + batch.bytes.len() > allotted {
+            break;
+        }
+        records.push(batch.bytes.clone());
+    }
+    if records.is_empty() { Planned::NoRoom } else { Planned::Tail(records) }
+}
+
+fn from_objects(log: &PartitionLog, from: Offset, allotted: usize, most: usize) -> SmallVec<[PlannedRead; 2]> {
+    let mut reads = SmallVec::new();
+    let mut left = allotted;
+    for reference in log.references().from_offset(from) {
+        let enough = left == 0 && !reads.is_empty();
+        if enough || reads.len() == most.min(READS_PER_PARTITION) || reference.base >= log.tail_start() {
+            break;
+        }
+        let end = reference.position + reference.length;
+        let place = if reference.base >= from { Some(reference.position) } else { log.place_of(from) };
+        let (start, wanted) = match place {
+            Some(place) if reads.is_empty() => (place, left.max(FIRST_READ_BYTES)),
+            Some(place) => (place, left),
+            None => (reference.position, left.max(SEARCH_BYTES)),
+        };
+        let length = u32::try_from(wanted).unwrap_or(u32::MAX).min(end - start);
+        reads.push(PlannedRead { reference, start, length });
+        left = left.saturating_sub(length as usize);
+        if start + length < end {
+            break;
+        }
+    }
+    assert!(!reads.is_empty(), "what lies below the high watermark and not in the tail has a reference");
+    reads
+}
+
+/// What whole batches the bytes of a read hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Walked {
+    /// Batches, the first of which holds the offset asked for or follows it.
+    Batches {
+        /// Where they begin in the bytes.
+        start: usize,
+        /// Where they end.
+        end: usize,
+        /// Offset after the last one.
+        next: Offset,
+    },
+    /// Every whole batch lies below the offset: go on from this byte.
+    Below(usize),
+    /// The first batch to give begins at `start` and needs this many bytes in all, more than were read.
+    Cut {
+        /// Where it begins.
+        start: usize,
+        /// Its bytes.
+        needs: usize,
+    },
+    /// The first batch to give is larger than the limit.
+    TooLarge,
+    /// Not batches.
+    Broken,
+}
+
+/// Goes over the batches in `bytes`, which begin with one, and picks those from `from` on that fit into `allotted`.
+pub fn walk(bytes: &[u8], from: Offset, allotted: usize, oversized: bool) -> Walked {
+    let mut at = 0;
+    let mut found: Option<(usize, Offset)> = None;
+    while let Some(header) = bytes[at..].first_chunk::<BATCH_HEADER_BYTES>() {
+        let Some((length, last)) = batch_extent(header) else { return Walked::Broken };
+        let next = last.plus(1);
+        let whole = length <= bytes.len() - at;
+        match found {
+            None if last < from => {
+                if !whole {
+                    // Its end is known, so its bytes need not be read.
+                    return Walked::Below(at + length);
+                }
+            }
+            None if length > allotted && !oversized => return Walked::TooLarge,
+            None if !whole => return Walked::Cut { start: at, needs: length },
+            None => found = Some((at, next)),
+            Some((start, _)) if whole && at + length - start <= allotted => found = Some((start, next)),
+            Some((start, next)) => return Walked::Batches { start, end: at, next },
+        }
+        at += length;
+        if at >= bytes.len() {
+            break;
+        }
+    }
+    match found {
+        Some((start, next)) => Walked::Batches { start, end: at, next },
+        None if at < bytes.len() && bytes.len() - at < BATCH_HEADER_BYTES => {
+            Walked::Cut { start: at, needs: BATCH_HEADER_BYTES }
+        }
+        None => Walked::Below(at),
+    }
+}
+
+/// Bytes and last offset of the batch with this header.
+fn batch_extent(header: &[u8; BATCH_HEADER_BYTES]) -> Option<(usize, Offset)> {
+    let base = i64::from_be_bytes(*header.first_chunk()?);
+    let length = i32::from_be_bytes(*header[LENGTH_END - 4..].first_chunk()?);
+    let last_delta = i32::from_be_bytes(*header[LAST_DELTA_AT..].first_chunk()?);
+    let length = usize::try_from(length).ok()? + LENGTH_END;
+    let last = base.checked_add(i64::from(last_delta)).filter(|_| last_delta >= 0 && base >= 0)?;
+    if length < BATCH_HEADER_BYTES { None } else { Some((length, Offset(last))) }
+}
+
+/// The slice of `bytes` that `walked` found, sharing their memory only if it is most of them.
+pub fn slice_of(bytes: &Bytes, start: usize, end: usize) -> Bytes {
+    if (end - start) * 2 >= bytes.len() { bytes.slice(start..end) } else { Bytes::copy_from_slice(&bytes[start..end]) }
+}
