@@ -77,7 +77,8 @@ impl ControlCore {
     pub fn new(now: Mono, config: ControlConfig, loaded: Loaded, new_id: Box<dyn FnMut() -> TopicId>) -> ControlCore {
         let shards = u16::try_from(config.nodes.len()).expect("the number of shards is a small setting");
         assert!(shards > 0 && config.lanes > 0, "a process has a shard and a lane");
-        let mut sink = Sink { now, ..Sink::default() };
+        let mut sink = Sink::default();
+        sink.now = now;
         let mut topics = Topics::new(Counts { shards, lanes: config.lanes }, config.default_partitions, new_id);
         for (name, record) in loaded.topics {
             topics.load(name, record, &loaded.partitions, &mut sink);
