@@ -15,6 +15,8 @@ mod producer_ids;
 pub mod pump;
 mod slots;
 pub mod start;
+#[cfg(test)]
+mod tests;
 mod topic_change;
 pub mod topic_object;
 pub mod topic_rules;
