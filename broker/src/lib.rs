@@ -8,6 +8,7 @@ pub mod control;
 pub mod groups;
 pub mod handlers;
 pub mod net;
+pub mod process;
 pub mod pump;
 pub mod runtime;
 pub mod settings;

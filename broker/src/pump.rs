@@ -100,6 +100,18 @@ struct Pump {
     armed: Cell<Option<Mono>>,
     rearm: Signal,
     stopping: Signal,
+    stop: Cell<Stop>,
+}
+
+/// How far a graceful stop is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// None was asked for.
+    No,
+    /// Asked for; the control task waits for [`ToControl::Drained`].
+    Asked,
+    /// Said.
+    Drained,
 }
 
 struct Read {
@@ -132,6 +144,7 @@ impl ShardPump {
             armed: Cell::default(),
             rearm: Signal::default(),
             stopping: Signal::default(),
+            stop: Cell::new(Stop::No),
         });
         let ends = parts.ends;
         env.spawn("lane mail", pump.clone().take_lane_mail(ends.from_lane));
@@ -206,11 +219,7 @@ impl Pump {
                 }
                 self.post_to_lane(message);
             }
-            Effect::ToControl(message) => {
-                self.outbox.add(1);
-                self.for_control.borrow_mut().push_back(message);
-                self.control_due.raise();
-            }
+            Effect::ToControl(message) => self.post_to_control(message),
             Effect::Read { token, wid, seq, range } => {
                 self.reads.borrow_mut().push_back(Read { token, wid, seq, range });
                 self.start_reads();
@@ -221,6 +230,12 @@ impl Pump {
     fn post_to_lane(&self, message: ToLane) {
         self.outbox.add(1);
         self.for_lane.borrow_mut().push_back(message);
+    }
+
+    fn post_to_control(&self, message: ToControl) {
+        self.outbox.add(1);
+        self.for_control.borrow_mut().push_back(message);
+        self.control_due.raise();
     }
 
     fn start_reads(self: &Rc<Self>) {
@@ -248,6 +263,8 @@ impl Pump {
             let stopping = message == FromControl::Stopping;
             self.turn(|core, now| core.on_control(now, message));
             if stopping {
+                self.stop.set(Stop::Asked);
+                self.lane_due.raise();
                 self.stopping.raise();
             }
         }
@@ -259,7 +276,14 @@ impl Pump {
         loop {
             self.lane_due.wait().await;
             while lane.place().await {
-                let Some(message) = self.next_for_lane() else { break };
+                let Some(message) = self.next_for_lane() else {
+                    // All that was appended is with the lane, and a stopping core takes no more.
+                    if self.stop.get() == Stop::Asked {
+                        self.stop.set(Stop::Drained);
+                        self.post_to_control(ToControl::Drained);
+                    }
+                    break;
+                };
                 match lane.send(message) {
                     Ok(()) => {}
                     Err(SendError::Closed(_)) => return,

@@ -89,6 +89,14 @@ pub fn processors() -> Vec<usize> {
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect()
 }
 
+/// 64 random bits of the operating system.
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let got = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    assert_eq!(got, Ok(bytes.len()), "the kernel gives up to 256 bytes whole");
+    u64::from_ne_bytes(bytes)
+}
+
 struct ShardRuntime;
 
 impl Runtime for ShardRuntime {
@@ -101,10 +109,7 @@ impl Runtime for ShardRuntime {
     }
 
     fn random(&self) -> u64 {
-        let mut bytes = [0; 8];
-        let got = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
-        assert_eq!(got, Ok(bytes.len()), "the kernel gives up to 256 bytes whole");
-        u64::from_ne_bytes(bytes)
+        random()
     }
 
     fn spawn(&self, name: &'static str, task: LocalBoxFuture<'static, ()>) {

@@ -1,12 +1,15 @@
 //! Byte budgets: what keeps memory within its total while clients are faster than the store.
 //!
-//! Every shard splits its part of `--memory-mib` by this table (see [`Pools::split`]):
+//! `--memory-mib` is one total. An eighth of it is kept for what grows with topics and producers (references, producer
+//! states, metadata) and for the copies of small batches that a seal makes; the rest is divided among the shards, and
+//! each shard divides its part by this table ([`Pools::split`]):
 //!
 //! | pool | part | charged by | what happens at its end |
 //! |---|---|---|---|
-//! | `produce` | 1/2 | a permit per produce request, from before its body is read until it is answered | the connection is not read on |
-//! | `tail` | 1/4 | the shard, for committed bytes kept to serve fetches | the oldest are dropped |
-//! | `replies` | 1/8 | replies that wait for their connection | requests of that shard are not read on |
+//! | `produce` | 1/3 | a permit per produce request, from before its body is read until it is answered | the connection is not read on |
+//! | `tail` | 1/6 | the shard, for committed bytes kept to serve fetches | the oldest are dropped |
+//! | arena slack | 1/4 | chunks that a few live bytes of the two above keep from reuse | the connection is not read on |
+//! | `replies` | 1/8 | replies that wait for their connection | no request of that shard is read |
 //! | `reads` | 1/16 | the shard, for bytes read from write-ahead objects | reads wait |
 //! | `reserve` | 1/16 | bodies of all other requests while they arrive | the connection is not read on |
 //!
@@ -37,11 +40,16 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// Splits the bytes of one shard by the table above. Nothing is left over but the rounding.
+    /// The pools of one of `shards` shards of a process with `total` bytes.
+    pub fn of_process(total: usize, shards: u16) -> Pools {
+        Pools::split((total - total / 8) / usize::from(shards))
+    }
+
+    /// Splits the bytes of one shard by the table above.
     pub fn split(shard_bytes: usize) -> Pools {
         Pools {
-            produce: shard_bytes / 2,
-            tail: shard_bytes / 4,
+            produce: shard_bytes / 3,
+            tail: shard_bytes / 6,
             replies: shard_bytes / 8,
             reads: shard_bytes / 16,
             reserve: shard_bytes / 16,
@@ -265,7 +273,10 @@ mod tests {
 
     #[test]
     fn the_pools_stay_within_the_total() {
-        let pools = Pools::split(100 << 20);
-        assert!(pools.produce + pools.tail + pools.replies + pools.reads + pools.reserve <= 100 << 20);
+        for shards in 1..=64 {
+            let pools = Pools::of_process(1 << 30, shards);
+            let all = pools.arena() + pools.replies + pools.reads + pools.reserve;
+            assert!(all * usize::from(shards) <= (1 << 30) - (1 << 27));
+        }
     }
 }

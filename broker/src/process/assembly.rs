@@ -1,0 +1,126 @@
+//! How the parts of a broker are put together, without a word about threads: the process runs them on threads of their
+//! own, the simulator as tasks of one executor.
+//!
+//! Order: [`prepare`] → lanes and control task → shards. Mailboxes ([`wire`]) exist before all of them, so that it does
+//! not matter who begins first after `prepare`.
+
+use crate::control::core::ControlConfig;
+use crate::control::pump::{ControlEnds, ControlPump, ControlStores, Ended, LaneEnd, ShardEnd};
+use crate::control::start::{self, Identity, Process, StartError};
+use crate::net::budget::Pools;
+use crate::net::connection::Limits;
+use crate::pump::{ShardEnds, ShardParts, ShardPump};
+use crate::shard::core::{ShardConfig, ShardCore};
+use millrace_storage::env::Env;
+use millrace_storage::ids::{BootId, ShardIndex};
+use millrace_storage::lane::{self, LaneEnds};
+use millrace_storage::mailbox::{Sender, mailbox};
+use millrace_storage::recovery::{Collector, Stores, seal_all_dead};
+use std::time::Duration;
+
+/// Seals and other messages that wait for a lane, per shard. Few: what can't leave gathers in the shard instead.
+const TO_LANE: usize = 16;
+/// Messages of a lane that wait for a shard.
+const TO_SHARD: usize = 1_024;
+/// Questions of a shard that wait for the control task.
+const TO_CONTROL: usize = 256;
+/// Messages of the control task that wait for a shard.
+const FROM_CONTROL: usize = 256;
+/// Commands that wait for a lane, and reports of one.
+const COMMANDS: usize = 1_024;
+/// Between two passes of the collector.
+const COLLECT_EVERY: Duration = Duration::from_secs(60);
+/// Kafka's `socket.request.max.bytes`.
+pub const FRAME_BYTES: usize = 100 << 20;
+
+/// All mailboxes of a process, by owner.
+pub struct Wiring {
+    /// By shard.
+    pub shards: Vec<ShardEnds>,
+    /// By lane.
+    pub lanes: Vec<LaneEnds>,
+    /// The control task's.
+    pub control: ControlEnds,
+    /// A message here stops the process gracefully.
+    pub stop: Sender<()>,
+}
+
+/// Makes the mailboxes of a process. Shard i is served by lane i modulo `lanes`.
+pub fn wire(shards: u16, lanes: u16) -> Wiring {
+    let (stop, stopped) = mailbox(1);
+    let mut wiring = Wiring {
+        shards: Vec::new(),
+        lanes: Vec::new(),
+        control: ControlEnds { shards: Vec::new(), lanes: Vec::new(), stop: stopped },
+        stop,
+    };
+    for _ in 0..lanes {
+        let (commands, from_control) = mailbox(COMMANDS);
+        let (to_control, reports) = mailbox(COMMANDS);
+        wiring.control.lanes.push(LaneEnd { reports, commands });
+        wiring.lanes.push(LaneEnds { shards: Vec::new(), commands: from_control, reports: to_control });
+    }
+    for index in 0..shards {
+        let (to_lane, from_shard) = mailbox(TO_LANE);
+        let (to_shard, from_lane) = mailbox(TO_SHARD);
+        let (to_control, questions) = mailbox(TO_CONTROL);
+        let (answers, from_control) = mailbox(FROM_CONTROL);
+        let end = lane::ShardEnd { shard: ShardIndex(index), from: from_shard, to: to_shard };
+        wiring.lanes[usize::from(index % lanes)].shards.push(end);
+        wiring.control.shards.push(ShardEnd { from: questions, to: answers });
+        wiring.shards.push(ShardEnds { to_lane, from_lane, to_control, from_control });
+    }
+    wiring
+}
+
+/// What comes before anything else of this life, once the lock proves that earlier ones are dead: every log that they
+/// left is sealed, and the process learns its node ids.
+pub async fn prepare(env: &Env, stores: &Stores, boot: BootId, process: &Process) -> Result<Identity, StartError> {
+    let identity = start::identify(env, &*stores.meta, &*stores.objects, process).await?;
+    let sealed = seal_all_dead(env, stores, boot).await?;
+    if sealed > 0 {
+        tracing::info!(logs = sealed, "sealed the write-ahead logs of an earlier life");
+    }
+    Ok(identity)
+}
+
+/// Runs the control task, and the collector of sealed logs beside it.
+pub async fn run_control(
+    env: Env,
+    config: ControlConfig,
+    stores: Stores,
+    ends: ControlEnds,
+) -> Result<Ended, StartError> {
+    env.spawn("collector", collect(env.clone(), stores.clone()));
+    let stores = ControlStores { meta: stores.meta, objects: stores.objects };
+    let pump = ControlPump::start(env, config, stores, ends).await?;
+    Ok(pump.run().await)
+}
+
+async fn collect(env: Env, stores: Stores) {
+    let mut collector = Collector::default();
+    loop {
+        env.sleep(COLLECT_EVERY).await;
+        match collector.pass(&env, &stores).await {
+            Ok(done) if done.logs + done.keys > 0 => {
+                tracing::info!(logs = done.logs, keys = done.keys, "collected sealed write-ahead logs");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "collection of sealed write-ahead logs is put off"),
+        }
+    }
+}
+
+/// Starts shard `shard` with node id `node`.
+pub fn start_shard(env: Env, shard: ShardIndex, node: i32, stores: &Stores, pools: Pools, ends: ShardEnds) -> ShardPump {
+    let config =
+        ShardConfig { shard, node, tail_bytes: pools.tail, read_bytes: pools.reads, auto_create: true };
+    let parts = ShardParts {
+        core: ShardCore::new(config),
+        wal: stores.wal.clone(),
+        pools,
+        limits: Limits::within(&pools, FRAME_BYTES),
+        ends,
+    };
+    ShardPump::start(env, parts)
+}

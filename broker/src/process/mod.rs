@@ -1,0 +1,331 @@
+//! A broker process: opens what it needs, runs shards, lanes and the control task on threads of their own, and ends.
+//!
+//! Threads: one per shard ([`crate::runtime`]), one per lane, one for the control task, one for signals, and those of
+//! the side runtime.
+//!
+//! Invariants:
+//! 1. Nothing of an earlier life is touched before the directory lock is held, and no port is told to anyone before it
+//!    is bound.
+//! 2. The process shares one fate: a thread that panics, or ends while no stop was asked for, aborts it.
+//! 3. SIGTERM and SIGINT stop it gracefully: shards refuse and finish, lanes seal their logs, then it ends with success.
+//!    A second signal ends it at once, which is as safe as kill −9.
+
+pub mod assembly;
+pub mod open;
+
+use crate::control::core::ControlConfig;
+use crate::control::pump::Ended;
+use crate::control::start::{Identity, Process, StartError};
+use crate::net::budget::Pools;
+use crate::runtime::{self, ShardListener};
+use crate::settings::{HostPort, Settings};
+use assembly::Wiring;
+use millrace_storage::ids::{BootId, ShardIndex};
+use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
+use millrace_storage::mailbox::{Receiver, Sender, mailbox};
+use millrace_storage::object::url::StoreUrl;
+use millrace_storage::object::{OpenError, race};
+use millrace_storage::side::{SideRuntime, block_on_local};
+use open::{DirectoryLock, Places, SharedStores, StoreKind};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Partitions of a topic that is created without a number, if there are no more shards than that.
+const DEFAULT_PARTITIONS: u32 = 4;
+/// Least memory of a shard: its pools must hold a few requests of Kafka's default size.
+const LEAST_SHARD_BYTES: usize = 8 << 20;
+/// Shards unless the settings say otherwise.
+const MOST_DEFAULT_SHARDS: usize = 16;
+/// How long a stopping process waits for replies that are on their way out once all else is done.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// Messages about the end of threads: one per thread at most, and signals.
+const FATES: usize = 256;
+
+/// Why a process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Something could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The stores hold what we can't go on from.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The system gave no thread.
+    #[error("a thread could not be started: {0}; raise the limit on processes")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A process that serves, to be told to people and to the admin server.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Name of the process.
+    pub name: String,
+    /// Kafka's cluster id.
+    pub cluster_id: String,
+    /// What shard i listens on.
+    pub listening: Vec<HostPort>,
+    /// What clients are told for shard i.
+    pub advertised: Vec<HostPort>,
+    /// Where the log is.
+    pub store: StoreUrl,
+    /// What kind of store that is.
+    pub kind: StoreKind,
+}
+
+/// How a thread came to its end, or a signal.
+enum Fate {
+    Signal,
+    /// The process knows who it is, and the dead are sealed.
+    Prepared(Result<Identity, ServeError>),
+    Control(Result<Ended, StartError>),
+    Lane(u16),
+    /// A shard's connections have ended (it runs on).
+    ShardQuiet,
+    /// A shard's executor could not be made.
+    Shard(ShardIndex, OpenError),
+}
+
+/// Serves until a signal stops it. `started` is called once the listeners take connections.
+pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), ServeError> {
+    runtime::probe()?;
+    let processors = runtime::processors();
+    let shards = settings.shards.unwrap_or_else(|| default_shards(processors.len()));
+    let pools = pools(settings, shards)?;
+    let _data_lock = DirectoryLock::take(&settings.data_dir)?;
+    let places = Places::of(settings)?;
+    let _store_lock = places.to_lock().map(DirectoryLock::take).transpose()?;
+    let listeners = runtime::bind(&settings.listen, shards)?;
+    let side = SideRuntime::start()?;
+    let stores = SharedStores::open(&places, settings, &side, || {
+        (u128::from(runtime::random()) << 64) | u128::from(runtime::random())
+    })?;
+    let name = open::name(settings, runtime::random())?;
+    let boot = BootId(runtime::random());
+    let listening = local_addresses(&settings.listen, &listeners)?;
+    let advertised = advertised(settings, &listening);
+
+    let (fate, fates) = mpsc::sync_channel(FATES);
+    watch_signals(fate.clone())?;
+    let Wiring { shards: shard_ends, lanes: lane_ends, control: control_ends, stop } =
+        assembly::wire(shards, settings.wal_lanes);
+    let process = Process {
+        name: name.clone(),
+        addresses: advertised.iter().map(|address| (address.host.clone(), address.port)).collect(),
+        zone: settings.zone.clone(),
+    };
+    let mut control = ControlThread { stores: stores.clone(), process, boot, fate: fate.clone(), lanes: settings.wal_lanes };
+    let (go, went) = mailbox(1);
+    thread("control", move || control.run(control_ends, went))?;
+    let identity = match wait_prepared(&fates)? {
+        Some(identity) => identity,
+        None => return Ok(()),
+    };
+    for (ends, lane) in lane_ends.into_iter().zip(0..) {
+        let identity = LaneIdentity { broker: name.clone(), boot, lane };
+        let (config, stores, fate) = (lane_config(settings, stores.kind), stores.clone(), fate.clone());
+        thread(&format!("lane-{lane}"), move || {
+            block_on_local(|env| {
+                let stores = stores.handles(&env);
+                LanePump::new(env, identity, config, stores, ends).run()
+            })
+            .expect("a runtime of one thread needs a few descriptors only");
+            tell(&fate, Fate::Lane(lane));
+        })?;
+    }
+    go.send(()).expect("the control task waits for it");
+    for ((ends, listener), node) in shard_ends.into_iter().zip(listeners).zip(&identity.nodes) {
+        let shard = node.shard.expect("its own nodes are shards of this process");
+        let cpu = processors.get(usize::from(shard.0)).copied().filter(|_| usize::from(shards) <= processors.len());
+        let (node, stores, fate) = (node.id, stores.clone(), fate.clone());
+        thread(&format!("shard-{shard}"), move || {
+            let quiet = fate.clone();
+            let ran = runtime::run(cpu, |env| async move {
+                let stores = stores.handles(&env);
+                let pump = assembly::start_shard(env, shard, node, &stores, pools, ends);
+                let listener = ShardListener::adopt(listener).expect("the address of a bound socket is known");
+                pump.run(Box::new(listener)).await;
+                tell(&quiet, Fate::ShardQuiet);
+                // The last replies and mail are still taken care of; the process ends this thread.
+                std::future::pending::<()>().await;
+            });
+            if let Err(error) = ran {
+                tell(&fate, Fate::Shard(shard, error));
+            }
+        })?;
+    }
+    let kind = stores.kind;
+    started(&Started { name, cluster_id: identity.cluster_id, listening, advertised, store: places.store, kind });
+    share_fate(&fates, &stop, usize::from(shards));
+    Ok(())
+}
+
+/// The control task's thread.
+struct ControlThread {
+    stores: SharedStores,
+    process: Process,
+    boot: BootId,
+    lanes: u16,
+    fate: mpsc::SyncSender<Fate>,
+}
+
+impl ControlThread {
+    /// Prepares, says so, and once the lanes run (`go`) serves.
+    fn run(&mut self, ends: crate::control::pump::ControlEnds, mut go: Receiver<()>) {
+        let ended = block_on_local(|env| async move {
+            let stores = self.stores.handles(&env);
+            let prepared = async {
+                if self.stores.kind == StoreKind::Remote {
+                    race::check(&*stores.objects, &env, "the object store").await?;
+                }
+                Ok(assembly::prepare(&env, &stores, self.boot, &self.process).await?)
+            };
+            let identity: Result<Identity, ServeError> = prepared.await;
+            let Ok(Identity { cluster_id, nodes }) = &identity else {
+                return tell(&self.fate, Fate::Prepared(identity));
+            };
+            let shards = u32::try_from(nodes.len()).expect("at most 64 shards");
+            let config = ControlConfig {
+                broker: self.process.name.clone(),
+                boot: self.boot,
+                cluster_id: cluster_id.clone(),
+                nodes: nodes.clone(),
+                lanes: self.lanes,
+                default_partitions: DEFAULT_PARTITIONS.max(shards),
+            };
+            tell(&self.fate, Fate::Prepared(identity));
+            if go.recv().await.is_some() {
+                let ended = assembly::run_control(env, config, stores, ends).await;
+                tell(&self.fate, Fate::Control(ended));
+            }
+        });
+        ended.expect("a runtime of one thread needs a few descriptors only");
+    }
+}
+
+/// Waits for the control thread; `None` if a signal came first.
+fn wait_prepared(fates: &mpsc::Receiver<Fate>) -> Result<Option<Identity>, ServeError> {
+    match fates.recv().expect("the signal thread holds a sender") {
+        Fate::Prepared(result) => result.map(Some),
+        Fate::Signal => Ok(None),
+        Fate::Control(_) | Fate::Lane(_) | Fate::ShardQuiet | Fate::Shard(..) => {
+            unreachable!("these threads start after the preparation")
+        }
+    }
+}
+
+/// Waits for the end (invariants 2 and 3).
+fn share_fate(fates: &mpsc::Receiver<Fate>, stop: &Sender<()>, shards: usize) {
+    let mut stopping = false;
+    let mut quiet = 0;
+    let sealed = loop {
+        match fates.recv().expect("the signal thread holds a sender") {
+            Fate::Signal if stopping => {
+                tracing::warn!("ended by a second signal; the next start seals what was left open");
+                std::process::exit(130);
+            }
+            Fate::Signal => {
+                tracing::info!("stopping");
+                stopping = true;
+                if stop.send(()).is_err() {
+                    fall("the control task is gone");
+                }
+            }
+            Fate::ShardQuiet => quiet += 1,
+            Fate::Lane(_) if stopping => {}
+            Fate::Control(Ok(Ended::Stopped { sealed })) => break sealed,
+            Fate::Control(Ok(Ended::Abandoned)) => fall("a shard or lane is gone"),
+            Fate::Control(Err(error)) => fall(&format!("the control task could not start: {error}")),
+            Fate::Lane(lane) => fall(&format!("lane {lane} ended")),
+            Fate::Shard(shard, error) => fall(&format!("shard {shard} could not start: {error}")),
+            Fate::Prepared(_) => unreachable!("said once, before"),
+        }
+    };
+    while quiet < shards {
+        match fates.recv_timeout(LAST_REPLIES) {
+            Ok(Fate::ShardQuiet) => quiet += 1,
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    tracing::info!(sealed, "stopped");
+}
+
+/// One part is gone, so all are.
+fn fall(why: &str) -> ! {
+    tracing::error!("the process aborts: {why}");
+    std::process::abort();
+}
+
+fn tell(fate: &mpsc::SyncSender<Fate>, what: Fate) {
+    // Nobody listens any more when the process is about to end.
+    let _ = fate.send(what);
+}
+
+/// Starts a thread whose panic ends the process.
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let guarded = move || {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            fall("a thread ended by a broken invariant");
+        }
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(guarded).map(drop)
+}
+
+fn watch_signals(fate: mpsc::SyncSender<Fate>) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread("signals", move || {
+        for _signal in signals.forever() {
+            tell(&fate, Fate::Signal);
+        }
+    })
+}
+
+/// Cores, less one for lanes, control task and side runtime above two cores.
+fn default_shards(processors: usize) -> u16 {
+    let shards = if processors > 2 { processors - 1 } else { processors };
+    u16::try_from(shards.min(MOST_DEFAULT_SHARDS)).expect("at most 16")
+}
+
+fn pools(settings: &Settings, shards: u16) -> Result<Pools, OpenError> {
+    let total = usize::try_from(settings.memory_mib << 20).expect("the settings bound it to 1 TiB");
+    if total / usize::from(shards) < LEAST_SHARD_BYTES {
+        return Err(OpenError::new(
+            format!("{} MiB are too little for {shards} shards", settings.memory_mib),
+            format!("raise --memory-mib to at least {} or lower --shards", usize::from(shards) * (LEAST_SHARD_BYTES >> 20)),
+        ));
+    }
+    Ok(Pools::of_process(total, shards))
+}
+
+fn lane_config(settings: &Settings, kind: StoreKind) -> LaneConfig {
+    let remote = kind == StoreKind::Remote;
+    LaneConfig {
+        linger: Duration::from_millis(settings.linger_ms.unwrap_or(if remote { 25 } else { 0 })),
+        puts_per_second: settings.max_puts_per_second.or(remote.then_some(8)),
+        readers_grace: if remote { Duration::from_secs(600) } else { Duration::ZERO },
+        ring_bytes: (kind == StoreKind::Memory).then_some(settings.memory_mib << 20),
+        ..LaneConfig::default()
+    }
+}
+
+fn local_addresses(listen: &HostPort, listeners: &[TcpListener]) -> std::io::Result<Vec<HostPort>> {
+    let address = |listener: &TcpListener| {
+        let port = listener.local_addr()?.port();
+        Ok(HostPort { host: listen.host.clone(), port })
+    };
+    listeners.iter().map(address).collect()
+}
+
+/// Shard i is told as `--advertise` with its port + i; port 0 there means the port that it listens on.
+fn advertised(settings: &Settings, listening: &[HostPort]) -> Vec<HostPort> {
+    let Some(advertise) = &settings.advertise else { return listening.to_vec() };
+    let told = |(shard, listening): (u16, &HostPort)| {
+        let port = if advertise.port == 0 { listening.port } else { advertise.port.saturating_add(shard) };
+        HostPort { host: advertise.host.clone(), port }
+    };
+    (0..).zip(listening).map(told).collect()
+}

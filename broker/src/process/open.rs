@@ -1,0 +1,252 @@
+//! What a process opens before it starts: the lock, its name, the stores.
+//!
+//! ```text
+//! data directory   lock   name   metadata/   log/ (without --object-store)
+//! log/             wal/ (extents)   ckpt/ …   meta/
+//! ```
+
+use crate::control::start::kafka_uuid;
+use crate::settings::Settings;
+use millrace_storage::env::Env;
+use millrace_storage::meta::MetaStore;
+use millrace_storage::meta::embedded::EmbeddedMeta;
+use millrace_storage::meta::memory::MemoryMeta;
+use millrace_storage::object::url::StoreUrl;
+use millrace_storage::object::{OpenError, SharedObjects};
+use millrace_storage::recovery::Stores;
+use millrace_storage::side::SideRuntime;
+use millrace_storage::wal::WalStore;
+use millrace_storage::wal::extents::ExtentWal;
+use millrace_storage::wal::memory::MemoryWal;
+use millrace_storage::wal::objects::ObjectWal;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::str::FromStr;
+
+/// Longest name of a process, bytes.
+const LONGEST_NAME: usize = 128;
+/// What the memory store may hold beyond the ring that the lane keeps it to.
+const RING_MARGIN: u64 = 256 << 20;
+
+/// Proves that no other process uses a directory, for as long as it is held (and no longer, however the process ends).
+#[derive(Debug)]
+pub struct DirectoryLock(#[expect(dead_code, reason = "held open for its lock")] File);
+
+impl DirectoryLock {
+    /// Locks `directory`, which is made if it is missing.
+    pub fn take(directory: &Path) -> Result<DirectoryLock, OpenError> {
+        let failed = |error: io::Error| unusable(directory, &error);
+        fs::create_dir_all(directory).map_err(failed)?;
+        let file = File::options().create(true).truncate(false).write(true).open(directory.join("lock"));
+        let file = file.map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(DirectoryLock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::new(
+                format!("another process uses {}", directory.display()),
+                "stop it, or give this one a directory of its own with --data-dir",
+            )),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+}
+
+fn unusable(directory: &Path, error: &io::Error) -> OpenError {
+    OpenError::new(
+        format!("the directory {} can't be used: {error}", directory.display()),
+        "give this process write access to it, or choose another with --data-dir",
+    )
+}
+
+/// The name of the process: what the settings say, else the one kept in the data directory, made at the first start.
+pub fn name(settings: &Settings, random: u64) -> Result<String, OpenError> {
+    if let Some(name) = &settings.name {
+        return Ok(name.clone());
+    }
+    let directory = &settings.data_dir;
+    let path = directory.join("name");
+    match fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() && name.len() <= LONGEST_NAME => Ok(name.trim().to_owned()),
+        Ok(_) => Err(OpenError::new(
+            format!("{} holds no name", path.display()),
+            "write the name that this process had into it, or give --name",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let name = format!("{random:016x}");
+            keep(directory, &path, &name).map_err(|error| unusable(directory, &error))?;
+            Ok(name)
+        }
+        Err(error) => Err(unusable(directory, &error)),
+    }
+}
+
+/// Writes a small file so that after a crash it is there whole or not at all.
+fn keep(directory: &Path, path: &Path, text: &str) -> io::Result<()> {
+    let staged = path.with_extension("new");
+    let mut file = File::create(&staged)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    fs::rename(&staged, path)?;
+    File::open(directory)?.sync_all()
+}
+
+/// Where the log of record is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreKind {
+    /// Files of this machine.
+    Local,
+    /// An object store.
+    Remote,
+    /// Memory.
+    Memory,
+}
+
+/// The opened stores as they cross threads.
+#[derive(Clone)]
+pub struct SharedStores {
+    wal: SharedWal,
+    objects: SharedObjects,
+    meta: SharedMeta,
+    /// What kind the store of the log is.
+    pub kind: StoreKind,
+}
+
+#[derive(Clone)]
+enum SharedWal {
+    Extents(ExtentWal),
+    Objects,
+    Memory(MemoryWal),
+}
+
+#[derive(Clone)]
+enum SharedMeta {
+    Embedded(EmbeddedMeta),
+    Memory(MemoryMeta),
+}
+
+/// Where the settings put things.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Places {
+    /// The log of record.
+    pub store: StoreUrl,
+    /// The embedded metadata store; `None`: in memory.
+    pub metadata: Option<PathBuf>,
+}
+
+impl Places {
+    /// Reads them from the settings; the data directory exists.
+    pub fn of(settings: &Settings) -> Result<Places, OpenError> {
+        let data = fs::canonicalize(&settings.data_dir).map_err(|error| unusable(&settings.data_dir, &error))?;
+        let store = match &settings.object_store {
+            Some(url) => StoreUrl::from_str(url)?,
+            None => StoreUrl::File(data.join("log")),
+        };
+        let metadata = match (&settings.metadata, &store) {
+            (_, StoreUrl::Memory) => None,
+            (None, _) => Some(data.join("metadata")),
+            (Some(text), _) => Some(PathBuf::from(text.strip_prefix("embedded:").unwrap_or(text))),
+        };
+        Ok(Places { store, metadata })
+    }
+
+    /// Directories besides the data directory that must be this process's own.
+    pub fn to_lock(&self) -> Option<&Path> {
+        match &self.store {
+            StoreUrl::File(root) => Some(root),
+            StoreUrl::S3 { .. } | StoreUrl::Memory => None,
+        }
+    }
+}
+
+impl SharedStores {
+    /// Opens the stores. `random` gives the metadata store its id when it is made.
+    pub fn open(
+        places: &Places,
+        settings: &Settings,
+        side: &SideRuntime,
+        random: impl FnMut() -> u128,
+    ) -> Result<SharedStores, OpenError> {
+        let (kind, wal) = match &places.store {
+            StoreUrl::File(root) => (StoreKind::Local, open_extents(&root.join("wal"), settings.fsync, side)?),
+            StoreUrl::S3 { .. } => (StoreKind::Remote, SharedWal::Objects),
+            StoreUrl::Memory => {
+                let ring = settings.memory_mib << 20;
+                (StoreKind::Memory, SharedWal::Memory(MemoryWal::new(ring + RING_MARGIN)))
+            }
+        };
+        let new_id = kafka_uuid(random);
+        let meta = match &places.metadata {
+            Some(directory) => SharedMeta::Embedded(EmbeddedMeta::open(directory, new_id)?),
+            None => SharedMeta::Memory(MemoryMeta::new(new_id)),
+        };
+        Ok(SharedStores { wal, objects: SharedObjects::open(&places.store, side)?, meta, kind })
+    }
+
+    /// The handles of the thread that `env` belongs to.
+    pub fn handles(&self, env: &Env) -> Stores {
+        let objects = self.objects.handle(env);
+        let wal: Rc<dyn WalStore> = match &self.wal {
+            SharedWal::Extents(wal) => Rc::new(wal.clone()),
+            SharedWal::Objects => Rc::new(ObjectWal::new(objects.clone())),
+            SharedWal::Memory(wal) => Rc::new(wal.clone()),
+        };
+        let meta: Rc<dyn MetaStore> = match &self.meta {
+            SharedMeta::Embedded(meta) => Rc::new(meta.clone()),
+            SharedMeta::Memory(meta) => Rc::new(meta.clone()),
+        };
+        Stores { wal, objects, meta }
+    }
+}
+
+fn open_extents(root: &Path, fsync: bool, side: &SideRuntime) -> Result<SharedWal, OpenError> {
+    let (wal, dropped) = ExtentWal::open(root, fsync, side)?;
+    for cut in &dropped {
+        tracing::warn!(
+            extent = ?cut.name, position = cut.position, bytes = cut.bytes,
+            "cut off a write that had not ended when the process or the power did"
+        );
+    }
+    Ok(SharedWal::Extents(wal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(data_dir: &Path) -> Settings {
+        let command = crate::settings::add_flags(clap::Command::new("serve"));
+        let matches = command.get_matches_from(["serve", "--data-dir", data_dir.to_str().unwrap()]);
+        crate::settings::Effective::load(&matches).unwrap().settings().unwrap()
+    }
+
+    #[test]
+    fn a_directory_is_locked_by_one_until_it_is_released() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::take(directory.path()).unwrap();
+        let error = DirectoryLock::take(directory.path()).unwrap_err();
+        assert!(error.problem.starts_with("another process uses"), "{error}");
+        drop(lock);
+        DirectoryLock::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_name_is_made_once_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(directory.path());
+        assert_eq!(name(&settings, 0xabc).unwrap(), "0000000000000abc");
+        assert_eq!(name(&settings, 1).unwrap(), "0000000000000abc");
+        let named = Settings { name: Some("west".to_owned()), ..settings };
+        assert_eq!(name(&named, 2).unwrap(), "west");
+    }
+
+    #[test]
+    fn everything_is_under_the_data_directory_by_default() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = Places::of(&settings(directory.path())).unwrap();
+        let data = fs::canonicalize(directory.path()).unwrap();
+        assert_eq!(places.store, StoreUrl::File(data.join("log")));
+        assert_eq!(places.metadata, Some(data.join("metadata")));
+    }
+}
