@@ -112,9 +112,15 @@ async fn collect(env: Env, stores: Stores) {
 }
 
 /// Starts shard `shard` with node id `node`.
-pub fn start_shard(env: Env, shard: ShardIndex, node: i32, stores: &Stores, pools: Pools, ends: ShardEnds) -> ShardPump {
-    let config =
-        ShardConfig { shard, node, tail_bytes: pools.tail, read_bytes: pools.reads, auto_create: true };
+pub fn start_shard(
+    env: Env,
+    shard: ShardIndex,
+    node: i32,
+    stores: &Stores,
+    pools: Pools,
+    ends: ShardEnds,
+) -> ShardPump {
+    let config = ShardConfig { shard, node, tail_bytes: pools.tail, read_bytes: pools.reads, auto_create: true };
     let parts = ShardParts {
         core: ShardCore::new(config),
         wal: stores.wal.clone(),

@@ -117,7 +117,8 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         addresses: advertised.iter().map(|address| (address.host.clone(), address.port)).collect(),
         zone: settings.zone.clone(),
     };
-    let mut control = ControlThread { stores: stores.clone(), process, boot, fate: fate.clone(), lanes: settings.wal_lanes };
+    let mut control =
+        ControlThread { stores: stores.clone(), process, boot, fate: fate.clone(), lanes: settings.wal_lanes };
     let (go, went) = mailbox(1);
     thread("control", move || control.run(control_ends, went))?;
     let identity = match wait_prepared(&fates)? {
@@ -295,7 +296,10 @@ fn pools(settings: &Settings, shards: u16) -> Result<Pools, OpenError> {
     if total / usize::from(shards) < LEAST_SHARD_BYTES {
         return Err(OpenError::new(
             format!("{} MiB are too little for {shards} shards", settings.memory_mib),
-            format!("raise --memory-mib to at least {} or lower --shards", usize::from(shards) * (LEAST_SHARD_BYTES >> 20)),
+            format!(
+                "raise --memory-mib to at least {} or lower --shards",
+                usize::from(shards) * (LEAST_SHARD_BYTES >> 20)
+            ),
         ));
     }
     Ok(Pools::of_process(total, shards))
