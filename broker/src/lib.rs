@@ -4,9 +4,12 @@
 //! `handlers::produce` validates and patches it in place → the partition takes it into the next seal → the lane
 //! (`millrace_storage::lane`) makes it durable → the reply leaves through `net::replies`.
 
+pub mod admin;
+pub mod command;
 pub mod control;
 pub mod groups;
 pub mod handlers;
+pub mod logging;
 pub mod net;
 pub mod process;
 pub mod pump;

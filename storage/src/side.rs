@@ -223,3 +223,8 @@ mod tests {
         assert!(wall_now().0 > 1_600_000_000_000);
     }
 }
+
+/// Sockets for what runs under [`block_on_local`]: the admin endpoint.
+pub mod net {
+    pub use tokio::net::TcpListener;
+}

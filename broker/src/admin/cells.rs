@@ -1,0 +1,150 @@
+//! Numbers that a thread publishes for others to read, and their text form.
+
+use crate::shard::counters::Counters;
+use millrace_storage::env::{Mono, WallMs};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often a thread publishes.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A thread that has not published for so long is stuck.
+pub const PULSE_LIMIT: Duration = Duration::from_secs(5);
+
+const FIELDS: usize = Counters::NAMES.len();
+
+/// What one shard publishes. Single numbers are current; together they may be of two moments.
+#[derive(Debug)]
+pub struct Cells {
+    shard: u16,
+    pulse: AtomicU64,
+    ready: AtomicBool,
+    connections: AtomicU64,
+    counters: [AtomicU64; FIELDS],
+}
+
+impl Cells {
+    /// Cells of a shard that has not published yet; it counts as alive from `now` on.
+    pub fn new(shard: u16, now: Mono) -> Arc<Cells> {
+        Arc::new(Cells {
+            shard,
+            pulse: AtomicU64::new(now.0),
+            ready: AtomicBool::new(false),
+            connections: AtomicU64::new(0),
+            counters: [const { AtomicU64::new(0) }; FIELDS],
+        })
+    }
+
+    /// Publishes. `ready`: the shard knows that the process has recovered everything.
+    pub fn publish(&self, now: Mono, ready: bool, connections: usize, counters: &Counters) {
+        for (cell, value) in self.counters.iter().zip(counters.values()) {
+            cell.store(value, Ordering::Relaxed);
+        }
+        self.connections.store(connections as u64, Ordering::Relaxed);
+        self.ready.store(ready, Ordering::Relaxed);
+        self.pulse.store(now.0, Ordering::Relaxed);
+    }
+}
+
+/// Everything that the endpoint shows.
+#[derive(Clone, Debug)]
+pub struct Exposition {
+    /// The shards.
+    pub shards: Vec<Arc<Cells>>,
+    /// When the process started.
+    pub started: WallMs,
+}
+
+impl Exposition {
+    /// Whether every thread has published lately.
+    pub fn is_healthy(&self, now: Mono) -> bool {
+        let fresh = |cells: &Arc<Cells>| now.since(Mono(cells.pulse.load(Ordering::Relaxed))) < PULSE_LIMIT;
+        self.shards.iter().all(fresh)
+    }
+
+    /// Whether it is healthy and everything has been recovered.
+    pub fn is_ready(&self, now: Mono) -> bool {
+        self.is_healthy(now) && self.shards.iter().all(|cells| cells.ready.load(Ordering::Relaxed))
+    }
+
+    /// OpenMetrics text.
+    pub fn text(&self) -> String {
+        let mut registry = Registry::with_prefix("millrace");
+        registry.register_collector(Box::new(self.clone()));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+impl Collector for Exposition {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (index, (name, help)) in Counters::NAMES.iter().enumerate() {
+            let counter = ConstCounter::new(0_u64);
+            let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            for cells in &self.shards {
+                let value = ConstCounter::new(cells.counters[index].load(Ordering::Relaxed));
+                value.encode(family.encode_family(&[("shard", cells.shard)])?)?;
+            }
+        }
+        let gauge = ConstGauge::new(0_i64);
+        let mut family = encoder.encode_descriptor("connections", "Open connections", None, gauge.metric_type())?;
+        for cells in &self.shards {
+            let open = i64::try_from(cells.connections.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+            ConstGauge::new(open).encode(family.encode_family(&[("shard", cells.shard)])?)?;
+        }
+        let resident = ConstGauge::new(resident_bytes());
+        resident.encode(encoder.encode_descriptor(
+            "resident_bytes",
+            "Resident memory",
+            None,
+            resident.metric_type(),
+        )?)?;
+        let started = ConstGauge::new(self.started.0 / 1_000);
+        let help = "Unix seconds at which the process started";
+        started.encode(encoder.encode_descriptor("start_time_seconds", help, None, started.metric_type())?)
+    }
+}
+
+/// Resident memory of this process; 0 where the kernel does not say.
+fn resident_bytes() -> i64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split(' ').nth(1)?.parse::<i64>().ok())
+        .unwrap_or(0);
+    pages * i64::try_from(rustix::param::page_size()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_stops_publishing_is_unhealthy_and_one_that_recovers_is_not_ready() {
+        let cells = Cells::new(0, Mono(0));
+        let all = Exposition { shards: vec![cells.clone()], started: WallMs(0) };
+        let second = |n: u64| Mono(n * 1_000_000_000);
+        assert!(all.is_healthy(second(1)) && !all.is_ready(second(1)));
+        cells.publish(second(4), true, 0, &Counters::default());
+        assert!(all.is_ready(second(8)));
+        assert!(!all.is_healthy(second(9)) && !all.is_ready(second(9)));
+    }
+
+    #[test]
+    fn metrics_name_every_counter_by_shard() {
+        let cells = Cells::new(3, Mono(0));
+        let counters = Counters { requests: 7, ..Counters::default() };
+        cells.publish(Mono(1), true, 2, &counters);
+        let text = Exposition { shards: vec![cells], started: WallMs(5_000) }.text();
+        assert!(text.contains("millrace_requests_total{shard=\"3\"} 7"), "{text}");
+        assert!(text.contains("millrace_connections{shard=\"3\"} 2"), "{text}");
+        assert!(text.contains("millrace_start_time_seconds 5"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}

@@ -1,0 +1,104 @@
+//! The command line: `serve`, `config`, `topic`.
+//!
+//! Every error ends the program with one line on standard error that names what the user can do, and status 1
+//! (2 for a wrong command line, as clap does).
+
+mod client;
+mod serve;
+mod topic;
+
+use crate::settings::{Effective, add_flags};
+use clap::{Arg, ArgMatches, Command};
+use std::process::ExitCode;
+
+/// The program's arguments.
+pub fn command() -> Command {
+    let serve = add_flags(Command::new("serve").about("Run the broker"));
+    let config = add_flags(Command::new("config").about("Print the effective settings with units and origin"));
+    Command::new("millrace")
+        .about("A Kafka-compatible broker whose log lives in object storage")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(serve)
+        .subcommand(config)
+        .subcommand(topic_command())
+}
+
+fn topic_command() -> Command {
+    let bootstrap = Arg::new("bootstrap")
+        .long("bootstrap")
+        .env("MILLRACE_BOOTSTRAP")
+        .value_name("HOST:PORT")
+        .default_value("127.0.0.1:9092")
+        .global(true)
+        .help("Any broker of the cluster");
+    let name = || Arg::new("name").value_name("NAME").required(true);
+    let partitions = Arg::new("partitions")
+        .long("partitions")
+        .value_name("N")
+        .value_parser(clap::value_parser!(i32).range(1..))
+        .help("Number of partitions (default: the broker's)");
+    let setting = Arg::new("config")
+        .long("config")
+        .value_name("KEY=VALUE")
+        .action(clap::ArgAction::Append)
+        .help("A topic setting by Kafka's name; may be given again");
+    Command::new("topic")
+        .about("Create, list, describe and delete topics of a running broker")
+        .subcommand_required(true)
+        .arg(bootstrap)
+        .subcommand(Command::new("create").about("Create a topic").arg(name()).arg(partitions).arg(setting))
+        .subcommand(Command::new("list").about("List the topics"))
+        .subcommand(Command::new("describe").about("Show a topic's partitions and their leaders").arg(name()))
+        .subcommand(Command::new("delete").about("Delete a topic and its records").arg(name()))
+}
+
+/// Runs the program.
+pub fn run() -> ExitCode {
+    let matches = command().get_matches();
+    let result = match matches.subcommand() {
+        Some(("serve", matches)) => serve::run(matches),
+        Some(("config", matches)) => config(matches),
+        Some(("topic", matches)) => topic::run(matches),
+        _ => unreachable!("clap requires one of the subcommands"),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("millrace: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command can fail with; its text is for the user.
+type CommandError = Box<dyn std::error::Error>;
+
+fn config(matches: &ArgMatches) -> Result<(), CommandError> {
+    let effective = Effective::load(matches)?;
+    effective.settings()?;
+    print!("{}", effective.table());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn topic_create_takes_partitions_and_a_bootstrap_in_any_order() {
+        let line = "millrace topic create t --partitions 3 --bootstrap h:1";
+        let matches = command().try_get_matches_from(line.split(' ')).expect("a valid command line");
+        let (_, topic) = matches.subcommand().expect("topic");
+        let (name, create) = topic.subcommand().expect("create");
+        assert_eq!(name, "create");
+        assert_eq!(create.get_one::<i32>("partitions"), Some(&3));
+        assert_eq!(create.get_one::<String>("bootstrap").map(String::as_str), Some("h:1"));
+    }
+}
