@@ -13,6 +13,8 @@ pub mod messages;
 pub mod placement;
 mod producer_ids;
 pub mod pump;
+#[cfg(test)]
+mod pump_tests;
 mod slots;
 pub mod start;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use millrace_storage::meta::{Compare, Op, Txn, TxnOutcome, keys};
 use std::collections::VecDeque;
 
 /// Ids in a block.
-pub const BLOCK_IDS: i64 = 1_000;
+pub(super) const BLOCK_IDS: i64 = 1_000;
 
 /// Failed tries after which those who wait are told so.
 const TRIES: u32 = 4;

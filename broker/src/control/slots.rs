@@ -22,7 +22,7 @@ use millrace_storage::meta::{
 use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of one write (key and value) at most; a larger one is refused with MESSAGE_TOO_LARGE, alone.
-pub const MAX_WRITE_BYTES: usize = MAX_TXN_BYTES / 2;
+pub(super) const MAX_WRITE_BYTES: usize = MAX_TXN_BYTES / 2;
 
 /// One `Persist` question.
 struct Persist {

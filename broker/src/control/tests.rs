@@ -396,6 +396,30 @@ fn the_next_process_completes_what_the_last_one_left_half_done() {
 }
 
 #[test]
+fn a_reservation_applied_long_after_its_topic_was_deleted_brings_nothing_back() {
+    for restarts in [false, true] {
+        let mut desk = Desk::new();
+        desk.create(1, &["t"], false);
+        let live = desk.topic("t").expect("it is created");
+        desk.delete(2, "t");
+        let late = TopicRecord { state: TopicState::Creating, ..live.clone() };
+        put(&desk.meta, &keys::topic("t"), late.encode());
+        if restarts {
+            desk = Desk::on(desk.meta.clone(), desk.objects.clone());
+            desk.settle();
+            assert_eq!(desk.topic("t"), None);
+            desk.report(LaneReport::Opened { wid: Wid(2) });
+        }
+        desk.create(3, &["t"], false);
+        while desk.topics_answered(3).is_none() {
+            desk.wait();
+        }
+        assert_eq!(desk.topics_answered(3), Some(vec![ErrorCode::None]));
+        assert_ne!(desk.topic("t").expect("it is created").id, live.id, "ids are never used again");
+    }
+}
+
+#[test]
 fn waiting_creators_are_told_when_the_store_stays_silent_and_the_topic_comes_later() {
     let mut desk = Desk::new();
     let silent = Rc::new(Cell::new(true));

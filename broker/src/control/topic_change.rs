@@ -4,7 +4,7 @@
 //! | step | what is durable after it |
 //! |---|---|
 //! | reserve | `/topic/{name}` CREATING |
-//! | describe | the object `meta/topics/{id}`, from which a rebuild knows the topic |
+//! | describe, check object | the object `meta/topics/{id}`, from which a rebuild knows the topic |
 //! | go live | `/topic/{name}` LIVE; lanes may bear the partitions |
 //! | mark | `/topic/{name}` DELETING; produce is refused |
 //! | read object, bury | the object says deleted: a rebuild does not bring the topic back |
@@ -15,6 +15,8 @@
 //! 1. The record moves by transactions that compare the value before. One whose outcome is unknown is read back: the
 //!    new value is success; the old value decides nothing, so the same transaction is sent again.
 //! 2. The topic's name is free only after its tombstone and the removal of its records.
+//! 3. A reservation applied late, after its topic was deleted, brings nothing back: the tombstone says so to whoever
+//!    finds it, and a new topic of that name takes its place.
 
 use super::effects::{Owner, Sink, StoreAnswer, StoreCall};
 use super::topic_object::{self, TopicObject};
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use millrace_storage::meta::records::{Record, TopicRecord, TopicState};
 use millrace_storage::meta::{Compare, Key, MAX_TXN_OPS, Op, Page, Txn, TxnOutcome, keys};
 use millrace_storage::object::{MatchOutcome, Object};
+use millrace_storage::wal::PutOutcome;
 
 /// Partition records removed in one transaction: room for the comparison.
 const REMOVED_AT_ONCE: usize = MAX_TXN_OPS - 1;
@@ -49,6 +52,7 @@ pub(super) enum Progress {
 enum Step {
     Reserve,
     Describe,
+    CheckObject,
     GoLive,
     Mark,
     ReadObject,
@@ -77,6 +81,8 @@ pub(super) struct TopicChange {
     call: Call,
     /// Failures since the last success.
     failures: u32,
+    /// A reservation of the name that came to nothing and is replaced.
+    replaces: Option<Bytes>,
     /// The object to bury and its version.
     found: Option<Object>,
     /// The partition records to remove.
@@ -85,7 +91,8 @@ pub(super) struct TopicChange {
 
 impl TopicChange {
     fn at(name: String, record: TopicRecord, step: Step) -> TopicChange {
-        TopicChange { name, record, step, call: Call::None, failures: 0, found: None, page: Vec::new() }
+        let (call, replaces, found, page) = (Call::None, None, None, Vec::new());
+        TopicChange { name, record, step, call, failures: 0, replaces, found, page }
     }
 
     /// A topic that nobody knows yet: `record` is CREATING.
@@ -135,7 +142,7 @@ impl TopicChange {
         let call = match self.step {
             Step::Reserve | Step::GoLive | Step::Mark | Step::LetGo => StoreCall::Txn(self.move_record()),
             Step::Describe => StoreCall::PutObject { key, bytes: self.object(false) },
-            Step::ReadObject => StoreCall::GetObject { key },
+            Step::ReadObject | Step::CheckObject => StoreCall::GetObject { key },
             Step::Bury => match &self.found {
                 Some(found) => {
                     StoreCall::ReplaceObject { key, bytes: self.object(true), version: found.version.clone() }
@@ -168,8 +175,15 @@ impl TopicChange {
                 let found = snapshot.values.remove(0).map(|found| found.value);
                 self.judge(found, sink)
             }
-            // "Already there" is an earlier try of this change: ids are random.
-            (Step::Describe, StoreAnswer::PutObject(Ok(_))) => self.next(Step::GoLive, sink),
+            (Step::Describe, StoreAnswer::PutObject(Ok(PutOutcome::Stored))) => self.next(Step::GoLive, sink),
+            (Step::Describe, StoreAnswer::PutObject(Ok(PutOutcome::AlreadyExists))) => {
+                self.next(Step::CheckObject, sink)
+            }
+            // An earlier try of this change (ids are random), unless the topic was deleted since (invariant 3).
+            (Step::CheckObject, StoreAnswer::GetObject(Ok(found))) => {
+                let buried = found.is_some_and(|object| TopicObject::is_tombstone(&object.bytes));
+                self.next(if buried { Step::LetGo } else { Step::GoLive }, sink)
+            }
             (Step::ReadObject, StoreAnswer::GetObject(Ok(found))) => {
                 let buried = found.as_ref().is_some_and(|object| TopicObject::is_tombstone(&object.bytes));
                 self.found = found;
@@ -222,29 +236,31 @@ impl TopicChange {
         self.next(Step::Remove, sink)
     }
 
-    /// The record before and after the current step; `None`: no record.
-    fn ends(&self) -> (Option<TopicState>, Option<TopicState>) {
+    /// The state after the current step; `None`: no record.
+    fn goal(&self) -> Option<TopicState> {
         match self.step {
-            Step::Reserve => (None, Some(TopicState::Creating)),
-            Step::GoLive => (Some(TopicState::Creating), Some(TopicState::Live)),
-            Step::Mark => (Some(TopicState::Live), Some(TopicState::Deleting)),
-            Step::LetGo => (Some(TopicState::Deleting), None),
+            Step::Reserve => Some(TopicState::Creating),
+            Step::GoLive => Some(TopicState::Live),
+            Step::Mark => Some(TopicState::Deleting),
+            Step::LetGo => None,
             other => unreachable!("{other:?} does not move the record"),
         }
     }
 
-    fn value(&self, state: Option<TopicState>) -> Option<Bytes> {
-        state.map(|state| TopicRecord { state, ..self.record.clone() }.encode())
+    /// The record's value before the current step, and after it.
+    fn ends(&self) -> (Option<Bytes>, Option<Bytes>) {
+        let before = if self.step == Step::Reserve { self.replaces.clone() } else { Some(self.record.encode()) };
+        (before, self.goal().map(|state| TopicRecord { state, ..self.record.clone() }.encode()))
     }
 
     fn move_record(&self) -> Txn {
         let key = keys::topic(&self.name);
         let (before, after) = self.ends();
-        let compare = match self.value(before) {
+        let compare = match before {
             Some(value) => Compare::Value(key.clone(), value),
             None => Compare::Absent(key.clone()),
         };
-        let op = match self.value(after) {
+        let op = match after {
             Some(value) => Op::Put(key, value),
             None => Op::Delete(key),
         };
@@ -259,19 +275,21 @@ impl TopicChange {
 
     fn judge(&mut self, found: Option<Bytes>, sink: &mut Sink) -> Progress {
         let (before, after) = self.ends();
-        if found == self.value(after) {
-            self.moved(sink)
-        } else if found == self.value(before) {
-            self.pause(sink)
-        } else {
-            Progress::Foreign
+        if found == after {
+            return self.moved(sink);
         }
+        let reserved = |value: &Bytes| TopicRecord::decode(value).is_ok_and(|r| r.state == TopicState::Creating);
+        if self.step == Step::Reserve && found.as_ref().is_none_or(reserved) {
+            self.replaces = found;
+        } else if found != before {
+            return Progress::Foreign;
+        }
+        self.pause(sink)
     }
 
     fn moved(&mut self, sink: &mut Sink) -> Progress {
         self.failures = 0;
-        let (_, after) = self.ends();
-        let Some(state) = after else { return Progress::Gone };
+        let Some(state) = self.goal() else { return Progress::Gone };
         self.record.state = state;
         match state {
             TopicState::Creating => self.next(Step::Describe, sink),
