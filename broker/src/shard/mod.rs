@@ -11,3 +11,6 @@ pub mod partition_log;
 pub(crate) mod produces;
 pub mod tail;
 pub mod topic_settings;
+
+#[cfg(test)]
+mod tests;

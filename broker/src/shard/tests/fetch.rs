@@ -1,0 +1,242 @@
+//! Fetch: limits, waiting, epochs, the tail and reads of write-ahead objects.
+
+use super::*;
+use crate::shard::events::Reply;
+
+/// Bytes of `BatchOf::plain(1, 100)`.
+fn batch_bytes() -> usize {
+    BatchOf::plain(1, 100).len()
+}
+
+/// A partition with `count` committed batches of one record each, every one in its own object.
+fn world_of(count: usize) -> World {
+    let mut world = World::new();
+    for _ in 0..count {
+        world.write(0, BatchOf::plain(1, 100));
+    }
+    world
+}
+
+#[test]
+fn batches_come_whole_from_the_one_that_holds_the_offset() {
+    let mut world = World::new();
+    world.write(0, BatchOf::plain(3, 10));
+    world.write(0, BatchOf::plain(2, 10));
+    let data = world.read(&Ask::from(1));
+    assert_eq!(bases(&data), [0, 3]);
+    assert_eq!((data.high_watermark, data.last_stable_offset, data.log_start_offset), (5, 5, 0));
+    let bytes = data.records.unwrap().concat();
+    assert_eq!(bytes[12..16], 1i32.to_be_bytes(), "with the leader epoch in them");
+    assert_eq!(world.core.counters().store_reads, 0, "from the tail");
+}
+
+#[test]
+fn nothing_is_readable_before_it_is_committed() {
+    let mut world = World::new();
+    world.produce(1, &[(0, BatchOf::plain(1, 10))]);
+    let data = world.read(&Ask::from(0));
+    assert_eq!((bases(&data), data.high_watermark), (vec![], 0));
+    let between = world.read(&Ask::from(1));
+    assert_eq!(between.error_code, ErrorCode::None, "between high watermark and log end a fetch waits");
+    assert_eq!(world.read(&Ask::from(2)).error_code, ErrorCode::OffsetOutOfRange);
+    assert_eq!(world.read(&Ask::from(-1)).error_code, ErrorCode::OffsetOutOfRange);
+}
+
+#[test]
+fn a_parked_fetch_is_woken_by_the_watermark() {
+    let mut world = World::new();
+    let parked = world.fetch(&Ask { wait_ms: 500, ..Ask::from(0) });
+    let produced = world.produce(-1, &[(0, BatchOf::plain(1, 10))]);
+    assert!(world.fetched(parked).is_none());
+    world.commit();
+    assert_eq!(bases(&world.fetched(parked).unwrap()[0]), [0]);
+    assert_eq!(world.order, [produced, parked]);
+    assert_eq!(world.core.next_deadline().is_some(), false, "no deadline is left");
+}
+
+#[test]
+fn a_parked_fetch_ends_empty_at_its_deadline() {
+    let mut world = World::new();
+    let parked = world.fetch(&Ask { wait_ms: 500, ..Ask::from(0) });
+    world.pass(499);
+    assert!(world.fetched(parked).is_none());
+    world.pass(1);
+    assert_eq!(bases(&world.fetched(parked).unwrap()[0]), [0; 0]);
+}
+
+#[test]
+fn a_fetch_waits_until_there_are_as_many_bytes_as_it_wants() {
+    let mut world = World::new();
+    let parked = world.fetch(&Ask { wait_ms: 500, min_bytes: 2 * batch_bytes() as i32, ..Ask::from(0) });
+    world.write(0, BatchOf::plain(1, 100));
+    assert!(world.fetched(parked).is_none());
+    world.write(0, BatchOf::plain(1, 100));
+    assert_eq!(bases(&world.fetched(parked).unwrap()[0]), [0, 1]);
+}
+
+#[test]
+fn a_reply_queued_behind_a_parked_fetch_ends_it() {
+    let mut world = World::new();
+    let parked = world.fetch(&Ask { wait_ms: 500, ..Ask::from(0) });
+    world.core.on_queued_behind(world.now, parked.connection, parked.request);
+    world.collect();
+    assert_eq!(bases(&world.fetched(parked).unwrap()[0]), [0; 0]);
+}
+
+#[test]
+fn a_connection_that_goes_ends_its_parked_fetches_silently() {
+    let mut world = World::new();
+    let parked = world.fetch(&Ask { wait_ms: 500, ..Ask::from(0) });
+    world.core.on_disconnect(world.now, parked.connection);
+    world.collect();
+    assert_eq!(world.replies[&parked], Reply::Silent);
+    world.write(0, BatchOf::plain(1, 10));
+    assert_eq!(world.core.next_deadline(), None);
+}
+
+#[test]
+fn the_first_batch_fits_whatever_the_limits_and_the_others_only_within_them() {
+    let mut world = world_of(3);
+    let bytes = batch_bytes() as i32;
+    let limited = |partition_max, max_bytes| Ask { partitions: vec![(0, 0, partition_max)], max_bytes, ..Ask::from(0) };
+    assert_eq!(bases(&world.read(&limited(1, 1 << 20))), [0]);
+    assert_eq!(bases(&world.read(&limited(1 << 20, 1))), [0]);
+    assert_eq!(bases(&world.read(&limited(2 * bytes - 1, 1 << 20))), [0]);
+    assert_eq!(bases(&world.read(&limited(2 * bytes, 1 << 20))), [0, 1]);
+    assert_eq!(bases(&world.read(&limited(1 << 20, 2 * bytes))), [0, 1]);
+}
+
+#[test]
+fn a_full_response_starts_with_another_partition_next_time() {
+    let mut world = world_of(1);
+    world.write(1, BatchOf::plain(1, 100));
+    let ask = Ask { partitions: vec![(0, 0, 1 << 20), (1, 0, 1 << 20)], max_bytes: 1, ..Ask::from(0) };
+    let mut served = Vec::new();
+    for _ in 0..2 {
+        let to = world.fetch(&ask);
+        let partitions = world.fetched(to).unwrap();
+        assert_eq!(partitions.iter().map(|data| data.partition_index).collect::<Vec<_>>(), [0, 1]);
+        served.extend(partitions.iter().filter(|data| !bases(data).is_empty()).map(|data| data.partition_index));
+    }
+    served.sort_unstable();
+    assert_eq!(served, [0, 1]);
+}
+
+#[test]
+fn leader_epochs_are_checked() {
+    let mut world = World::new();
+    world.restart(|_| {});
+    for (epoch, error) in [
+        (-1, ErrorCode::None),
+        (1, ErrorCode::FencedLeaderEpoch),
+        (2, ErrorCode::None),
+        (3, ErrorCode::UnknownLeaderEpoch),
+    ] {
+        assert_eq!(world.read(&Ask { epoch, ..Ask::from(0) }).error_code, error);
+    }
+    let elsewhere = Ask { partitions: vec![(2, 0, 100)], ..Ask::from(0) };
+    assert_eq!(world.read(&elsewhere).error_code, ErrorCode::NotLeaderOrFollower);
+}
+
+#[test]
+fn an_error_in_one_partition_answers_at_once_with_all() {
+    let mut world = world_of(1);
+    let ask = Ask { partitions: vec![(0, 0, 1 << 20), (2, 0, 100)], wait_ms: 500, min_bytes: 1 << 20, ..Ask::from(0) };
+    let to = world.fetch(&ask);
+    let partitions = world.fetched(to).unwrap();
+    assert_eq!(bases(&partitions[0]), [0]);
+    assert_eq!(partitions[1].error_code, ErrorCode::NotLeaderOrFollower);
+}
+
+#[test]
+fn sessions_that_nobody_holds_are_not_found() {
+    let mut world = World::new();
+    for (session_id, session_epoch, error) in [
+        (0, 0, ErrorCode::None),
+        (0, -1, ErrorCode::None),
+        (0, 3, ErrorCode::InvalidFetchSessionEpoch),
+        (5, 3, ErrorCode::FetchSessionIdNotFound),
+    ] {
+        let request = FetchRequest { session_id, session_epoch, ..Ask::from(0).request() };
+        let response = world.ask(&request, FETCH);
+        assert_eq!((response.error_code, response.session_id), (error, 0));
+    }
+}
+
+#[test]
+fn after_a_restart_everything_is_read_through_references() {
+    let mut world = world_of(20);
+    world.restart(|_| {});
+    let (mut next, mut fetches) = (0, 0);
+    while next < 20 {
+        let data = world.read(&Ask::from(next));
+        assert_eq!(data.error_code, ErrorCode::None);
+        let got = bases(&data);
+        assert_eq!(got, (next..next + got.len() as i64).collect::<Vec<_>>());
+        next += got.len() as i64;
+        fetches += 1;
+    }
+    assert!(fetches <= 3, "several references a fetch: {fetches}");
+    assert_eq!(world.write(0, BatchOf::plain(1, 100)), 20);
+    assert_eq!(bases(&world.read(&Ask::from(20))), [20]);
+}
+
+#[test]
+fn what_was_evicted_from_the_tail_is_read_from_its_object_at_any_offset() {
+    let mut world = World::with(|config| config.tail_bytes = 0);
+    world.produce(1, &[(0, BatchOf::plain(3, 100)), (0, BatchOf::plain(2, 100)), (1, BatchOf::plain(1, 9))]);
+    world.produce(1, &[(0, BatchOf::plain(4, 100))]);
+    world.commit();
+    for (from, expected) in [(0, vec![0, 3, 5]), (2, vec![0, 3, 5]), (3, vec![3, 5]), (4, vec![3, 5]), (8, vec![5])] {
+        assert_eq!(bases(&world.read(&Ask::from(from))), expected, "from {from}");
+    }
+    assert_eq!(bases(&world.read(&Ask { partitions: vec![(0, 2, 1)], ..Ask::from(0) })), [0]);
+    assert_eq!(bases(&world.read(&Ask { partitions: vec![(1, 0, 1)], ..Ask::from(0) })), [0]);
+}
+
+#[test]
+fn a_batch_larger_than_the_first_read_is_read_to_its_end() {
+    let mut world = World::with(|config| config.tail_bytes = 0);
+    let large = || BatchOf::plain(1, 900_000);
+    world.produce(1, &[(0, large()), (0, large()), (0, large()), (0, large())]);
+    world.commit();
+    for from in 0..4 {
+        let data = world.read(&Ask { partitions: vec![(0, from, 100)], ..Ask::from(0) });
+        assert_eq!(bases(&data), [from], "its place was remembered, or searched");
+    }
+    world.restart(|_| {});
+    assert_eq!(bases(&world.read(&Ask { partitions: vec![(0, 3, 100)], ..Ask::from(0) })), [3]);
+}
+
+#[test]
+fn reads_wait_for_the_budget_and_all_are_answered() {
+    let mut world = World::with(|config| (config.tail_bytes, config.read_bytes) = (0, 1));
+    for _ in 0..3 {
+        world.write(0, BatchOf::plain(1, 100));
+    }
+    let fetches: Vec<ReplyTo> = (0..3).map(|from| world.fetch(&Ask::from(from))).collect();
+    assert!(world.reads.len() <= 3, "only the first one's");
+    world.serve_reads();
+    for (from, to) in fetches.into_iter().enumerate() {
+        assert_eq!(bases(&world.fetched(to).unwrap()[0])[0], from as i64);
+    }
+}
+
+#[test]
+fn a_failed_read_is_a_storage_error_and_a_silent_store_is_given_up() {
+    use millrace_storage::store_error::{FailureKind, StoreError};
+    let mut world = World::with(|config| config.tail_bytes = 0);
+    world.write(0, BatchOf::plain(1, 100));
+    let failed = world.fetch(&Ask::from(0));
+    let (token, ..) = world.reads.pop_front().unwrap();
+    world.core.on_read(world.now, token, Err(StoreError::unknown(FailureKind::Timeout, "test")));
+    world.collect();
+    assert_eq!(world.fetched(failed).unwrap()[0].error_code, ErrorCode::KafkaStorageError);
+    let silent = world.fetch(&Ask { wait_ms: 100, ..Ask::from(0) });
+    world.pass(100);
+    assert!(world.fetched(silent).is_none(), "a slow read must not end in an empty answer for ever");
+    world.pass(10_000);
+    assert_eq!(world.fetched(silent).unwrap()[0].error_code, ErrorCode::KafkaStorageError);
+    world.serve_reads();
+    assert_eq!(bases(&world.read(&Ask::from(0))), [0]);
+}
