@@ -149,8 +149,12 @@ impl LaneCore {
         let (chunk, chunks) = self.draft_chunks(number);
         let mut partitions = BTreeMap::new();
         let mut acquiring = Vec::new();
-        for (&partition, led) in &mut self.partitions {
+        for (&partition, led) in &self.partitions {
             if matches!(led.role, Role::Released { .. }) && wrong(Wrong::CheckpointDropsReleased) {
+                continue;
+            }
+            let undecided = matches!(led.role, Role::Claimable | Role::Claiming);
+            if undecided && wrong(Wrong::CheckpointBetweenClaims) {
                 continue;
             }
             if led.role == Role::Read {
@@ -227,8 +231,10 @@ impl LaneCore {
             chunks.pop();
         }
         let mut content = ReferenceChunk::default();
+        // What left meanwhile is not copied; if it comes back, all its references are new.
+        ranges.retain(|partition, _| self.partitions.contains_key(partition));
         for (partition, &(from, to)) in &ranges {
-            let Some(led) = self.partitions.get(partition) else { continue };
+            let led = &self.partitions[partition];
             let of_it: Vec<_> = led.committed.references.since(from).take_while(|one| one.base < to).collect();
             if !of_it.is_empty() {
                 content.partitions.insert(*partition, of_it);
@@ -283,7 +289,7 @@ impl LaneCore {
     /// Sends the transaction of a stored checkpoint once it may run alone.
     fn advance_draft_txn(&mut self) {
         let fenced = self.stop.as_ref().is_some_and(|stop| stop.fence_seen()) || wrong(Wrong::GracefulSealBeforeFence);
-        if !self.transactions.is_empty() {
+        if !self.transactions.is_empty() && !wrong(Wrong::CheckpointBetweenClaims) {
             return;
         }
         let Some(draft) = self.checkpointing.draft.as_mut().filter(|draft| draft.stage == Stage::Put) else { return };
@@ -302,11 +308,10 @@ impl LaneCore {
         let old_ck = std::mem::replace(&mut self.record, record).ck;
         self.checkpointing.newest_s = draft.s;
         let old_chunks = std::mem::replace(&mut self.checkpointing.chunks, draft.chunks);
-        for chunk in &self.checkpointing.chunks {
-            for (partition, &(_, to)) in &chunk.ranges {
-                if let Some(led) = self.partitions.get_mut(partition) {
-                    led.in_chunks = led.in_chunks.max(to);
-                }
+        let fresh = self.checkpointing.chunks.last().filter(|chunk| chunk.name.number == draft.number);
+        for (partition, &(_, to)) in fresh.iter().flat_map(|chunk| &chunk.ranges) {
+            if let Some(led) = self.partitions.get_mut(partition) {
+                led.in_chunks = led.in_chunks.max(to);
             }
         }
         let mut litter = Vec::new();
@@ -323,6 +328,9 @@ impl LaneCore {
         if draft.lw > newest.unwrap_or(Seq(0)) && draft.lw > self.deleted_below {
             self.deleted_below = draft.lw;
             self.checkpointing.deletions.push_back((self.now.mono.plus(self.config.readers_grace), draft.lw));
+        }
+        if !draft.acquiring.is_empty() && wrong(Wrong::CheckpointBetweenClaims) {
+            (self.checkpointing.wanted, self.checkpointing.started) = (true, None);
         }
         for partition in draft.acquiring {
             if let Some(led) = self.partitions.get_mut(&partition)

@@ -40,10 +40,10 @@ impl LaneCore {
             }
             match self.partitions.get(&partition).map(|led| (led.shard, led.role, led.committed.epoch)) {
                 Some((led_for, Role::Leader, epoch)) if led_for == shard => {
+                    self.wanted.remove(&partition);
                     self.report(LaneReport::Leading { partition, shard, epoch });
                 }
-                Some((led_for, Role::Leader, _)) => {
-                    debug_assert_ne!(led_for, shard);
+                Some((_, Role::Leader, _)) => {
                     self.want(partition, shard);
                     self.drain(partition, AfterDrain::Release);
                 }
@@ -90,13 +90,17 @@ impl LaneCore {
         let partitions: Vec<TopicPartition> = self
             .wanted
             .iter()
-            .filter(|(partition, wanted)| wanted.look_at <= now && !self.partitions.contains_key(partition))
+            .filter(|(partition, wanted)| wanted.look_at <= now && self.is_elsewhere(partition))
             .map(|(&partition, _)| partition)
-            .filter(|partition| !self.births.contains_key(partition))
             .collect();
         if !partitions.is_empty() {
             self.look_up(partitions);
         }
+    }
+
+    /// Whether this lane knows nothing of the partition: only then is its record looked at for being wanted.
+    fn is_elsewhere(&self, partition: &TopicPartition) -> bool {
+        !self.partitions.contains_key(partition) && !self.being_born.contains(partition)
     }
 
     fn look_up(&mut self, partitions: Vec<TopicPartition>) {
@@ -128,7 +132,8 @@ impl LaneCore {
                 self.look_attempts = 0;
                 found
             }
-            Err(_) => {
+            Err(error) => {
+                tracing::warn!(%error, partitions = asked.len(), "records or state cannot be read yet");
                 self.look_attempts += 1;
                 let at = self.now.mono.plus(backoff(self.look_attempts, self.random()));
                 for partition in &asked {
@@ -151,6 +156,7 @@ impl LaneCore {
                 Found::Unborn => {
                     self.wanted.remove(&partition);
                     self.births.insert(partition, shard);
+                    self.being_born.insert(partition);
                 }
                 Found::Alarm { detail } => {
                     self.wanted.remove(&partition);
@@ -264,12 +270,14 @@ impl LaneCore {
         let wanted = self
             .wanted
             .iter()
-            .filter(|(partition, _)| !self.partitions.contains_key(partition))
+            .filter(|(partition, _)| self.is_elsewhere(partition))
             .map(|(_, wanted)| wanted.look_at);
+        let stopping = self.stop.is_some();
         let released = self.moving.iter().filter_map(|partition| match self.partitions.get(partition)?.role {
+            Role::Released { look_at, .. } if stopping => Some(look_at),
             Role::Released { look_at, since } => Some(look_at.min(since.plus(self.config.take_back_after))),
             _ => None,
         });
-        if self.stop.is_some() { released.min() } else { wanted.chain(released).min() }
+        if stopping { released.min() } else { wanted.chain(released).min() }
     }
 }

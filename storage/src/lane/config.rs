@@ -79,22 +79,26 @@ impl Default for LaneConfig {
 }
 
 /// Rounds of "412, but no object is there" before the write-ahead log is given up (PROTOCOL.md, COMMIT).
-pub const VANISHED_ROUNDS: u32 = 3;
+pub(super) const VANISHED_ROUNDS: u32 = 3;
 /// First wait before an unknown outcome is tried again; doubled per attempt, jittered by half.
-pub const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// Longest wait between attempts.
-pub const BACKOFF_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const BACKOFF_LIMIT: Duration = Duration::from_secs(2);
+/// A store that answered a request this recently is not out.
+pub(super) const RECENT_SUCCESS: Duration = Duration::from_secs(5);
+/// Unanswered puts of the same sequence at once.
+pub(super) const PUTS_OF_ONE_SEQUENCE: u32 = 3;
 /// Transactions that compare the lane's `/wal` record without changing it, in flight at once.
-pub const SHARED_TXNS: usize = 8;
+pub(super) const SHARED_TXNS: usize = 8;
 /// Merged reference chunks hold at most about this many references.
-pub const CHUNK_REFERENCES: u32 = 65_536;
+pub(super) const CHUNK_REFERENCES: u32 = 65_536;
 /// Seals wait in the shards' mailboxes while this many bytes wait in the lane, in multiples of `object_limit_bytes`.
-pub const WAITING_OBJECTS: usize = 2;
+pub(super) const WAITING_OBJECTS: usize = 2;
 /// How often the records of released partitions and of partitions that cannot be had yet are read again.
-pub const LOOK_AGAIN: Duration = Duration::from_millis(500);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The wait before attempt `attempt` (from 1) with `random` for jitter: between half and the whole of the step.
-pub fn backoff(attempt: u32, random: u64) -> Duration {
+pub(super) fn backoff(attempt: u32, random: u64) -> Duration {
     let step = BACKOFF_FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(BACKOFF_LIMIT);
     let nanos = u64::try_from(step.as_nanos()).expect("at most BACKOFF_LIMIT");
     Duration::from_nanos(nanos / 2 + random % (nanos / 2 + 1))

@@ -59,7 +59,10 @@ pub struct LaneCore {
     pub(super) moving: BTreeSet<TopicPartition>,
     /// In the checkpoint that stands, claim not yet sent.
     pub(super) claimable: BTreeSet<TopicPartition>,
+    /// To be born; those in `being_born` and not here have their transaction sent.
     pub(super) births: BTreeMap<TopicPartition, ShardIndex>,
+    /// Found without a record, birth undecided.
+    pub(super) being_born: BTreeSet<TopicPartition>,
     pub(super) wanted: BTreeMap<TopicPartition, Wanted>,
     /// Partitions that went elsewhere: the first sequence that holds something of them.
     pub(super) departed: BTreeMap<TopicPartition, Seq>,
@@ -113,6 +116,7 @@ impl LaneCore {
             moving: BTreeSet::new(),
             claimable: BTreeSet::new(),
             births: BTreeMap::new(),
+            being_born: BTreeSet::new(),
             wanted: BTreeMap::new(),
             departed: BTreeMap::new(),
             forgotten: BTreeSet::new(),
@@ -314,7 +318,7 @@ impl LaneCore {
         self.moving.clear();
         self.claimable.clear();
         self.births.clear();
-        self.wanted.clear();
+        self.being_born.clear();
         self.departed.clear();
         self.looking = None;
         self.transactions.clear();

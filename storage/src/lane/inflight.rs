@@ -6,7 +6,7 @@
 //! 3. The commit point passes a sequence only when all before it are durable.
 //! 4. A 412 alone decides nothing: the header does. An unknown outcome sends the same bytes again.
 
-use super::config::{LaneConfig, VANISHED_ROUNDS, backoff};
+use super::config::{LaneConfig, PUTS_OF_ONE_SEQUENCE, RECENT_SUCCESS, VANISHED_ROUNDS, backoff};
 use super::messages::CommittedObject;
 use crate::env::Mono;
 use crate::format::object::{ObjectKind, decode_header};
@@ -17,7 +17,6 @@ use crate::wrong::{Wrong, wrong};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What an answer of the store leads to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,7 +77,15 @@ pub(super) struct Flight {
     first_sent: Mono,
     sent: Mono,
     attempts: u32,
+    /// Puts without an answer yet.
+    unanswered: u32,
     vanished: u32,
+}
+
+impl Flight {
+    fn may_hedge(&self) -> bool {
+        self.unanswered < PUTS_OF_ONE_SEQUENCE
+    }
 }
 
 /// All sequences from the commit point on.
@@ -136,6 +143,7 @@ impl InFlight {
             first_sent: now,
             sent: now,
             attempts: 1,
+            unanswered: 1,
             vanished: 0,
         });
     }
@@ -150,6 +158,7 @@ impl InFlight {
             self.last_success = Some(now);
         }
         let Some(flight) = self.find(seq) else { return Step::Wait };
+        flight.unanswered = flight.unanswered.saturating_sub(1);
         match result {
             Ok(PutOutcome::Stored) => flight.state = State::Durable,
             Ok(PutOutcome::AlreadyExists) if wrong(Wrong::OwnRetryTakenForFence) => return Step::Fenced,
@@ -210,13 +219,14 @@ impl InFlight {
         for flight in &mut self.flights {
             let due = match flight.state {
                 State::RetryAt(at) => at <= now,
-                State::Sent => now.since(flight.sent) >= config.put_patience,
+                State::Sent => flight.may_hedge() && now.since(flight.sent) >= config.put_patience,
                 State::Looking | State::LookAt(_) | State::Durable => false,
             };
             if due {
                 flight.state = State::Sent;
                 flight.sent = now;
                 flight.attempts += 1;
+                flight.unanswered += 1;
                 let mut slices = flight.slices.clone();
                 if wrong(Wrong::BytesChangedOnRetry) {
                     slices.truncate(1);
@@ -241,8 +251,7 @@ impl InFlight {
 
     /// Whether a sequence stays unresolved for too long while other requests succeed. An outage is none of this.
     pub fn hopeless(&self, config: &LaneConfig, now: Mono) -> bool {
-        let recent = Duration::from_secs(5);
-        let store_answers = self.last_success.is_some_and(|at| now.since(at) <= recent);
+        let store_answers = self.last_success.is_some_and(|at| now.since(at) <= RECENT_SUCCESS);
         store_answers
             && self
                 .flights
@@ -272,7 +281,7 @@ impl InFlight {
             .iter()
             .filter_map(|flight| match flight.state {
                 State::RetryAt(at) | State::LookAt(at) => Some(at),
-                State::Sent => Some(flight.sent.plus(config.put_patience)),
+                State::Sent => flight.may_hedge().then(|| flight.sent.plus(config.put_patience)),
                 State::Looking | State::Durable => None,
             })
             .min()

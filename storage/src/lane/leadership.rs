@@ -190,6 +190,7 @@ impl LaneCore {
     pub(super) fn partition_changed(&mut self, kind: Kind, partition: TopicPartition, change: Change) {
         match kind {
             Kind::Birth => {
+                self.being_born.remove(&partition);
                 let state = CommittedPartition::born(change.after.epoch);
                 let led = Led::new(change.shard, Role::Leader, state, change.after, self.wid);
                 self.partitions.insert(partition, led);
@@ -221,6 +222,12 @@ impl LaneCore {
         let state = Box::new(led.committed.clone());
         self.effects.push_back(Effect::ToShard(shard, ToShard::Acquired { partition, epoch, state }));
         self.report(LaneReport::Leading { partition, shard, epoch });
+        // The control task may have changed its mind meanwhile.
+        match self.wanted.get(&partition).map(|wanted| wanted.shard == shard) {
+            None => {}
+            Some(true) => drop(self.wanted.remove(&partition)),
+            Some(false) => self.drain(partition, AfterDrain::Release),
+        }
     }
 
     /// A birth or claim is known to have failed: somebody else was first.
@@ -228,6 +235,7 @@ impl LaneCore {
         if let Some(led) = self.partitions.remove(&partition) {
             self.depart(partition, led.first_own);
         }
+        self.being_born.remove(&partition);
         self.claimable.remove(&partition);
         self.moving.remove(&partition);
         self.report(LaneReport::NotLeading { partition });

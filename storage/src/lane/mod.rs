@@ -13,6 +13,8 @@ pub mod messages;
 mod pump;
 mod ring;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod transactions;
 
 pub use config::{LaneConfig, LaneIdentity};

@@ -69,12 +69,6 @@ impl LaneCore {
         for partition in led {
             match self.partitions[&partition].role {
                 Role::Leader => self.drain(partition, AfterDrain::Stop),
-                Role::Read => {
-                    // Never claimed: the last checkpoint need not hold it.
-                    if !self.checkpointing.under_way() {
-                        self.partition_lost(partition);
-                    }
-                }
                 _ => {}
             }
         }
@@ -86,7 +80,7 @@ impl LaneCore {
         };
         let drained = self.moving.iter().all(|p| self.partitions.get(p).is_none_or(|led| settled(led.role)));
         self.joining.is_empty()
-            && self.flights.is_empty()
+            && (self.flights.is_empty() || wrong(Wrong::GracefulSealBeforeDrained))
             && self.claimable.is_empty()
             && self.transactions.is_empty()
             && !self.checkpointing.under_way()
@@ -98,8 +92,10 @@ impl LaneCore {
         let Some(stop) = self.stop else { return };
         match stop.stage {
             Stage::Draining if self.quiet() => {
-                // Only what is led or released goes into the last checkpoint.
-                self.partitions.retain(|_, led| !matches!(led.role, Role::Read));
+                // Read and never claimed: the last checkpoint need not hold it, unless this log still does. (Then it
+                // was released and is being taken back; at epoch + 1 in a checkpoint it can be acquired as well.)
+                let own = self.wid;
+                self.partitions.retain(|_, led| led.role != Role::Read || led.record.wid == own);
                 self.start_checkpoint(true);
                 self.put_fence();
             }

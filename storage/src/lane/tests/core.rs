@@ -1,0 +1,1 @@
+//! The bare core: one event, one consequence.
