@@ -267,11 +267,8 @@ impl LaneCore {
         if self.looking.is_some() {
             return None;
         }
-        let wanted = self
-            .wanted
-            .iter()
-            .filter(|(partition, _)| self.is_elsewhere(partition))
-            .map(|(_, wanted)| wanted.look_at);
+        let wanted =
+            self.wanted.iter().filter(|(partition, _)| self.is_elsewhere(partition)).map(|(_, wanted)| wanted.look_at);
         let stopping = self.stop.is_some();
         let released = self.moving.iter().filter_map(|partition| match self.partitions.get(partition)?.role {
             Role::Released { look_at, .. } if stopping => Some(look_at),

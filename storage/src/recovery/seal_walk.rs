@@ -82,3 +82,60 @@ impl SealWalk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FENCE_BYTES: u64 = 64;
+
+    /// What stands in a log: data up to a point, then anything.
+    fn log() -> impl Strategy<Value = Vec<Option<bool>>> {
+        proptest::collection::vec(proptest::option::of(any::<bool>()), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn the_end_is_the_first_fence_with_only_data_before_it(mut log in log(), lw in 0_u64..4) {
+            let original = log.clone();
+            let mut walk = SealWalk::new(Seq(lw));
+            let listed: Vec<Listed> = log.iter().enumerate().skip(lw as usize)
+                .filter_map(|(seq, what)| what.map(|data| Listed {
+                    seq: Seq(seq as u64), size: if data { 1000 } else { FENCE_BYTES },
+                })).collect();
+            let mut next = walk.on_listing(&listed, FENCE_BYTES);
+            let mut steps = 0;
+            let end = loop {
+                steps += 1;
+                prop_assert!(steps < 100);
+                next = match next {
+                    Look::End(end) => break end,
+                    Look::At(seq) => walk.on_look(match log.get(seq.0 as usize) {
+                        Some(Some(true)) => Seen::Data,
+                        Some(Some(false)) => Seen::Fence,
+                        _ => Seen::AbsentOrUnknown,
+                    }),
+                    Look::FenceFrom(seq) => {
+                        for at in seq.0..seq.0 + VOLLEY {
+                            log.resize(log.len().max(at as usize + 1), None);
+                            log[at as usize].get_or_insert(false);
+                        }
+                        Look::At(seq)
+                    }
+                };
+            };
+            prop_assert_eq!(log[end.0 as usize], Some(false));
+            prop_assert!((lw..end.0).all(|seq| original[seq as usize] == Some(true)));
+        }
+    }
+
+    #[test]
+    fn a_fence_above_an_undecided_position_means_nothing() {
+        let mut walk = SealWalk::new(Seq(3));
+        let listed = [Listed { seq: Seq(5), size: FENCE_BYTES }];
+        assert_eq!(walk.on_listing(&listed, FENCE_BYTES), Look::At(Seq(3)));
+        assert_eq!(walk.on_look(Seen::AbsentOrUnknown), Look::FenceFrom(Seq(3)));
+        assert_eq!(walk.on_look(Seen::Data), Look::At(Seq(4)));
+    }
+}
