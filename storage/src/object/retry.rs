@@ -95,3 +95,7 @@ impl ObjectStore for Retrying {
         self.retry(move |store| store.delete(keys.clone()))
     }
 }
+
+#[cfg(test)]
+#[path = "retry_tests.rs"]
+mod tests;

@@ -235,3 +235,35 @@ fn a_log_without_its_fence_is_never_collected() {
     assert!(block_on(wal.retain_only_fence(LOG, Seq(0))).is_err(), "what stands there is no fence");
     assert_eq!(get(&wal, 0), Some(object(0)));
 }
+
+#[test]
+fn a_put_refused_by_a_full_disk_leaves_nothing_behind_whatever_comes_next() {
+    // Room for the first of two objects of a group, and for a part of the second.
+    let object = |fill| vec![Bytes::from(vec![fill; 1_000])];
+    for power in [false, true] {
+        let files = Arc::new(SimulatedFiles::new());
+        let index = Arc::new(Mutex::new(Index::default()));
+        let (mut writer, _) = Writer::open(files.clone(), true, index).unwrap();
+        let put = |seq| Put { wid: LOG, seq: Seq(seq), slices: object(seq as u8) };
+        writer.put_group(&[put(0)])[0].as_ref().unwrap();
+        files.limit_room(Some(1_500));
+        for answer in writer.put_group(&[put(1), put(2)]) {
+            assert_eq!(answer.unwrap_err().certainty, Certainty::NotDone);
+        }
+        if power {
+            files.power_failure(&mut |bound| bound - 1);
+        }
+        let (wal, dropped) = open(&files, true);
+        assert_eq!(dropped, vec![]);
+        assert_eq!(block_on(wal.list(LOG, Seq(0))).unwrap(), vec![Listed { seq: Seq(0), size: 1_000 }]);
+    }
+}
+
+#[test]
+fn of_one_sequence_twice_in_a_group_the_first_wins() {
+    let index = Arc::new(Mutex::new(Index::default()));
+    let (mut writer, _) = Writer::open(Arc::new(SimulatedFiles::new()), true, index).unwrap();
+    let put = |fill| Put { wid: LOG, seq: Seq(0), slices: vec![Bytes::from(vec![fill; 100])] };
+    let answers = writer.put_group(&[put(1), put(2)]);
+    assert_eq!(answers, [Ok(PutOutcome::Stored), Ok(PutOutcome::AlreadyExists)]);
+}

@@ -1,0 +1,63 @@
+//! Reads and deletes are repeated a bounded number of times, conditional puts never.
+
+use super::*;
+use crate::side::block_on_local;
+use crate::store_error::Certainty;
+use futures::future::ready;
+use std::cell::Cell;
+
+/// A store that only fails, and counts.
+struct Failing {
+    kind: FailureKind,
+    calls: Cell<u32>,
+}
+
+impl Failing {
+    fn fail<T: 'static>(&self) -> StoreFuture<T> {
+        self.calls.set(self.calls.get() + 1);
+        Box::pin(ready(Err(StoreError::unknown(self.kind, "as asked"))))
+    }
+}
+
+#[rustfmt::skip]
+impl ObjectStore for Failing {
+    fn put_if_absent(&self, _: &str, _: Vec<Bytes>) -> StoreFuture<PutOutcome> { self.fail() }
+    fn put_if_match(&self, _: &str, _: Bytes, _: Version) -> StoreFuture<MatchOutcome> { self.fail() }
+    fn get(&self, _: &str) -> StoreFuture<Option<Object>> { self.fail() }
+    fn get_range(&self, _: &str, _: Range<u64>) -> StoreFuture<Option<Bytes>> { self.fail() }
+    fn get_suffix(&self, _: &str, _: u64) -> StoreFuture<Option<Suffix>> { self.fail() }
+    fn list(&self, _: &str) -> StoreFuture<Vec<ListedObject>> { self.fail() }
+    fn list_directories(&self, _: &str) -> StoreFuture<Vec<String>> { self.fail() }
+    fn delete(&self, _: Vec<String>) -> StoreFuture<()> { self.fail() }
+}
+
+/// How often the store is called for one call of the wrapped one.
+fn calls<T>(kind: FailureKind, call: impl FnOnce(&Retrying) -> StoreFuture<T>) -> u32 {
+    block_on_local(|env| async move {
+        let store = Rc::new(Failing { kind, calls: Cell::new(0) });
+        let error = call(&Retrying::new(store.clone(), env)).await.err().expect("the store only fails");
+        assert_eq!(error.certainty, Certainty::Unknown);
+        store.calls.get()
+    })
+    .unwrap()
+}
+
+#[test]
+fn reads_and_deletes_are_repeated_up_to_the_bound() {
+    assert_eq!(calls(FailureKind::Throttled, |store| store.get("k")), ATTEMPTS);
+    assert_eq!(calls(FailureKind::Unavailable, |store| store.get_range("k", 0..1)), ATTEMPTS);
+    assert_eq!(calls(FailureKind::Timeout, |store| store.delete(vec!["k".to_owned()])), ATTEMPTS);
+}
+
+#[test]
+fn what_will_not_pass_is_tried_once() {
+    assert_eq!(calls(FailureKind::Denied, |store| store.get("k")), 1);
+    assert_eq!(calls(FailureKind::Corrupt, |store| store.list("k/")), 1);
+}
+
+#[test]
+fn conditional_puts_are_sent_once() {
+    assert_eq!(calls(FailureKind::Timeout, |store| store.put_if_absent("k", vec![])), 1);
+    let version = Version("1".to_owned());
+    assert_eq!(calls(FailureKind::Timeout, |store| store.put_if_match("k", Bytes::new(), version)), 1);
+}
