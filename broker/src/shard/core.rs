@@ -125,12 +125,12 @@ impl ShardCore {
                 assert_eq!(epoch, state.epoch, "the state is that of the epoch acquired");
                 self.acquired(now, partition, *state);
             }
-            ToShard::Drain { partition } => {
+            ToShard::Drain { partition, epoch } => {
                 if let Some(log) = self.logs.get_mut(&partition) {
                     log.drain();
                 }
                 // The pump sends it behind the seals of everything appended before.
-                self.effects.push(Effect::ToLane(ToLane::Drain { partition }));
+                self.effects.push(Effect::ToLane(ToLane::Drain { partition, epoch }));
             }
             ToShard::Revoked { partition } => self.lose(now, partition),
             ToShard::Fenced { generation } => {

@@ -147,7 +147,7 @@ impl LaneCore {
         }
         match event {
             Event::FromShard(shard, ToLane::Seal(seal)) => self.on_seal(shard, seal),
-            Event::FromShard(shard, ToLane::Drain { partition }) => self.on_drained(shard, partition),
+            Event::FromShard(shard, ToLane::Drain { partition, epoch }) => self.on_drained(shard, partition, epoch),
             Event::FromShard(shard, ToLane::LogStart { partition, offset }) => {
                 self.on_log_start(shard, partition, offset);
             }

@@ -10,7 +10,7 @@ use super::events::Effect;
 use super::messages::{LaneReport, Seal, ToShard};
 use super::transactions::{Change, Kind};
 use crate::env::Mono;
-use crate::ids::{Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
+use crate::ids::{LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
 use crate::meta::records::PartitionRecord;
 use crate::partition::CommittedPartition;
 use std::collections::BTreeSet;
@@ -112,9 +112,10 @@ impl LaneCore {
     }
 
     /// The shard has stopped appending.
-    pub(super) fn on_drained(&mut self, shard: ShardIndex, partition: TopicPartition) {
+    pub(super) fn on_drained(&mut self, shard: ShardIndex, partition: TopicPartition, epoch: LeaderEpoch) {
         if let Some(led) = self.partitions.get_mut(&partition)
             && led.shard == shard
+            && led.committed.epoch == epoch
             && let Role::Draining { drained, .. } = &mut led.role
         {
             *drained = true;
@@ -139,8 +140,8 @@ impl LaneCore {
             Role::Leader => {
                 led.role = Role::Draining { then, drained: false };
                 self.moving.insert(partition);
-                let shard = led.shard;
-                self.effects.push_back(Effect::ToShard(shard, ToShard::Drain { partition }));
+                let (shard, epoch) = (led.shard, led.committed.epoch);
+                self.effects.push_back(Effect::ToShard(shard, ToShard::Drain { partition, epoch }));
             }
             Role::Draining { then: planned, .. } if then == AfterDrain::Forget => *planned = then,
             _ => {}
@@ -152,6 +153,12 @@ impl LaneCore {
         self.wanted.retain(|partition, _| partition.topic != topic);
         self.departed.retain(|partition, _| partition.topic != topic);
         self.forgotten.insert(topic);
+        let unborn: Vec<TopicPartition> =
+            self.births.keys().filter(|partition| partition.topic == topic).copied().collect();
+        for partition in unborn {
+            self.births.remove(&partition);
+            self.partition_lost(partition);
+        }
         let of_topic: Vec<TopicPartition> =
             self.partitions.keys().filter(|partition| partition.topic == topic).copied().collect();
         for partition in of_topic {

@@ -56,6 +56,8 @@ pub enum ToLane {
     Drain {
         /// The partition.
         partition: TopicPartition,
+        /// The epoch that was asked for: an answer that a fence overtook is none.
+        epoch: LeaderEpoch,
     },
     /// Raise the log start (DeleteRecords, retention).
     LogStart {
@@ -104,6 +106,8 @@ pub enum ToShard {
     Drain {
         /// The partition.
         partition: TopicPartition,
+        /// The epoch that ends; to be repeated in the answer.
+        epoch: LeaderEpoch,
     },
     /// This shard no longer leads the partition: everything drained is durable, drop it.
     Revoked {

@@ -52,8 +52,8 @@ fn committed_entries_of_an_older_epoch_do_not_raise_the_watermark() {
 fn a_draining_partition_refuses_produce_and_still_commits_and_serves() {
     let mut world = World::new();
     let before = world.produce(-1, &[(0, BatchOf::plain(1, 10))]);
-    world.lane(ToShard::Drain { partition: partition(0) });
-    assert_eq!(world.to_lane, [ToLane::Drain { partition: partition(0) }]);
+    world.lane(ToShard::Drain { partition: partition(0), epoch: LeaderEpoch(1) });
+    assert_eq!(world.to_lane, [ToLane::Drain { partition: partition(0), epoch: LeaderEpoch(1) }]);
     let after = world.produce(-1, &[(0, BatchOf::plain(1, 10))]);
     assert_eq!(world.produced(after).unwrap()[0].error_code, ErrorCode::NotLeaderOrFollower);
     world.commit();

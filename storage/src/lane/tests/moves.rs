@@ -13,7 +13,7 @@ fn a_move_between_shards_of_a_lane_releases_and_acquires() {
     life.seal(0, entry(partition(0), 1, 0, 1, "a"));
     life.command(0, LaneCommand::Lead { partitions: vec![(partition(0), ShardIndex(1))] });
     life.settle();
-    assert!(life.heard(0).contains(&ToShard::Drain { partition: partition(0) }));
+    assert!(life.heard(0).contains(&ToShard::Drain { partition: partition(0), epoch: LeaderEpoch(1) }));
     life.seal(0, entry(partition(0), 1, 1, 1, "b"));
     life.drained(0, 0, partition(0));
     life.pass(Duration::from_secs(2));

@@ -83,7 +83,7 @@ fn a_graceful_stop_seals_the_log_at_its_fence_and_loses_nothing() {
     life.seal(0, entry(partition(0), 1, 0, 2, "ab"));
     life.command(0, LaneCommand::Stop);
     life.settle();
-    assert!(life.heard(0).contains(&ToShard::Drain { partition: partition(0) }));
+    assert!(life.heard(0).contains(&ToShard::Drain { partition: partition(0), epoch: LeaderEpoch(1) }));
     life.seal(0, entry(partition(0), 1, 2, 1, "c"));
     life.drained(0, 0, partition(0));
     life.pass(Duration::from_millis(100));

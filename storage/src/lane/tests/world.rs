@@ -258,7 +258,7 @@ impl Life {
 
     pub fn drained(&self, lane: usize, shard: u16, partition: TopicPartition) {
         let handle = &self.lanes[lane].shards[&ShardIndex(shard)];
-        handle.to.send(ToLane::Drain { partition }).expect("room");
+        handle.to.send(ToLane::Drain { partition, epoch: LeaderEpoch(1) }).expect("room");
     }
 
     /// The record of a partition.
