@@ -374,3 +374,31 @@ fn decode_references(reader: &mut Reader<'_>, wids: &[Wid]) -> Result<Vec<Refere
     }
     Ok(references)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// What a checkpoint and one chunk keep of a partition.
+    pub(crate) fn round_trip(partition: TopicPartition, state: &CommittedPartition) -> CommittedPartition {
+        let chunk = ReferenceChunk { partitions: BTreeMap::from([(partition, state.references.iter().collect())]) };
+        let (name, bytes) = chunk.encode(3);
+        let decoded = ReferenceChunk::decode(&bytes, &name).expect("a chunk just written");
+        assert_eq!(decoded, chunk);
+        let checkpoint = Checkpoint {
+            wid: Wid(5),
+            number: 3,
+            s: Seq(9),
+            lw: Seq(2),
+            producer_id_high_water: 4000,
+            chunks: vec![name],
+            partitions: BTreeMap::from([(partition, state.clone())]),
+        };
+        let mut read = Checkpoint::decode(&checkpoint.encode()).expect("a checkpoint just written");
+        read.attach(&decoded).expect("the references of this state");
+        read.attach(&decoded).expect("attached twice is attached once");
+        read.check_attached().expect("all references");
+        assert_eq!(read, checkpoint);
+        read.partitions.remove(&partition).expect("the partition")
+    }
+}

@@ -8,6 +8,8 @@ mod committed;
 mod epochs;
 mod producers;
 mod references;
+#[cfg(test)]
+mod tests;
 
 pub use appended::{AppendError, AppendedPartition, Sequenced};
 pub use committed::{CommittedPartition, FoldError, Folded, ObjectPlace};
