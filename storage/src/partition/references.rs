@@ -75,17 +75,17 @@ impl References {
 
     /// The reference that holds `offset`, or else the first above it, and all that follow.
     pub fn from_offset(&self, offset: Offset) -> impl Iterator<Item = Reference> + '_ {
-        self.from_index(self.partition_point(|reference| reference.last < offset))
+        self.after_skipping(self.partition_point(|reference| reference.last < offset))
     }
 
     /// The references that start at `offset` or above it: what was committed since the end was `offset`.
     pub fn since(&self, offset: Offset) -> impl Iterator<Item = Reference> + '_ {
-        self.from_index(self.partition_point(|reference| reference.base < offset))
+        self.after_skipping(self.partition_point(|reference| reference.base < offset))
     }
 
     /// All, in offset order.
     pub fn iter(&self) -> impl Iterator<Item = Reference> + '_ {
-        self.from_index(0)
+        self.after_skipping(0)
     }
 
     /// Adds the next one.
@@ -125,7 +125,7 @@ impl References {
         }
     }
 
-    fn from_index(&self, start: usize) -> impl Iterator<Item = Reference> + '_ {
+    fn after_skipping(&self, start: usize) -> impl Iterator<Item = Reference> + '_ {
         (start..self.len()).map(|index| self.get(index).expect("below len"))
     }
 
