@@ -1,2 +1,128 @@
-//!
-fn main() {}
+//! `millrace-sim`: plays seeds, replays one, and proves that each wrong variant is caught.
+
+use clap::{Parser, Subcommand};
+use millrace_sim::seeds::{Outcome, Scenario, run_seed};
+use millrace_sim::table::{self, BOUND, ON_ONE_NODE, by_name, seeds_to_catch};
+use millrace_storage::wrong::Wrong;
+use std::ops::Range;
+use std::process::ExitCode;
+
+/// Millrace in a world that a seed decides.
+#[derive(Parser)]
+#[command(name = "millrace-sim")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Plays many seeds and prints the findings.
+    Run {
+        /// First seed and the one after the last: A..B.
+        #[arg(long, default_value = "0..1000", value_parser = parse_range)]
+        seeds: Range<u64>,
+        /// The world.
+        #[arg(long, value_enum, default_value = "lane")]
+        scenario: Scenario,
+        /// A mistake to switch on, by its name in the table.
+        #[arg(long, value_parser = parse_wrong)]
+        wrong: Option<Wrong>,
+        /// Threads; each plays a part of the seeds.
+        #[arg(long, default_value_t = 1)]
+        threads: u64,
+    },
+    /// Plays one seed again.
+    Replay {
+        /// The seed.
+        seed: u64,
+        /// The world.
+        #[arg(long, value_enum, default_value = "lane")]
+        scenario: Scenario,
+        /// A mistake to switch on.
+        #[arg(long, value_parser = parse_wrong)]
+        wrong: Option<Wrong>,
+        /// Print everything that happened.
+        #[arg(long)]
+        trace: bool,
+    },
+    /// Prints for each mistake how many seeds it takes to catch it; fails if one is not caught.
+    Table {
+        /// The world.
+        #[arg(long, value_enum, default_value = "lane")]
+        scenario: Scenario,
+        /// Seeds to try at most.
+        #[arg(long, default_value_t = BOUND)]
+        bound: u64,
+    },
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let parts = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    parts.filter(|range| range.start < range.end).ok_or_else(|| "expected A..B with A < B".to_owned())
+}
+
+fn parse_wrong(name: &str) -> Result<Wrong, String> {
+    let names = || ON_ONE_NODE.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+    by_name(name).ok_or_else(|| format!("one of: {}", names()))
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { seeds, scenario, wrong, threads } => run(seeds, scenario, wrong, threads),
+        Command::Replay { seed, scenario, wrong, trace } => replay(seed, scenario, wrong, trace),
+        Command::Table { scenario, bound } => print_table(scenario, bound),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures the simulator itself, outside every run")]
+fn run(seeds: Range<u64>, scenario: Scenario, wrong: Option<Wrong>, threads: u64) -> ExitCode {
+    let started = std::time::Instant::now();
+    let count = seeds.end - seeds.start;
+    let part = |thread: u64| seeds.clone().skip(thread as usize).step_by(threads.max(1) as usize);
+    let play = |seed| report(run_seed(scenario, seed, wrong, false));
+    let findings: u64 = std::thread::scope(|scope| {
+        let playing: Vec<_> = (0..threads.max(1))
+            .map(|t| scope.spawn(move || part(t).filter(|seed| play(*seed)).count() as u64))
+            .collect();
+        playing.into_iter().map(|thread| thread.join().expect("findings do not leave their seed")).sum()
+    });
+    let per_minute = count as f64 / started.elapsed().as_secs_f64() * 60.0;
+    println!("{count} seeds, {findings} findings, {per_minute:.0} seeds a minute");
+    if findings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints a finding; whether there was one.
+fn report(outcome: Outcome) -> bool {
+    if let Some(finding) = &outcome.finding {
+        println!("seed {}: {finding}", outcome.seed);
+    }
+    outcome.finding.is_some()
+}
+
+fn replay(seed: u64, scenario: Scenario, wrong: Option<Wrong>, trace: bool) -> ExitCode {
+    let outcome = run_seed(scenario, seed, wrong, trace);
+    outcome.trace.iter().for_each(|line| println!("{line}"));
+    println!(
+        "seed {seed}: trace hash {:016x}, {} polls, {:.3} virtual seconds",
+        outcome.trace_hash,
+        outcome.steps,
+        outcome.virtual_nanos as f64 / 1e9
+    );
+    if report(outcome) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn print_table(scenario: Scenario, bound: u64) -> ExitCode {
+    let mut missed = 0;
+    println!("{:<40} {:>6}  seen as", "mistake", "seeds");
+    for (mistake, name) in table::ON_ONE_NODE {
+        match seeds_to_catch(scenario, *mistake, bound) {
+            Some((seeds, finding)) => println!("{name:<40} {seeds:>6}  {finding}"),
+            None => {
+                missed += 1;
+                println!("{name:<40} {:>6}  not caught", "-");
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,125 @@
+//! What clients know of every partition: the records that were acknowledged or could be read, by offset.
+//!
+//! Invariants that it holds against the code under test (each breach is a finding):
+//! 1. An offset has one value for ever.
+//! 2. What was once readable stays readable: the known log is a prefix of every later log, down to its log start.
+//! 3. An acknowledged record is readable at the offset that the acknowledgement named.
+//! 4. A record of an idempotent producer stands at one offset.
+
+use millrace_storage::ids::{Offset, TopicPartition};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Names a record of a run: who produced it, and its number there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RecordId {
+    /// The producer.
+    pub producer: u64,
+    /// Which of its records.
+    pub number: u64,
+}
+
+/// Bytes of a record id in the scripted scenario's batches.
+pub const RECORD_BYTES: usize = 16;
+
+/// From this producer on, producers are not idempotent and send a record under a new id when they retry.
+pub const PLAIN_PRODUCERS: u64 = 1 << 32;
+
+impl RecordId {
+    /// Writes it.
+    pub fn write(self, into: &mut Vec<u8>) {
+        into.extend_from_slice(&self.producer.to_le_bytes());
+        into.extend_from_slice(&self.number.to_le_bytes());
+    }
+
+    /// Reads ids that were written one after the other.
+    pub fn read_all(bytes: &[u8]) -> Vec<RecordId> {
+        let (records, rest) = bytes.as_chunks::<RECORD_BYTES>();
+        assert!(rest.is_empty(), "a body of {} bytes", bytes.len());
+        let number = |part: &[u8]| u64::from_le_bytes(part.try_into().expect("eight bytes"));
+        records.iter().map(|r| RecordId { producer: number(&r[..8]), number: number(&r[8..]) }).collect()
+    }
+}
+
+#[derive(Default)]
+struct Log {
+    start: i64,
+    records: BTreeMap<i64, RecordId>,
+    offsets: BTreeMap<RecordId, i64>,
+    acknowledged: u64,
+}
+
+/// All partitions. A clone is another handle.
+#[derive(Clone, Default)]
+pub struct Ledger(Rc<RefCell<BTreeMap<TopicPartition, Log>>>);
+
+impl Ledger {
+    /// Records from `base` on are readable.
+    pub fn readable(&self, p: TopicPartition, base: Offset, ids: &[RecordId]) {
+        let mut logs = self.0.borrow_mut();
+        let log = logs.entry(p).or_default();
+        for (offset, &id) in (base.0..).zip(ids) {
+            match log.records.insert(offset, id) {
+                None => {}
+                Some(known) => assert!(known == id, "FINDING offset {offset} of {p} was {known:?} and is now {id:?}"),
+            }
+            let first = *log.offsets.entry(id).or_insert(offset);
+            assert!(first == offset, "FINDING {id:?} stands at {first} and at {offset} of {p}");
+        }
+    }
+
+    /// An acknowledgement with acks −1 reached a client.
+    pub fn acknowledged(&self, p: TopicPartition, base: Offset, ids: &[RecordId]) {
+        let mut logs = self.0.borrow_mut();
+        let log = logs.entry(p).or_default();
+        log.acknowledged += ids.len() as u64;
+        for (offset, id) in (base.0..).zip(ids) {
+            if offset < log.start {
+                continue;
+            }
+            let there = log.records.get(&offset);
+            assert!(there == Some(id), "FINDING acknowledged {id:?} at {offset} of {p}, where {there:?} is readable");
+        }
+    }
+
+    /// The log start rose.
+    pub fn log_start(&self, p: TopicPartition, start: Offset) {
+        let mut logs = self.0.borrow_mut();
+        let log = logs.entry(p).or_default();
+        log.start = log.start.max(start.0);
+    }
+
+    /// The known log start.
+    pub fn start(&self, p: TopicPartition) -> Offset {
+        Offset(self.0.borrow().get(&p).map_or(0, |log| log.start))
+    }
+
+    /// First offset above everything readable.
+    pub fn end(&self, p: TopicPartition) -> Offset {
+        let logs = self.0.borrow();
+        Offset(logs.get(&p).and_then(|log| log.records.last_key_value()).map_or(0, |(last, _)| last + 1))
+    }
+
+    /// A later log of the partition ends at `end`: nothing that was readable may be missing.
+    pub fn check_end(&self, p: TopicPartition, end: Offset, where_: &str) {
+        let known = self.end(p);
+        assert!(end >= known, "FINDING {where_}: {p} ends at {end}, but was readable up to {known}");
+    }
+
+    /// The record at an offset, if it is known and not below the log start.
+    pub fn record_at(&self, p: TopicPartition, offset: Offset) -> Option<RecordId> {
+        let logs = self.0.borrow();
+        logs.get(&p).filter(|log| offset.0 >= log.start)?.records.get(&offset.0).copied()
+    }
+
+    /// Acknowledged records of all partitions.
+    pub fn total_acknowledged(&self) -> u64 {
+        self.0.borrow().values().map(|log| log.acknowledged).sum()
+    }
+
+    /// Partitions that hold something.
+    pub fn partitions(&self) -> Vec<TopicPartition> {
+        self.0.borrow().keys().copied().collect()
+    }
+}

@@ -1,0 +1,12 @@
+//! The simulator: Millrace's real code in a world that a seed decides (DESIGN.md section 8).
+//!
+//! A *scenario* plays one seed: processes, clients, accidents. Everything that must hold is checked while it runs
+//! ([`truth`], [`ledger`]) and after everything was healed ([`rebuild`], liveness). A *finding* is a panic, with the seed
+//! that leads to it. The wrong variants of PROTOCOL.md section 9 prove that the checks see what they should: [`table`].
+
+pub mod lane;
+pub mod ledger;
+pub mod rebuild;
+pub mod seeds;
+pub mod table;
+pub mod truth;

@@ -1,0 +1,321 @@
+//! PROTOCOL.md section 8, evaluated against the true state of bucket and metadata store at every change of either.
+//!
+//! A breach panics with `FINDING`: the run's seed is then the bug report.
+
+use crate::ledger::{Ledger, RecordId};
+use bytes::Bytes;
+use millrace_storage::format::checkpoint::{Checkpoint, checkpoint_key};
+use millrace_storage::format::object::{ObjectHeader, ObjectKind, decode_footer, decode_header, decode_trailer};
+use millrace_storage::format::{Footer, HEADER_BYTES, PartitionEntry, TRAILER_BYTES};
+use millrace_storage::ids::{LeaderEpoch, Offset, Seq, TopicPartition, Wid};
+use millrace_storage::meta::keys;
+use millrace_storage::meta::records::{PartitionRecord, Record, WalRecord, WalState};
+use millrace_storage::sim::{BucketChange, MetaChange, SimBucket, SimMeta};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// How a run reads record ids out of the bytes of an entry.
+pub type ReadIds = fn(&[u8]) -> Vec<RecordId>;
+
+struct Inner {
+    bucket: SimBucket,
+    meta: SimMeta,
+    ledger: Ledger,
+    read_ids: ReadIds,
+    // I6: the one log of an epoch's entries.
+    homes: RefCell<BTreeMap<(TopicPartition, LeaderEpoch), Wid>>,
+    // I1: what was first stored under a key.
+    first: RefCell<BTreeMap<String, Bytes>>,
+    // I2: sequences below were seen to be durable.
+    durable: RefCell<BTreeMap<Wid, Seq>>,
+}
+
+/// The checker. A clone is another handle.
+#[derive(Clone)]
+pub struct Truth(Rc<Inner>);
+
+/// A stored write-ahead object, taken apart.
+pub struct StoredObject {
+    /// Its header.
+    pub header: ObjectHeader,
+    /// Its footer; empty for a fence.
+    pub footer: Footer,
+}
+
+/// Takes a write-ahead object apart; one that cannot be read is a finding.
+pub fn read_object(key: &str, bytes: &Bytes) -> StoredObject {
+    let fail = |what: &dyn std::fmt::Display| -> ! { panic!("FINDING {key} can't be read: {what}") };
+    let head = bytes.get(..HEADER_BYTES).unwrap_or_else(|| fail(&"too short"));
+    let header = decode_header(head).unwrap_or_else(|e| fail(&e));
+    if header.kind == ObjectKind::Fence {
+        return StoredObject { header, footer: Footer::default() };
+    }
+    let tail = bytes.get(bytes.len() - TRAILER_BYTES..).unwrap_or_else(|| fail(&"too short"));
+    let trailer = decode_trailer(tail).unwrap_or_else(|e| fail(&e));
+    let start = trailer.footer_position as usize;
+    let footer = bytes.get(start..start + trailer.footer_length as usize).unwrap_or_else(|| fail(&"footer"));
+    let (again, footer) = decode_footer(footer, &trailer).unwrap_or_else(|e| fail(&e));
+    assert!(again == header, "FINDING {key}: the footer's copy of the header is {again:?}, the header {header:?}");
+    StoredObject { header, footer }
+}
+
+/// The bytes of an entry's batches.
+pub fn body_of(object: &Bytes, position: u32, length: u32) -> Bytes {
+    object.slice(position as usize..(position + length) as usize)
+}
+
+impl Truth {
+    /// Watches both stores from now on.
+    pub fn watching(bucket: &SimBucket, meta: &SimMeta, ledger: &Ledger, read_ids: ReadIds) -> Truth {
+        let truth = Truth(Rc::new(Inner {
+            bucket: bucket.clone(),
+            meta: meta.clone(),
+            ledger: ledger.clone(),
+            read_ids,
+            homes: RefCell::default(),
+            first: RefCell::default(),
+            durable: RefCell::default(),
+        }));
+        let (on_bucket, on_meta) = (truth.clone(), truth.clone());
+        bucket.observe(move |change| on_bucket.0.on_bucket(change));
+        meta.observe(move |changes| changes.iter().for_each(|change| on_meta.0.on_meta(*change)));
+        truth
+    }
+
+    /// I2: what is told to be committed is durable, with everything before it.
+    pub fn check_committed(&self, wid: Wid, seq: Seq) {
+        let lw = self.0.wal(wid).map_or(Seq(0), |record| record.lw);
+        let mut durable = self.0.durable.borrow_mut();
+        let checked = durable.entry(wid).or_default();
+        for below in lw.max(*checked).0..=seq.0 {
+            let kind = self.0.object(wid, Seq(below)).map(|object| object.header.kind);
+            assert!(kind == Some(ObjectKind::Data), "FINDING I2: {wid}/{seq} was committed, but {below} is {kind:?}");
+        }
+        *checked = (*checked).max(seq.next());
+    }
+
+    /// The ids that the bytes of a place hold.
+    pub fn ids_at(&self, wid: Wid, seq: Seq, position: u32, length: u32) -> Option<Vec<RecordId>> {
+        let object = self.0.bucket.peek(&SimBucket::wal_key(wid, seq))?;
+        Some((self.0.read_ids)(&body_of(&object, position, length)))
+    }
+}
+
+impl Inner {
+    fn wal(&self, wid: Wid) -> Option<WalRecord> {
+        let value = self.meta.peek(&keys::wal(wid))?;
+        Some(WalRecord::decode(&value).expect("a record that our code wrote"))
+    }
+
+    fn object(&self, wid: Wid, seq: Seq) -> Option<StoredObject> {
+        let key = SimBucket::wal_key(wid, seq);
+        self.bucket.peek(&key).map(|bytes| read_object(&key, &bytes))
+    }
+
+    fn checkpoint(&self, wid: Wid, number: u64) -> Option<Checkpoint> {
+        let bytes = self.bucket.peek(&checkpoint_key(wid, number))?;
+        Some(Checkpoint::decode(&bytes).unwrap_or_else(|e| panic!("FINDING checkpoint {wid}/{number}: {e}")))
+    }
+
+    fn on_bucket(&self, change: BucketChange<'_>) {
+        match change {
+            BucketChange::Created(key, bytes) => self.on_created(key, bytes),
+            BucketChange::Replaced(key, ..) => {
+                let immutable = key.starts_with("wal/") || key.starts_with("ckpt/");
+                assert!(!immutable, "FINDING I1: {key} was overwritten");
+            }
+            BucketChange::Deleted(key, bytes) => self.on_deleted(key, bytes),
+        }
+    }
+
+    fn on_created(&self, key: &str, bytes: &Bytes) {
+        let Some((wid, seq)) = SimBucket::parse_wal_key(key) else { return };
+        let object = read_object(key, bytes);
+        assert!(object.header.wid == wid && object.header.seq == seq, "FINDING I1: {key} says {:?}", object.header);
+        if object.header.kind == ObjectKind::Fence {
+            return;
+        }
+        let first = self.first.borrow_mut().entry(key.to_owned()).or_insert_with(|| bytes.clone()).clone();
+        assert!(first == *bytes, "FINDING I1: the bytes of {key} changed on a retry");
+        let owner = self.wal(wid);
+        assert!(
+            owner.as_ref().is_none_or(|r| r.boot == object.header.writer.boot && r.lane == object.header.writer.lane),
+            "FINDING I1: {key} was written by {:?}",
+            object.header.writer
+        );
+        for entry in &object.footer.partitions {
+            let home = *self.homes.borrow_mut().entry((entry.partition, entry.epoch)).or_insert(wid);
+            assert!(home == wid, "FINDING I6: {} at epoch {} in {home} and {wid}", entry.partition, entry.epoch);
+        }
+    }
+
+    fn on_deleted(&self, key: &str, bytes: &Bytes) {
+        let Some((wid, seq)) = SimBucket::parse_wal_key(key) else { return };
+        let object = read_object(key, bytes);
+        let record = self.wal(wid);
+        if let Some(WalState::Sealed { end }) = record.as_ref().map(|r| r.state) {
+            assert!(seq != end, "FINDING I3: the fence at {key} was deleted");
+            if seq > end {
+                return;
+            }
+        }
+        for entry in &object.footer.partitions {
+            self.check_entry_may_go(key, bytes, entry);
+        }
+    }
+
+    /// I8: what was readable stays in some object.
+    fn check_entry_may_go(&self, key: &str, object: &Bytes, entry: &PartitionEntry) {
+        let ids = (self.read_ids)(&body_of(object, entry.position, entry.length));
+        for (offset, id) in (entry.base.0..).zip(ids) {
+            let known = self.ledger.record_at(entry.partition, Offset(offset));
+            assert!(known != Some(id), "FINDING I8: {key} deleted, which holds offset {offset} of {}", entry.partition);
+        }
+    }
+
+    fn on_meta(&self, change: MetaChange<'_>) {
+        if let Some(wid) = keys::parse_wal(change.key) {
+            let record = |value: Option<&Bytes>| value.map(|v| WalRecord::decode(v).expect("our own record"));
+            self.on_wal(wid, record(change.before), record(change.after));
+        }
+        if let Some(p) = keys::parse_partition(change.key) {
+            let record = |value: Option<&Bytes>| value.map(|v| PartitionRecord::decode(v).expect("our own record"));
+            self.on_partition(p, record(change.before), record(change.after));
+        }
+    }
+
+    fn on_wal(&self, wid: Wid, before: Option<WalRecord>, after: Option<WalRecord>) {
+        match (before, after) {
+            (None, Some(new)) => {
+                let fresh = new.state == WalState::Open && new.ck == 0 && new.lw == Seq(0);
+                assert!(fresh, "FINDING {wid} starts as {new:?}");
+                let used = self.bucket.keys(&format!("wal/{wid}/"));
+                assert!(used.is_empty(), "FINDING {wid} is opened, but has {used:?}");
+            }
+            (Some(old), Some(new)) => self.on_wal_changed(wid, &old, &new),
+            (Some(old), None) => {
+                assert!(matches!(old.state, WalState::Sealed { .. }), "FINDING {wid} forgotten while {old:?}");
+                for (key, value) in self.meta.contents(keys::PARTITIONS) {
+                    let record = PartitionRecord::decode(&value).expect("our own record");
+                    assert!(record.wid != wid, "FINDING {wid} forgotten while {key} names it");
+                }
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn on_wal_changed(&self, wid: Wid, old: &WalRecord, new: &WalRecord) {
+        assert!(new.ck >= old.ck && new.lw >= old.lw, "FINDING {wid}: ck or lw goes back from {old:?} to {new:?}");
+        let frozen = new.ck == old.ck && new.lw == old.lw;
+        let allowed = match (old.state, new.state) {
+            (WalState::Open, WalState::Open) => true,
+            (WalState::Open, WalState::Fencing) | (WalState::Fencing, WalState::Sealed { .. }) => frozen,
+            (WalState::Open, WalState::Sealed { .. }) => true,
+            (WalState::Fencing, WalState::Fencing) | (WalState::Sealed { .. }, WalState::Sealed { .. }) => {
+                frozen && new.state == old.state
+            }
+            (WalState::Fencing | WalState::Sealed { .. }, _) => false,
+        };
+        assert!(allowed, "FINDING I4: {wid} went from {old:?} to {new:?}");
+        let s = self.check_checkpoint(wid, new);
+        let WalState::Sealed { end } = new.state else { return };
+        let kind = |seq: u64| self.object(wid, Seq(seq)).map(|object| object.header.kind);
+        assert!(kind(end.0) == Some(ObjectKind::Fence), "FINDING I3: {wid} sealed at {end}: {:?}", kind(end.0));
+        for seq in s.0..end.0 {
+            assert!(kind(seq) == Some(ObjectKind::Data), "FINDING I5: {wid} sealed at {end}, {seq}: {:?}", kind(seq));
+        }
+    }
+
+    /// The checkpoint that a record names exists; gives its S.
+    fn check_checkpoint(&self, wid: Wid, record: &WalRecord) -> Seq {
+        if record.ck == 0 {
+            return Seq(0);
+        }
+        let checkpoint = self.checkpoint(wid, record.ck);
+        let checkpoint = checkpoint.unwrap_or_else(|| panic!("FINDING {wid}: checkpoint {} is missing", record.ck));
+        assert!(checkpoint.lw <= record.lw && record.lw <= checkpoint.s, "FINDING {wid}: {record:?} {}", checkpoint.s);
+        for chunk in &checkpoint.chunks {
+            let key = millrace_storage::format::checkpoint::chunk_key(wid, chunk.number);
+            assert!(self.bucket.peek(&key).is_some(), "FINDING {wid}: chunk {key} is missing");
+        }
+        checkpoint.s
+    }
+
+    fn on_partition(&self, p: TopicPartition, before: Option<PartitionRecord>, after: Option<PartitionRecord>) {
+        match (before, after) {
+            (None, Some(new)) => {
+                assert!(new.epoch == LeaderEpoch(1) && new.released.is_none(), "FINDING {p} is born as {new:?}");
+                self.check_named(p, &new);
+            }
+            (Some(old), Some(new)) if new.epoch == old.epoch => {
+                let released = PartitionRecord { released: new.released, ..old.clone() };
+                assert!(old.released.is_none() && new == released, "FINDING {p} went from {old:?} to {new:?}");
+                let end = self.true_end(p, &new);
+                let stated = new.released.map(|r| r.end);
+                assert!(stated == Some(end), "FINDING {p} was released at {stated:?}, but ends at {end}");
+            }
+            (Some(old), Some(new)) => {
+                assert!(new.epoch.0 == old.epoch.0 + 1, "FINDING I7: {p} went from {old:?} to {new:?}");
+                assert!(new.released.is_none(), "FINDING {p} is acquired as {new:?}");
+                self.check_named(p, &new);
+                self.check_claim(p, &old, &new);
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// I4: a record newly names only an open log.
+    fn check_named(&self, p: TopicPartition, record: &PartitionRecord) {
+        let state = self.wal(record.wid).map(|w| w.state);
+        assert!(state == Some(WalState::Open), "FINDING I4: {p} is given to {}, which is {state:?}", record.wid);
+    }
+
+    /// I5 and I7: the new owner's checkpoint holds the partition at its epoch, up to where the old epoch ended.
+    fn check_claim(&self, p: TopicPartition, old: &PartitionRecord, new: &PartitionRecord) {
+        let wal = self.wal(old.wid).unwrap_or_else(|| panic!("FINDING {p} was in {}, which is forgotten", old.wid));
+        let ended = old.released.is_some() || matches!(wal.state, WalState::Sealed { .. });
+        assert!(ended, "FINDING {p} is claimed from {old:?} whose log is {wal:?}");
+        let ck = self.wal(new.wid).expect("checked to be open").ck;
+        let held = self.checkpoint(new.wid, ck).and_then(|c| c.partitions.get(&p).cloned());
+        let held = held.unwrap_or_else(|| panic!("FINDING I5: checkpoint {}/{ck} holds no {p}", new.wid));
+        assert!(held.epoch == new.epoch, "FINDING I5: checkpoint {}/{ck} holds {p} at {}", new.wid, held.epoch);
+        let end = self.true_end(p, old);
+        assert!(
+            held.end == end,
+            "FINDING I7: {p} is acquired up to {}, but epoch {} ended at {end}",
+            held.end,
+            old.epoch
+        );
+        self.ledger.check_end(p, end, "at a claim");
+    }
+
+    /// Where the partition's log ends by its record's write-ahead log, folded from what the stores hold.
+    fn true_end(&self, p: TopicPartition, record: &PartitionRecord) -> Offset {
+        let wid = record.wid;
+        let wal = self.wal(wid).unwrap_or_else(|| panic!("FINDING {p} names {wid}, which is forgotten"));
+        let checkpoint = (wal.ck > 0).then(|| self.checkpoint(wid, wal.ck)).flatten();
+        let s = checkpoint.as_ref().map_or(Seq(0), |c| c.s);
+        let held = checkpoint.and_then(|c| c.partitions.get(&p).cloned());
+        let mut end = match held {
+            Some(state) => state.end,
+            None if record.epoch == LeaderEpoch(1) => Offset(0),
+            None => panic!("FINDING I5: {p} at {record:?} is in no checkpoint of {wid}"),
+        };
+        let limit = match (record.released, wal.state) {
+            (Some(released), _) => released.seq,
+            (None, WalState::Sealed { end }) => end,
+            (None, _) => Seq(u64::MAX),
+        };
+        let mut seq = s;
+        while seq < limit {
+            let Some(object) = self.object(wid, seq).filter(|o| o.header.kind == ObjectKind::Data) else { break };
+            for entry in object.footer.partitions.iter().filter(|e| e.partition == p && e.epoch == record.epoch) {
+                assert!(entry.base == end, "FINDING {wid}/{seq}: {p} goes on at {} after {end}", entry.base);
+                end = entry.last.plus(1);
+            }
+            seq = seq.next();
+        }
+        end
+    }
+}
