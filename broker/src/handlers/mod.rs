@@ -9,16 +9,27 @@ pub mod errors;
 
 pub(crate) mod api_versions;
 pub(crate) mod create_topics;
+pub(crate) mod delete_groups;
 pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
+pub(crate) mod describe_groups;
 pub(crate) mod fetch;
+pub(crate) mod find_coordinator;
+pub(crate) mod group_desk;
+pub(crate) mod heartbeat;
 pub(crate) mod init_producer_id;
+pub(crate) mod join_group;
+pub(crate) mod leave_group;
+pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
+pub(crate) mod offset_commit;
+pub(crate) mod offset_fetch;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
 pub(crate) mod questions;
+pub(crate) mod sync_group;
 pub(crate) mod topics;
 
 use crate::net::budget::Permit;
@@ -91,9 +102,9 @@ pub(crate) fn dispatch(core: &mut ShardCore, now: Now, reply_to: ReplyTo, frame:
 /// All APIs but Produce, whose request is decoded with slices of its frame.
 fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key: ApiKey, frame: &Bytes) {
     let mut body = Reader::new(frame);
-    if RequestHeader::decode(&mut body).is_err() {
+    let Ok(header) = RequestHeader::decode(&mut body) else {
         return close(core, context.reply_to, "a broken request header");
-    }
+    };
     let to = (core, now, context, &mut body);
     match key {
         ApiKey::ApiVersions => answer(to, api_versions::handle),
@@ -106,6 +117,18 @@ fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key
         ApiKey::OffsetForLeaderEpoch => answer(to, offset_for_leader_epoch::handle),
         ApiKey::DescribeCluster => answer(to, describe_cluster::handle),
         ApiKey::DescribeConfigs => answer(to, describe_configs::handle),
+        ApiKey::FindCoordinator => answer(to, find_coordinator::handle),
+        ApiKey::JoinGroup => answer(to, |core, now, context, request| {
+            join_group::handle(core, now, context, request, header.client_id);
+        }),
+        ApiKey::SyncGroup => answer(to, sync_group::handle),
+        ApiKey::Heartbeat => answer(to, heartbeat::handle),
+        ApiKey::LeaveGroup => answer(to, leave_group::handle),
+        ApiKey::OffsetCommit => answer(to, offset_commit::handle),
+        ApiKey::OffsetFetch => answer(to, offset_fetch::handle),
+        ApiKey::DescribeGroups => answer(to, describe_groups::handle),
+        ApiKey::ListGroups => answer(to, list_groups::handle),
+        ApiKey::DeleteGroups => answer(to, delete_groups::handle),
         // Kafka's table of keys is long; what is advertised and not named here is a mistake that a test finds.
         _ => close(to.0, context.reply_to, "an API that is not served"),
     }
@@ -114,7 +137,7 @@ fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key
 /// A handler's arguments, and the request's body still to be decoded.
 type Undecoded<'a, 'b> = (&'a mut ShardCore, Now, RequestContext, &'a mut Reader<'b>);
 
-fn answer<R: Request>(to: Undecoded<'_, '_>, handle: fn(&mut ShardCore, Now, RequestContext, R)) {
+fn answer<R: Request>(to: Undecoded<'_, '_>, handle: impl FnOnce(&mut ShardCore, Now, RequestContext, R)) {
     let (core, now, context, body) = to;
     match R::decode(body, context.version) {
         Ok(request) => handle(core, now, context, request),

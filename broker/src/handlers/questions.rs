@@ -30,6 +30,14 @@ pub(crate) struct Questions {
     next: u64,
 }
 
+impl Questions {
+    /// A token that no question of this shard had before.
+    pub(crate) fn token(&mut self) -> Token {
+        self.next += 1;
+        Token(self.next)
+    }
+}
+
 impl ShardCore {
     /// Asks the control task; `ask` makes the message of its token. Without an answer within `patience` the request goes
     /// on as if nothing had been done.
@@ -40,8 +48,7 @@ impl ShardCore {
         patience: Duration,
         ask: impl FnOnce(Token) -> ToControl,
     ) {
-        let token = Token(self.questions.next);
-        self.questions.next += 1;
+        let token = self.questions.token();
         let deadline = self.deadlines.set(now.mono.plus(patience), Due::Question(token));
         self.questions.open.insert(token, (question, deadline));
         self.effects.push(Effect::ToControl(ask(token)));

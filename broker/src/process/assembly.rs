@@ -120,7 +120,14 @@ pub fn start_shard(
     pools: Pools,
     ends: ShardEnds,
 ) -> ShardPump {
-    let config = ShardConfig { shard, node, tail_bytes: pools.tail, read_bytes: pools.reads, auto_create: true };
+    let config = ShardConfig {
+        shard,
+        node,
+        tail_bytes: pools.tail,
+        read_bytes: pools.reads,
+        auto_create: true,
+        boot: BootId(env.random()),
+    };
     let parts = ShardParts {
         core: ShardCore::new(config),
         wal: stores.wal.clone(),

@@ -18,6 +18,7 @@ use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
 use crate::control::{ClusterImage, FromControl};
 use crate::handlers::errors::PartitionError;
+use crate::handlers::group_desk::GroupDesk;
 use crate::handlers::questions::Questions;
 use crate::handlers::{self, init_producer_id, produce};
 use crate::net::budget::Permit;
@@ -25,12 +26,12 @@ use crate::net::frame::Frame;
 use bytes::{Bytes, BytesMut};
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
-use millrace_storage::ids::{ShardIndex, TopicPartition};
+use millrace_storage::ids::{BootId, ShardIndex, TopicPartition};
 use millrace_storage::lane::{CommittedObject, Seal, ToLane, ToShard};
 use millrace_storage::partition::CommittedPartition;
 use millrace_storage::store_error::StoreError;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Bytes of batches in one seal, unless a single batch is larger: what the lane makes a full object of.
@@ -49,6 +50,8 @@ pub struct ShardConfig {
     pub read_bytes: usize,
     /// Whether Metadata creates topics that do not exist.
     pub auto_create: bool,
+    /// Random, new for every process life: makes the ids of group members unique.
+    pub boot: BootId,
 }
 
 /// One shard's partitions, requests in progress, and what it knows of the cluster.
@@ -60,6 +63,8 @@ pub struct ShardCore {
     pub(crate) fetches: Fetches,
     pub(crate) questions: Questions,
     pub(crate) producer_ids: init_producer_id::ProducerIds,
+    pub(crate) groups: GroupDesk,
+    peers: BTreeMap<ConnectionId, IpAddr>,
     pub(crate) deadlines: Deadlines,
     pub(crate) effects: Vec<Effect>,
     pub(crate) counters: Counters,
@@ -76,6 +81,7 @@ impl ShardCore {
     pub fn new(config: ShardConfig) -> ShardCore {
         ShardCore {
             tail: TailBudget::new(config.tail_bytes),
+            groups: GroupDesk::new(config.boot.0),
             config,
             image: Arc::default(),
             logs: BTreeMap::new(),
@@ -83,6 +89,7 @@ impl ShardCore {
             fetches: Fetches::default(),
             questions: Questions::default(),
             producer_ids: Default::default(),
+            peers: BTreeMap::new(),
             deadlines: Deadlines::default(),
             effects: Vec::new(),
             counters: Counters::default(),
@@ -94,7 +101,9 @@ impl ShardCore {
     }
 
     /// A client connected.
-    pub fn on_connection(&mut self, _now: Now, _connection: ConnectionId, _peer: SocketAddr) {}
+    pub fn on_connection(&mut self, _now: Now, connection: ConnectionId, peer: SocketAddr) {
+        self.peers.insert(connection, peer.ip());
+    }
 
     /// A request arrived. It ends with exactly one [`Effect::Reply`] to `reply_to`. `permit` (of a produce request) is
     /// given back once its batches are committed or refused.
@@ -109,6 +118,7 @@ impl ShardCore {
 
     /// A connection is gone. Its requests still end, with replies that nobody sends.
     pub fn on_disconnect(&mut self, _now: Now, connection: ConnectionId) {
+        self.peers.remove(&connection);
         self.drop_fetches_of(connection);
     }
 
@@ -149,10 +159,12 @@ impl ShardCore {
             FromControl::Topics { token, topics } => self.topics_answered(token, Some(topics)),
             FromControl::ProducerIds { token, first } => init_producer_id::answered(self, token, first),
             FromControl::Stopping => self.stopping = true,
-            // The group coordinator's.
-            FromControl::Persisted { .. } | FromControl::SlotGranted { .. } | FromControl::SlotRevoked { .. } => {}
+            FromControl::Persisted { token, result } => self.group_written(now, token, result),
+            FromControl::SlotGranted { slot, slot_epoch, groups, offsets } => {
+                self.slot_granted(now, slot, slot_epoch, &groups, &offsets);
+            }
+            FromControl::SlotRevoked { slot } => self.slot_revoked(slot),
         }
-        let _ = now;
     }
 
     /// A read asked for by [`Effect::Read`] ended; `None`: no such object.
@@ -169,11 +181,12 @@ impl ShardCore {
                 Due::Question(token) => self.topics_answered(token, None),
             }
         }
+        self.groups_on_time(now.mono);
     }
 
     /// When [`ShardCore::on_time`] has something to do; `None` while nothing waits for time.
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.deadlines.next()
+        [self.deadlines.next(), self.groups.coordinator.next_deadline()].into_iter().flatten().min()
     }
 
     /// Moves what is to be done to the end of `into`, in order.
@@ -240,6 +253,11 @@ impl ShardCore {
     /// Whether the process stops.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
+    }
+
+    /// Address of a connection's client, as Kafka spells it.
+    pub(crate) fn host_of(&self, connection: ConnectionId) -> String {
+        self.peers.get(&connection).map_or_else(String::new, |address| format!("/{address}"))
     }
 
     /// Ends a request.

@@ -18,7 +18,7 @@ use millrace_protocol::messages::produce::{PartitionProduceData, PartitionProduc
 use millrace_protocol::messages::{FetchRequest, FetchResponse, ProduceRequest, ProduceResponse};
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::format::{BatchEntry, Footer, PartitionEntry};
-use millrace_storage::ids::{LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
+use millrace_storage::ids::{BootId, LeaderEpoch, Seq, ShardIndex, TopicId, TopicPartition, Wid};
 use millrace_storage::lane::{CommittedObject, Seal, ToLane, ToShard};
 use millrace_storage::partition::CommittedPartition;
 use std::collections::{BTreeMap, VecDeque};
@@ -62,8 +62,14 @@ impl World {
     }
 
     fn with(change: impl FnOnce(&mut ShardConfig)) -> World {
-        let mut config =
-            ShardConfig { shard: ShardIndex(0), node: 1, tail_bytes: 1 << 20, read_bytes: 1 << 20, auto_create: true };
+        let mut config = ShardConfig {
+            shard: ShardIndex(0),
+            node: 1,
+            tail_bytes: 1 << 20,
+            read_bytes: 1 << 20,
+            auto_create: true,
+            boot: BootId(1),
+        };
         change(&mut config);
         let mut world = World {
             core: ShardCore::new(config),
