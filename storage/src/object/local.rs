@@ -47,12 +47,11 @@ impl LocalStore {
     pub fn open(root: &Path, side: &SideRuntime) -> Result<LocalStore, OpenError> {
         let prepare = || -> io::Result<()> {
             let staging = root.join(STAGING);
-            fs::create_dir_all(&staging)?;
+            make_directory(&staging)?;
             for entry in fs::read_dir(&staging)? {
                 fs::remove_file(entry?.path())?;
             }
-            sync_directory(root)?;
-            root.parent().map_or(Ok(()), sync_directory)
+            Ok(())
         };
         prepare().map_err(|error| {
             OpenError::new(
@@ -242,8 +241,22 @@ fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+/// Puts the names in a directory on disk.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    // The parent of a relative path of one part is empty: the current directory.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path)?.sync_all()
+}
+
+/// Makes a directory and what is missing above it; all of their names are on disk afterwards.
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|up| !up.as_os_str().is_empty() && !up.exists()).collect();
+    fs::create_dir_all(path)?;
+    // Also when nothing was missing: an earlier process may have ended between making and syncing it.
+    for made in missing.into_iter().chain([path]) {
+        made.parent().map_or(Ok(()), sync_directory)?;
+    }
+    Ok(())
 }
 
 fn write_all_vectored(file: &mut File, slices: &[Bytes]) -> io::Result<()> {
@@ -360,6 +373,16 @@ mod tests {
         assert!(matches!(replaced, MatchOutcome::Stored(_)));
         let again = block_on(store.put_if_match("m", Bytes::from_static(b"three"), version)).unwrap();
         assert_eq!(again, MatchOutcome::Changed);
+    }
+
+    #[test]
+    fn a_directory_is_made_with_all_that_is_missing_above_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a/b/c");
+        make_directory(&deep).unwrap();
+        make_directory(&deep).unwrap();
+        assert!(deep.is_dir());
+        sync_directory(Path::new("")).unwrap();
     }
 
     #[test]

@@ -30,7 +30,7 @@ struct Faulty {
 impl ObjectStore for Faulty {
     fn put_if_absent(&self, key: &str, slices: Vec<Bytes>) -> StoreFuture<PutOutcome> {
         match self.fault {
-            Fault::Denies => return Box::pin(ready(Err(StoreError::not_done(FailureKind::Denied, "403")))),
+            Fault::Denies => Box::pin(ready(Err(StoreError::not_done(FailureKind::Denied, "403")))),
             Fault::SeveralWinners => {
                 // A memory store acts when called.
                 drop(self.store.delete(vec![key.to_owned()]));

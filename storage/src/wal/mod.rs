@@ -15,14 +15,11 @@ pub mod extents;
 pub mod memory;
 pub mod objects;
 
-use crate::env::Env;
 use crate::ids::{Seq, Wid};
-use crate::object::SharedObjects;
 use crate::store_error::StoreError;
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use std::ops::Range;
-use std::rc::Rc;
 
 /// Any number of waits for the result of a store operation.
 pub type StoreFuture<T> = LocalBoxFuture<'static, Result<T, StoreError>>;
@@ -74,26 +71,4 @@ pub trait WalStore {
     fn retain_only_fence(&self, wid: Wid, end: Seq) -> StoreFuture<()>;
     /// Makes all objects of `wid` below `below` survive a power loss (a no-op where they already do).
     fn sync_below(&self, wid: Wid, below: Seq) -> StoreFuture<()>;
-}
-
-/// Opened logs as they cross threads; each thread makes its own handle.
-#[derive(Clone)]
-pub enum SharedWal {
-    /// Files on the local disk.
-    Extents(extents::ExtentWal),
-    /// Objects of an object store.
-    Objects(SharedObjects),
-    /// Memory.
-    Memory(memory::MemoryWal),
-}
-
-impl SharedWal {
-    /// This thread's handle.
-    pub fn handle(&self, env: &Env) -> Rc<dyn WalStore> {
-        match self {
-            SharedWal::Extents(wal) => Rc::new(wal.clone()),
-            SharedWal::Objects(objects) => Rc::new(objects::ObjectWal::new(objects.handle(env))),
-            SharedWal::Memory(wal) => Rc::new(wal.clone()),
-        }
-    }
 }

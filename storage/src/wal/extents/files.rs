@@ -4,6 +4,7 @@
 
 use super::frame::ExtentName;
 use crate::ids::Wid;
+use crate::object::local::{make_directory, sync_directory};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -48,8 +49,7 @@ const SUFFIX: &str = ".extent";
 impl DirectoryFiles {
     /// Extents under `root`, which is made if it is not there.
     pub fn open(root: &Path) -> io::Result<DirectoryFiles> {
-        fs::create_dir_all(root)?;
-        root.parent().map_or(Ok(()), sync_directory)?;
+        make_directory(root)?;
         Ok(DirectoryFiles { root: root.to_owned(), writing: Mutex::default() })
     }
 
@@ -72,10 +72,6 @@ impl DirectoryFiles {
             Some(_) | None => call(&File::options().write(true).open(self.path(name))?),
         }
     }
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 fn write_all_at(file: &File, mut position: u64, slices: &[Bytes]) -> io::Result<()> {
