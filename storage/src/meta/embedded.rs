@@ -7,8 +7,9 @@
 //! 1. An answer leaves after the commit that it rests on: durable (redb's `Durability::Immediate`), kill −9 and power
 //!    loss safe. A read of a group that also writes is answered after that commit too.
 //! 2. Requests are decided in the order in which they entered the queue: linearizable.
-//! 3. A failed commit answers `Certainty::Unknown` to its transactions. The file is then closed and opened again by the
-//!    next request, and watches end with `Compacted`, since what happened is known from the file alone.
+//! 3. A commit that fails because the disk is full answers `Certainty::Unknown` to its transactions. The file is then
+//!    closed and opened again by the next request, and watches end with `Compacted`, since what happened is known from
+//!    the file alone. A commit that fails otherwise ends the process.
 //! 4. Bounded: [`QUEUE`] requests wait, [`GROUP`] share a commit; more are refused with `NotDone` and `Throttled`.
 //!
 //! One process only: redb locks the file. The thread ends, and the file is closed, when the last handle is dropped.
@@ -17,7 +18,7 @@ use super::apply::{self, Applied};
 use super::history::{HISTORY_CHANGES, History};
 use super::{Change, Key, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream};
 use crate::object::OpenError;
-use crate::store_error::{FailureKind, StoreError};
+use crate::store_error::{Certainty, FailureKind, StoreError};
 use crate::wal::StoreFuture;
 use file::File;
 use futures::StreamExt;
@@ -200,6 +201,10 @@ impl Server {
                 decided.into_iter().for_each(Decided::answer);
             }
             Err(error) => {
+                // The kernel reports a failed write-back once and may forget the pages: what a second look at the file
+                // shows need not be on disk. A restart reads what is.
+                let is_certain = error.certainty == Certainty::NotDone || error.kind == FailureKind::Full;
+                assert!(is_certain, "the disk failed while the metadata store made a commit durable: {error}");
                 tracing::error!(%error, "the metadata store failed; it is opened again with the next request");
                 decided.into_iter().for_each(|request| request.fail(&error));
                 waiting.for_each(|request| request.fail(&StoreError::not_done(error.kind, error.detail.clone())));

@@ -10,7 +10,9 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::join_all;
 use proptest::prelude::*;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use uuid::Uuid;
 
 const ID: Uuid = Uuid::from_u128(77);
@@ -118,6 +120,46 @@ fn a_thousand_records_sent_at_once_are_all_decided() {
     }
     let page = block_on(store.list("/partition/", None, 1_000)).unwrap();
     assert_eq!(page.entries.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), keys);
+}
+
+/// Set in the process that writes until it is killed: directory and prefix of its keys.
+const WRITER: &str = "MILLRACE_TEST_METADATA_WRITER";
+
+/// Writes one key after the other and says each number once it is answered.
+fn write_until_killed(directory: &Path, prefix: &str) {
+    let store = open(directory);
+    for number in 0.. {
+        run(&store, put(&format!("{prefix}{number:08}"), "v"));
+        println!("answered {number}");
+    }
+}
+
+#[test]
+fn what_was_answered_survives_a_killed_process() {
+    if let Ok(task) = std::env::var(WRITER) {
+        let (directory, prefix) = task.split_once('|').expect("as set below");
+        return write_until_killed(Path::new(directory), prefix);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let prefix = format!("/round/{round}/");
+        let mut writer = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "meta::tests::what_was_answered_survives_a_killed_process", "--nocapture"])
+            .env(WRITER, format!("{}|{prefix}", directory.path().display()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(writer.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let number = |line: String| line.rsplit_once("answered ").map(|(_, number)| number.parse::<usize>().unwrap());
+        let seen = lines.by_ref().filter_map(number).take(25 + round).count();
+        writer.kill().unwrap();
+        let answered = seen + lines.filter_map(number).count();
+        writer.wait().unwrap();
+        let store = open(directory.path());
+        let page = block_on(store.list(&prefix, None, 1_000)).unwrap();
+        assert!(page.entries.len() >= answered.min(1_000), "{} of {answered} are there", page.entries.len());
+        assert!(page.entries.len() <= answered + 1 || page.more, "only one was under way");
+    }
 }
 
 fn txn() -> impl Strategy<Value = Txn> {
