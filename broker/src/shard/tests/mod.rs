@@ -1,6 +1,7 @@
 //! The core driven as its pump drives it: encoded frames in, decoded replies out, and a small lane that commits.
 
 mod fetch;
+mod groups;
 mod lane;
 mod produce;
 mod topics;

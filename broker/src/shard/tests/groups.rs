@@ -1,0 +1,216 @@
+//! The group APIs over frames: shapes by version, tickets, the way to the control task and back.
+
+use super::*;
+use crate::control::COORDINATOR_SLOTS;
+use crate::groups::slot_of;
+use millrace_protocol::messages::find_coordinator::Coordinator;
+use millrace_protocol::messages::join_group::JoinGroupRequestProtocol;
+use millrace_protocol::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use millrace_protocol::messages::offset_fetch::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
+use millrace_protocol::messages::sync_group::SyncGroupRequestAssignment;
+use millrace_protocol::messages::{
+    DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+};
+
+const GROUP: &str = "readers";
+
+/// A shard that coordinates every slot.
+fn coordinator() -> World {
+    let mut world = World::new();
+    world.set_image(|image| image.slots = vec![Some(1); usize::from(COORDINATOR_SLOTS)]);
+    for slot in 0..COORDINATOR_SLOTS {
+        let granted = FromControl::SlotGranted { slot, slot_epoch: 5, groups: Vec::new(), offsets: Vec::new() };
+        world.core.on_control(world.now, granted);
+    }
+    world
+}
+
+impl World {
+    /// Makes every write that waits durable (or fails it) and says how many there were.
+    fn persist(&mut self, result: Result<(), ErrorCode>) -> usize {
+        let asked: Vec<ToControl> = self.asked.drain(..).collect();
+        let count = asked.len();
+        for question in asked {
+            let ToControl::Persist { token, slot, slot_epoch, writes } = question else { panic!("{question:?}") };
+            assert_eq!((slot, slot_epoch), (slot_of(GROUP), 5));
+            assert!(!writes.is_empty());
+            self.core.on_control(self.now, FromControl::Persisted { token, result });
+        }
+        self.collect();
+        count
+    }
+
+    /// A member of a stable group: its id.
+    fn stable_member(&mut self, version: i16) -> String {
+        let join = JoinGroupRequest {
+            group_id: GROUP.into(),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: if version == 0 { -1 } else { 60_000 },
+            protocol_type: "consumer".into(),
+            protocols: vec![JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::from_static(b"m") }],
+            ..Default::default()
+        };
+        let mut to = self.send(&join, version);
+        if version >= 4 {
+            let answer = self.answer::<JoinGroupRequest>(to, version).expect("sent back for its id");
+            assert_eq!(answer.error_code, ErrorCode::MemberIdRequired);
+            to = self.send(&JoinGroupRequest { member_id: answer.member_id, ..join }, version);
+        }
+        self.pass(3_000);
+        let joined = self.answer::<JoinGroupRequest>(to, version).expect("the initial delay is over");
+        assert_eq!((joined.error_code, joined.generation_id), (ErrorCode::None, 1));
+        assert_eq!((joined.leader.clone(), joined.members.len()), (joined.member_id.clone(), 1));
+        let assignment = Bytes::from_static(b"part");
+        let sync = SyncGroupRequest {
+            group_id: GROUP.into(),
+            generation_id: 1,
+            member_id: joined.member_id.clone(),
+            assignments: vec![SyncGroupRequestAssignment { member_id: joined.member_id.clone(), assignment }],
+            ..Default::default()
+        };
+        let sync_version = version.min(5);
+        let to = self.send(&sync, sync_version);
+        assert_eq!(self.answer::<SyncGroupRequest>(to, sync_version), None, "not before it is durable");
+        assert_eq!(self.persist(Ok(())), 1);
+        let synced = self.answer::<SyncGroupRequest>(to, sync_version).expect("durable");
+        assert_eq!((synced.error_code, &synced.assignment[..]), (ErrorCode::None, &b"part"[..]));
+        joined.member_id.as_str().to_owned()
+    }
+
+    fn commit_offset(&mut self, member: &str, generation: i32, offset: i64, version: i16) -> ReplyTo {
+        let topic = OffsetCommitRequestTopic {
+            name: if version < 10 { TOPIC.into() } else { "".into() },
+            topic_id: if version < 10 { Uuid::nil() } else { TOPIC_ID.0 },
+            partitions: vec![
+                OffsetCommitRequestPartition {
+                    partition_index: 1,
+                    committed_offset: offset,
+                    committed_metadata: Some("note".into()),
+                    ..Default::default()
+                },
+                OffsetCommitRequestPartition { partition_index: 99, ..Default::default() },
+            ],
+        };
+        let request = OffsetCommitRequest {
+            group_id: GROUP.into(),
+            generation_id_or_member_epoch: generation,
+            member_id: member.into(),
+            topics: vec![topic],
+            ..Default::default()
+        };
+        self.send(&request, version)
+    }
+}
+
+#[test]
+fn a_group_consumer_joins_commits_leaves_and_reads_back_in_old_and_new_versions() {
+    for (join, commit) in [(0, 2), (4, 7), (9, 9), (9, 10)] {
+        let mut world = coordinator();
+        let member = world.stable_member(join);
+        let to = world.commit_offset(&member, 1, 42, commit);
+        assert_eq!(world.answer::<OffsetCommitRequest>(to, commit), None, "not before it is durable");
+        world.persist(Ok(()));
+        let committed = world.answer::<OffsetCommitRequest>(to, commit).expect("durable");
+        let codes: Vec<ErrorCode> = committed.topics[0].partitions.iter().map(|p| p.error_code).collect();
+        assert_eq!(codes, [ErrorCode::None, ErrorCode::UnknownTopicOrPartition]);
+
+        let beat = HeartbeatRequest {
+            group_id: GROUP.into(),
+            generation_id: 1,
+            member_id: member.as_str().into(),
+            ..Default::default()
+        };
+        assert_eq!(world.ask(&beat, 4).error_code, ErrorCode::None);
+
+        let topics = vec![OffsetFetchRequestTopic { name: TOPIC.into(), partition_indexes: vec![0, 1] }];
+        let fetch = OffsetFetchRequest { group_id: GROUP.into(), topics: Some(topics), ..Default::default() };
+        let fetched = world.ask(&fetch, 5);
+        let offsets: Vec<i64> = fetched.topics[0].partitions.iter().map(|p| p.committed_offset).collect();
+        assert_eq!(offsets, [-1, 42]);
+        assert_eq!(fetched.topics[0].partitions[1].metadata.as_deref(), Some("note"));
+
+        let all = OffsetFetchRequestGroup { group_id: GROUP.into(), topics: None, ..Default::default() };
+        let fetched = world.ask(&OffsetFetchRequest { groups: vec![all], ..Default::default() }, 8);
+        assert_eq!(fetched.groups[0].topics.len(), 1);
+        assert_eq!(fetched.groups[0].topics[0].partitions[0].committed_offset, 42);
+
+        let leave = LeaveGroupRequest { group_id: GROUP.into(), member_id: member.into(), ..Default::default() };
+        assert_eq!(world.ask(&leave, 2).error_code, ErrorCode::None);
+    }
+}
+
+#[test]
+fn offsets_by_topic_id_say_which_ids_are_unknown() {
+    let mut world = coordinator();
+    let topic = |topic_id| OffsetFetchRequestTopics { topic_id, partition_indexes: vec![0], ..Default::default() };
+    let group = OffsetFetchRequestGroup {
+        group_id: GROUP.into(),
+        topics: Some(vec![topic(TOPIC_ID.0), topic(Uuid::from_u128(9))]),
+        ..Default::default()
+    };
+    let fetched = world.ask(&OffsetFetchRequest { groups: vec![group], ..Default::default() }, 10);
+    let codes: Vec<ErrorCode> = fetched.groups[0].topics.iter().map(|t| t.partitions[0].error_code).collect();
+    assert_eq!(codes, [ErrorCode::None, ErrorCode::UnknownTopicId]);
+}
+
+#[test]
+fn a_commit_that_can_not_be_stored_is_answered_with_the_error() {
+    let mut world = coordinator();
+    let to = world.commit_offset("", -1, 7, 8);
+    world.persist(Err(ErrorCode::CoordinatorNotAvailable));
+    let committed = world.answer::<OffsetCommitRequest>(to, 8).expect("answered");
+    assert_eq!(committed.topics[0].partitions[0].error_code, ErrorCode::CoordinatorNotAvailable);
+}
+
+#[test]
+fn a_group_is_described_listed_and_deleted() {
+    let mut world = coordinator();
+    let member = world.stable_member(9);
+    let describe = DescribeGroupsRequest { groups: vec![GROUP.into(), "none".into()], ..Default::default() };
+    let described = world.ask(&describe, 5).groups;
+    assert_eq!((described[0].group_state.as_str(), described[1].group_state.as_str()), ("Stable", "Dead"));
+    assert_eq!(described[0].members[0].member_id.as_str(), member);
+    assert_eq!(world.ask(&describe, 6).groups[1].error_code, ErrorCode::GroupIdNotFound);
+
+    let listed = world.ask(&ListGroupsRequest::default(), 5).groups;
+    assert_eq!((listed.len(), listed[0].group_id.as_str(), listed[0].group_type.as_str()), (1, GROUP, "classic"));
+    let empty_ones = ListGroupsRequest { states_filter: vec!["Empty".into()], ..Default::default() };
+    assert_eq!(world.ask(&empty_ones, 5).groups.len(), 0);
+
+    let delete = DeleteGroupsRequest { groups_names: vec![GROUP.into(), "none".into()] };
+    let results = world.ask(&delete, 2).results;
+    let codes: Vec<ErrorCode> = results.iter().map(|r| r.error_code).collect();
+    assert_eq!(codes, [ErrorCode::NonEmptyGroup, ErrorCode::GroupIdNotFound]);
+
+    world.pass(11_000);
+    world.persist(Ok(()));
+    let to = world.send(&delete, 2);
+    world.persist(Ok(()));
+    let results = world.answer::<DeleteGroupsRequest>(to, 2).expect("durable").results;
+    assert_eq!(results[0].error_code, ErrorCode::None);
+}
+
+#[test]
+fn the_coordinator_of_a_transaction_is_refused_for_good() {
+    let mut world = coordinator();
+    let request =
+        |key_type| FindCoordinatorRequest { key_type, coordinator_keys: vec![GROUP.into()], ..Default::default() };
+    let found: Vec<Coordinator> = world.ask(&request(0), 4).coordinators;
+    assert_eq!((found[0].error_code, found[0].node_id, found[0].port), (ErrorCode::None, 1, 9092));
+    let refused = world.ask(&request(1), 4).coordinators;
+    assert_eq!(refused[0].error_code, ErrorCode::TransactionalIdAuthorizationFailed);
+    let old = FindCoordinatorRequest { key: GROUP.into(), ..Default::default() };
+    assert_eq!(world.ask(&old, 0).port, 9092);
+}
+
+#[test]
+fn a_shard_without_the_slot_sends_members_on() {
+    let mut world = World::new();
+    let beat = HeartbeatRequest { group_id: GROUP.into(), ..Default::default() };
+    assert_eq!(world.ask(&beat, 4).error_code, ErrorCode::NotCoordinator);
+    let find = FindCoordinatorRequest { key: GROUP.into(), ..Default::default() };
+    assert_eq!(world.ask(&find, 2).error_code, ErrorCode::CoordinatorNotAvailable);
+}
