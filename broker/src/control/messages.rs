@@ -138,6 +138,7 @@ pub enum ToControl {
         writes: Vec<(Key, Option<Bytes>)>,
     },
     /// After [`FromControl::Stopping`]: everything that this shard appended is in its lane's mailbox, no seal follows.
+    /// The last message of the shard: its ends may be dropped then.
     Drained,
 }
 

@@ -86,6 +86,8 @@ pub enum Ended {
 struct Outbox<T> {
     waiting: VecDeque<T>,
     to: Sender<T>,
+    /// The receiver ended in the course of a graceful stop: nothing is sent any more.
+    ended: bool,
 }
 
 /// The receiver is gone.
@@ -93,11 +95,14 @@ struct Gone;
 
 impl<T> Outbox<T> {
     fn new(to: Sender<T>) -> Outbox<T> {
-        Outbox { waiting: VecDeque::new(), to }
+        Outbox { waiting: VecDeque::new(), to, ended: false }
     }
 
     /// Sends what fits; registers for the rest.
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
+        if self.ended {
+            self.waiting.clear();
+        }
         while let Some(message) = self.waiting.pop_front() {
             match self.to.send(message) {
                 Ok(()) => {}
@@ -208,10 +213,16 @@ impl ControlPump {
     fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, Gone> {
         let mut progress = self.take_stop(cx);
         let now = self.env.now();
-        for (lane, (reports, _)) in (0..).zip(&mut self.lanes) {
+        for (lane, (reports, outbox)) in (0..).zip(&mut self.lanes) {
             for _ in 0..TAKEN_PER_TURN {
+                if outbox.ended {
+                    break;
+                }
                 let Poll::Ready(report) = reports.poll_recv(cx) else { break };
-                self.core.on_lane(now, lane, report.ok_or(Gone)?);
+                let report = report.ok_or(Gone)?;
+                // A lane's last word.
+                outbox.ended = matches!(report, LaneReport::Stopped { .. });
+                self.core.on_lane(now, lane, report);
                 progress = true;
             }
         }
@@ -221,13 +232,16 @@ impl ControlPump {
         }
         let is_clogged = self.shards.iter().any(|(_, outbox)| outbox.waiting.len() > OUTBOX_LIMIT)
             || self.lanes.iter().any(|(_, outbox)| outbox.waiting.len() > OUTBOX_LIMIT);
-        for (shard, (questions, _)) in (0..).map(ShardIndex).zip(&mut self.shards) {
+        for (shard, (questions, outbox)) in (0..).map(ShardIndex).zip(&mut self.shards) {
             for _ in 0..TAKEN_PER_TURN {
-                if is_clogged || !self.core.wants_questions() {
+                if is_clogged || outbox.ended || !self.core.wants_questions() {
                     break;
                 }
                 let Poll::Ready(question) = questions.poll_recv(cx) else { break };
-                self.core.on_shard(now, shard, question.ok_or(Gone)?);
+                let question = question.ok_or(Gone)?;
+                // A shard's last word.
+                outbox.ended = question == ToControl::Drained;
+                self.core.on_shard(now, shard, question);
                 progress = true;
             }
         }

@@ -38,7 +38,10 @@ async fn lane(mut commands: Receiver<LaneCommand>, reports: Sender<LaneReport>) 
                     let _ = reports.send_waiting(report).await;
                 }
             }
-            LaneCommand::Stop => drop(reports.send_waiting(LaneReport::Stopped { sealed: true }).await),
+            LaneCommand::Stop => {
+                let _ = reports.send_waiting(LaneReport::Stopped { sealed: true }).await;
+                return;
+            }
             LaneCommand::Release { .. } | LaneCommand::Forget { .. } | LaneCommand::ProducerIdHighWater(_) => {}
         }
     }
