@@ -25,7 +25,13 @@ const HEAD_BYTES: usize = 16 << 10;
 /// Pause after an accept that failed (no descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers requests until the thread ends. Must run on a thread of [`millrace_storage::side::block_on_local`].
+/// Takes over a bound socket. On a thread of [`millrace_storage::side::block_on_local`], as all of this file.
+pub fn adopt(listener: std::net::TcpListener) -> std::io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Answers requests until the thread ends.
 pub async fn serve(env: Env, listener: TcpListener, exposition: Exposition) {
     let open = Rc::new(Cell::new(0_usize));
     loop {

@@ -12,4 +12,4 @@ mod cells;
 mod http;
 
 pub use cells::{Cells, Exposition, PUBLISH_INTERVAL, PULSE_LIMIT};
-pub use http::serve;
+pub use http::{adopt, serve};

@@ -13,25 +13,28 @@
 pub mod assembly;
 pub mod open;
 
+use crate::admin::{self, Cells, Exposition, PUBLISH_INTERVAL};
 use crate::control::core::ControlConfig;
 use crate::control::pump::Ended;
 use crate::control::start::{Identity, Process, StartError};
 use crate::net::budget::Pools;
+use crate::pump::ShardPump;
 use crate::runtime::{self, ShardListener};
 use crate::settings::{HostPort, Settings};
 use assembly::Wiring;
+use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, ShardIndex};
 use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
 use millrace_storage::mailbox::{Receiver, Sender, mailbox};
 use millrace_storage::object::url::StoreUrl;
 use millrace_storage::object::{OpenError, race};
-use millrace_storage::side::{SideRuntime, block_on_local};
+use millrace_storage::side::{SideRuntime, block_on_local, monotonic_now, wall_now};
 use open::{DirectoryLock, Places, SharedStores, StoreKind};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// Partitions of a topic that is created without a number, if there are no more shards than that.
@@ -70,6 +73,8 @@ pub struct Started {
     pub listening: Vec<HostPort>,
     /// What clients are told for shard i.
     pub advertised: Vec<HostPort>,
+    /// Where the admin endpoint listens, if it is on.
+    pub admin: Option<HostPort>,
     /// Where the log is.
     pub store: StoreUrl,
     /// What kind of store that is.
@@ -106,6 +111,9 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let name = open::name(settings, runtime::random())?;
     let boot = BootId(runtime::random());
     let listening = local_addresses(&settings.listen, &listeners)?;
+    let admin = settings.admin.as_ref().map(bind_admin).transpose()?;
+    let cells: Vec<_> = (0..shards).map(|shard| Cells::new(shard, monotonic_now())).collect();
+    let exposition = Exposition { shards: cells.clone(), started: wall_now() };
     let advertised = advertised(settings, &listening);
 
     let (fate, fates) = mpsc::sync_channel(FATES);
@@ -117,8 +125,15 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         addresses: advertised.iter().map(|address| (address.host.clone(), address.port)).collect(),
         zone: settings.zone.clone(),
     };
-    let mut control =
-        ControlThread { stores: stores.clone(), process, boot, fate: fate.clone(), lanes: settings.wal_lanes };
+    let admin_address = admin.as_ref().map(|(_, address)| address.clone());
+    let mut control = ControlThread {
+        stores: stores.clone(),
+        process,
+        boot,
+        fate: fate.clone(),
+        lanes: settings.wal_lanes,
+        admin: admin.map(|(listener, _)| (listener, exposition)),
+    };
     let (go, went) = mailbox(1);
     thread("control", move || control.run(control_ends, went))?;
     let identity = match wait_prepared(&fates)? {
@@ -138,7 +153,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         })?;
     }
     go.send(()).expect("the control task waits for it");
-    for ((ends, listener), node) in shard_ends.into_iter().zip(listeners).zip(&identity.nodes) {
+    for (((ends, listener), node), cells) in shard_ends.into_iter().zip(listeners).zip(&identity.nodes).zip(cells) {
         let shard = node.shard.expect("its own nodes are shards of this process");
         let cpu = processors.get(usize::from(shard.0)).copied().filter(|_| usize::from(shards) <= processors.len());
         let (node, stores, fate) = (node.id, stores.clone(), fate.clone());
@@ -146,7 +161,8 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
             let quiet = fate.clone();
             let ran = runtime::run(cpu, |env| async move {
                 let stores = stores.handles(&env);
-                let pump = assembly::start_shard(env, shard, node, &stores, pools, ends);
+                let pump = assembly::start_shard(env.clone(), shard, node, &stores, pools, ends);
+                env.spawn("publish", publish(env.clone(), pump.clone(), cells));
                 let listener = ShardListener::adopt(listener).expect("the address of a bound socket is known");
                 pump.run(Box::new(listener)).await;
                 tell(&quiet, Fate::ShardQuiet);
@@ -159,7 +175,15 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         })?;
     }
     let kind = stores.kind;
-    started(&Started { name, cluster_id: identity.cluster_id, listening, advertised, store: places.store, kind });
+    started(&Started {
+        name,
+        cluster_id: identity.cluster_id,
+        listening,
+        advertised,
+        admin: admin_address,
+        store: places.store,
+        kind,
+    });
     share_fate(&fates, &stop, usize::from(shards));
     Ok(())
 }
@@ -171,12 +195,18 @@ struct ControlThread {
     boot: BootId,
     lanes: u16,
     fate: mpsc::SyncSender<Fate>,
+    /// The admin endpoint's socket and what it shows.
+    admin: Option<(TcpListener, Exposition)>,
 }
 
 impl ControlThread {
     /// Prepares, says so, and once the lanes run (`go`) serves.
     fn run(&mut self, ends: crate::control::pump::ControlEnds, mut go: Receiver<()>) {
         let ended = block_on_local(|env| async move {
+            if let Some((listener, exposition)) = self.admin.take() {
+                let listener = admin::adopt(listener).expect("a bound socket can be registered");
+                env.spawn("admin", admin::serve(env.clone(), listener, exposition));
+            }
             let stores = self.stores.handles(&env);
             let prepared = async {
                 if self.stores.kind == StoreKind::Remote {
@@ -205,6 +235,29 @@ impl ControlThread {
         });
         ended.expect("a runtime of one thread needs a few descriptors only");
     }
+}
+
+/// Copies what a shard counts to where the admin endpoint reads it, for as long as the shard runs.
+async fn publish(env: Env, pump: ShardPump, cells: Arc<Cells>) {
+    loop {
+        {
+            let core = pump.core().borrow();
+            cells.publish(env.now(), core.is_ready(), pump.connections(), core.counters());
+        }
+        env.sleep(PUBLISH_INTERVAL).await;
+    }
+}
+
+fn bind_admin(address: &HostPort) -> Result<(TcpListener, HostPort), OpenError> {
+    let refused = |error: std::io::Error| {
+        OpenError::new(
+            format!("the admin address {address} can't be used: {error}"),
+            "choose another with --admin HOST:PORT",
+        )
+    };
+    let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(refused)?;
+    let port = listener.local_addr().map_err(refused)?.port();
+    Ok((listener, HostPort { host: address.host.clone(), port }))
 }
 
 /// Waits for the control thread; `None` if a signal came first.

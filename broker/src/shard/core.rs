@@ -240,6 +240,11 @@ impl ShardCore {
         &self.config
     }
 
+    /// Whether everything known at start-up has been recovered, as far as this shard has heard.
+    pub fn is_ready(&self) -> bool {
+        self.image.ready && !self.stopping
+    }
+
     /// Whether no produce request waits and nothing is unsealed: a stopping process may end its connections.
     pub fn is_drained(&self) -> bool {
         self.produces.is_empty() && self.unsealed.is_empty()
