@@ -1,7 +1,6 @@
 //! The one mapping from what can go wrong here to Kafka's error codes. Matched without a catch-all, so that a new
-//! error can't get a code by accident.
+//! error can't get a code by accident. (What is wrong with a batch has its code in the protocol crate, beside the checks.)
 
-use super::batch::BatchError;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::partition::AppendError;
 
@@ -42,17 +41,5 @@ pub fn append_error(error: AppendError) -> ErrorCode {
     match error {
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::StaleEpoch { .. } => ErrorCode::InvalidProducerEpoch,
-    }
-}
-
-/// The code for a batch that is not one that we take.
-pub fn batch_error(error: BatchError) -> ErrorCode {
-    match error {
-        BatchError::Missing | BatchError::Several | BatchError::OldMagic => ErrorCode::InvalidRecord,
-        BatchError::Control | BatchError::Counts | BatchError::Sequence => ErrorCode::InvalidRecord,
-        BatchError::Corrupt => ErrorCode::CorruptMessage,
-        BatchError::Codec => ErrorCode::UnsupportedCompressionType,
-        // Not retriable, so that a transactional producer reports it at once.
-        BatchError::Transactional => ErrorCode::TransactionalIdAuthorizationFailed,
     }
 }

@@ -4,7 +4,6 @@
 //! 1. Every request ends with exactly one reply.
 //! 2. A key or version that is not advertised closes the connection, as in Kafka; only ApiVersions itself answers.
 
-pub mod batch;
 pub mod errors;
 
 pub(crate) mod api_versions;

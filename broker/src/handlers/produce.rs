@@ -5,8 +5,7 @@
 //! 3. Nothing of a batch is changed but what its CRC leaves out (base offset, leader epoch), unless the topic keeps
 //!    the time of appending.
 
-use super::batch::{self, Batch};
-use super::errors::{PartitionError, append_error, batch_error, partition_error};
+use super::errors::{PartitionError, append_error, partition_error};
 use super::topics::{self, leader_hint};
 use super::{RequestContext, close};
 use crate::net::budget::Permit;
@@ -16,7 +15,6 @@ use crate::shard::deadlines::Due;
 use crate::shard::events::{Now, Reply, ReplyTo};
 use crate::shard::partition_log::{LogBatch, Waiting};
 use crate::shard::produces::{OpenSlot, PendingProduce};
-use crate::shard::topic_settings::{TimestampType, TopicSettings};
 use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::ProduceResponse;
@@ -24,15 +22,18 @@ use millrace_protocol::messages::produce::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use millrace_protocol::messages::produce_view::{PartitionView, ProduceView, TopicRef, TopicView, text_at};
+use millrace_protocol::records::{BatchError, Compression, Produced, TimestampType, check_produced};
 use millrace_storage::ids::{Offset, TopicPartition};
 use millrace_storage::lane::BatchDescription;
-use millrace_storage::partition::Sequenced;
+use millrace_storage::partition::{ProducerStamp, Sequenced};
 use millrace_storage::wrong::{Wrong, wrong};
 use smallvec::SmallVec;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Version from which zstd is allowed (KIP-110).
+const ZSTD_FROM: i16 = 7;
 /// Version from which a response says who leads instead (KIP-951).
 const HINTS_FROM: i16 = 10;
 
@@ -42,8 +43,8 @@ enum Outcome {
     Appended { base: Offset, end: Offset, appended_at: i64 },
     /// In the log already and durable.
     Committed { base: Offset },
-    /// Refused.
-    Refused(ErrorCode),
+    /// Refused, with words for people where Kafka has some.
+    Refused(ErrorCode, Option<BatchError>),
 }
 
 /// A batch that got its offset, still in the frame.
@@ -105,7 +106,7 @@ impl Handling {
             let mut result = PartitionProduceResponse { index: asked.index, ..Default::default() };
             let outcome = match found {
                 Ok(partition) => self.partition(core, now, partition, asked.records.clone()),
-                Err(error) => Outcome::Refused(partition_error(error)),
+                Err(error) => Outcome::Refused(partition_error(error), None),
             };
             match outcome {
                 Outcome::Appended { base, end, appended_at } => {
@@ -116,9 +117,10 @@ impl Handling {
                     self.waits.push(end);
                 }
                 Outcome::Committed { base } => result.base_offset = base.0,
-                Outcome::Refused(error) => {
+                Outcome::Refused(error, why) => {
                     self.failed = true;
                     result.error_code = error;
+                    result.error_message = why.map(|why| StrBytes::from(why.to_string()));
                     result.base_offset = -1;
                 }
             }
@@ -140,21 +142,25 @@ impl Handling {
         records: Option<Range<usize>>,
     ) -> Outcome {
         if !matches!(self.acks, -1..=1) {
-            return Outcome::Refused(ErrorCode::InvalidRequiredAcks);
+            return Outcome::Refused(ErrorCode::InvalidRequiredAcks, None);
         }
         let stopping = core.is_stopping();
         let Some(log) = core.logs.get_mut(&partition).filter(|log| !stopping && !log.draining()) else {
-            return Outcome::Refused(partition_error(PartitionError::NotLeader));
+            return Outcome::Refused(partition_error(PartitionError::NotLeader), None);
         };
         let range = records.unwrap_or(0..0);
-        let batch = match batch::examine(&self.frame.bytes()[range.clone()], self.context.version) {
+        let version = self.context.version;
+        let checked = check_produced(&self.frame.bytes()[range.clone()], &log.settings.produce, now.wall.0);
+        let batch = match checked.and_then(|batch| codec_allowed(batch, version)) {
             Ok(batch) => batch,
-            Err(error) => return Outcome::Refused(batch_error(error)),
+            Err(error) => return Outcome::Refused(error.code(), Some(error)),
         };
-        if let Some(error) = against_settings(&batch, &log.settings, now) {
-            return Outcome::Refused(error);
-        }
-        match log.appended.check(batch.producer, batch.count, now.wall) {
+        let producer = batch.producer.map(|producer| ProducerStamp {
+            id: producer.id,
+            epoch: producer.epoch,
+            first_sequence: producer.base_sequence,
+        });
+        match log.appended.check(producer, batch.count, now.wall) {
             Ok(Sequenced::Append) => {}
             Ok(Sequenced::DuplicateCommitted { base, .. }) => {
                 core.counters.duplicates += 1;
@@ -164,24 +170,21 @@ impl Handling {
                 core.counters.duplicates += 1;
                 return Outcome::Appended { base, end: last.plus(1), appended_at: -1 };
             }
-            Err(error) => return Outcome::Refused(append_error(error)),
+            Err(error) => return Outcome::Refused(append_error(error), None),
         }
-        let base = log.appended.append(batch.producer, batch.count, now.wall);
+        let base = log.appended.append(producer, batch.count, now.wall);
         let range = range.start..range.start + batch.length;
+        let keeps_append_time = log.settings.produce.timestamp_type == TimestampType::LogAppendTime;
+        let append_time = keeps_append_time.then_some(now.wall.0);
         let bytes = &mut self.frame.bytes_mut()[range.clone()];
-        batch::place(bytes, base, log.epoch());
-        let mut description = BatchDescription {
+        let max_timestamp = batch.patch(bytes, base.0, log.epoch().0, append_time);
+        let description = BatchDescription {
             length: u32::try_from(batch.length).expect("a frame is smaller than 4 GiB"),
             count: batch.count,
-            max_timestamp: batch.max_timestamp,
-            producer: batch.producer,
+            max_timestamp,
+            producer,
         };
-        let mut appended_at = -1;
-        if log.settings.timestamp_type == TimestampType::LogAppend {
-            appended_at = now.wall.0;
-            description.max_timestamp = appended_at;
-            batch::stamp(bytes, now.wall);
-        }
+        let appended_at = append_time.unwrap_or(-1);
         self.placed.push(Placed { partition, base, description, range });
         Outcome::Appended { base, end: base.plus(i64::from(batch.count)), appended_at }
     }
@@ -239,17 +242,12 @@ impl Handling {
     }
 }
 
-/// What the topic's settings have against a batch.
-fn against_settings(batch: &Batch, settings: &TopicSettings, now: Now) -> Option<ErrorCode> {
-    if batch.length > settings.max_message_bytes {
-        return Some(ErrorCode::MessageTooLarge);
+/// Zstd needs a version whose clients know it.
+fn codec_allowed(batch: Produced, version: i16) -> Result<Produced, BatchError> {
+    if batch.compression == Compression::Zstd && version < ZSTD_FROM {
+        return Err(BatchError::UnknownCompression(batch.compression as u8));
     }
-    // Per batch instead of per record: the newest record decides on what is too new, and what is too old is left to
-    // the broker's retention unless even the newest is.
-    let age = now.wall.0.saturating_sub(batch.max_timestamp);
-    let bounded = settings.timestamp_type == TimestampType::Create && batch.max_timestamp >= 0;
-    let refused = age > settings.timestamp_before_max_ms || age.saturating_neg() > settings.timestamp_after_max_ms;
-    if bounded && refused { Some(ErrorCode::InvalidTimestamp) } else { None }
+    Ok(batch)
 }
 
 /// One partition of a waiting request is durable, or lost its leader.

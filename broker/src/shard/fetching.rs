@@ -7,6 +7,7 @@
 use super::partition_log::PartitionLog;
 use bytes::Bytes;
 use millrace_protocol::record_set::RecordSet;
+use millrace_protocol::records::{HEADER_BYTES, LENGTH_OVERHEAD};
 use millrace_storage::ids::Offset;
 use millrace_storage::partition::Reference;
 use smallvec::SmallVec;
@@ -20,12 +21,8 @@ const FIRST_READ_BYTES: usize = 64 * 1024;
 /// Where a batch must be searched in an entry, this much is read at a time.
 const SEARCH_BYTES: usize = 1024 * 1024;
 
-/// Bytes from a batch's base offset to its length field's end; the length counts from there.
-const LENGTH_END: usize = 12;
 /// Where the last offset delta stands in a batch.
 const LAST_DELTA_AT: usize = 23;
-/// The part of a batch before its records.
-const BATCH_HEADER_BYTES: usize = 61;
 
 /// What one response may still take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -186,7 +183,7 @@ pub enum Walked {
 pub fn walk(bytes: &[u8], from: Offset, allotted: usize, oversized: bool) -> Walked {
     let mut at = 0;
     let mut found: Option<(usize, Offset)> = None;
-    while let Some(header) = bytes[at..].first_chunk::<BATCH_HEADER_BYTES>() {
+    while let Some(header) = bytes[at..].first_chunk::<HEADER_BYTES>() {
         let Some((length, last)) = batch_extent(header) else { return Walked::Broken };
         let next = last.plus(1);
         let whole = length <= bytes.len() - at;
@@ -210,21 +207,21 @@ pub fn walk(bytes: &[u8], from: Offset, allotted: usize, oversized: bool) -> Wal
     }
     match found {
         Some((start, next)) => Walked::Batches { start, end: at, next },
-        None if at < bytes.len() && bytes.len() - at < BATCH_HEADER_BYTES => {
-            Walked::Cut { start: at, needs: BATCH_HEADER_BYTES }
+        None if at < bytes.len() && bytes.len() - at < HEADER_BYTES => {
+            Walked::Cut { start: at, needs: HEADER_BYTES }
         }
         None => Walked::Below(at),
     }
 }
 
 /// Bytes and last offset of the batch with this header.
-fn batch_extent(header: &[u8; BATCH_HEADER_BYTES]) -> Option<(usize, Offset)> {
+fn batch_extent(header: &[u8; HEADER_BYTES]) -> Option<(usize, Offset)> {
     let base = i64::from_be_bytes(*header.first_chunk()?);
-    let length = i32::from_be_bytes(*header[LENGTH_END - 4..].first_chunk()?);
+    let length = i32::from_be_bytes(*header[LENGTH_OVERHEAD - 4..].first_chunk()?);
     let last_delta = i32::from_be_bytes(*header[LAST_DELTA_AT..].first_chunk()?);
-    let length = usize::try_from(length).ok()? + LENGTH_END;
+    let length = usize::try_from(length).ok()? + LENGTH_OVERHEAD;
     let last = base.checked_add(i64::from(last_delta)).filter(|_| last_delta >= 0 && base >= 0)?;
-    if length < BATCH_HEADER_BYTES { None } else { Some((length, Offset(last))) }
+    if length < HEADER_BYTES { None } else { Some((length, Offset(last))) }
 }
 
 /// The slice of `bytes` that `walked` found, sharing their memory only if it is most of them.

@@ -257,7 +257,8 @@ impl PartitionLog {
 
     /// The next request that the high watermark answers.
     pub fn next_answered(&mut self) -> Option<Waiting> {
-        self.waiting.pop_front_if(|waiting| waiting.end <= self.high_watermark)
+        let answered = self.waiting.front().is_some_and(|waiting| waiting.end <= self.high_watermark);
+        if answered { self.waiting.pop_front() } else { None }
     }
 
     /// Everybody who waits for an answer: the leadership ends.

@@ -51,7 +51,7 @@ fn a_parked_fetch_is_woken_by_the_watermark() {
     world.commit();
     assert_eq!(bases(&world.fetched(parked).unwrap()[0]), [0]);
     assert_eq!(world.order, [produced, parked]);
-    assert_eq!(world.core.next_deadline().is_some(), false, "no deadline is left");
+    assert_eq!(world.core.next_deadline(), None, "no deadline is left");
 }
 
 #[test]

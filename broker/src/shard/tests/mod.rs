@@ -17,6 +17,7 @@ use millrace_protocol::frame::{LENGTH_BYTES, decode_response, request_frame};
 use millrace_protocol::messages::fetch::{FetchPartition, FetchTopic, PartitionData};
 use millrace_protocol::messages::produce::{PartitionProduceData, PartitionProduceResponse, TopicProduceData};
 use millrace_protocol::messages::{FetchRequest, FetchResponse, ProduceRequest, ProduceResponse};
+use millrace_protocol::records::{BatchBuilder, BatchProducer, Batches};
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::format::{BatchEntry, Footer, PartitionEntry};
 use millrace_storage::ids::{BootId, LeaderEpoch, Seq, ShardIndex, TopicId, TopicPartition, Wid};
@@ -341,7 +342,7 @@ impl Ask {
     }
 }
 
-/// Builds a sound batch of `count` records with values of `size` bytes.
+/// Builds a batch of `count` records with values of `size` bytes.
 struct BatchOf {
     count: u32,
     size: usize,
@@ -360,56 +361,23 @@ impl BatchOf {
     }
 
     fn build(&self) -> Bytes {
-        let mut records = Vec::new();
-        for delta in 0..self.count {
-            let mut record = vec![0, 0];
-            put_varint(&mut record, i64::from(delta));
-            put_varint(&mut record, -1);
-            put_varint(&mut record, self.size as i64);
-            record.resize(record.len() + self.size, b'v');
-            record.push(0);
-            put_varint(&mut records, record.len() as i64);
-            records.extend(record);
+        let (id, epoch, base_sequence) = self.producer;
+        let mut builder = BatchBuilder::new(self.timestamp).attributes(self.attributes);
+        if id >= 0 {
+            builder = builder.producer(BatchProducer { id, epoch, base_sequence });
         }
-        let mut covered = Vec::new();
-        covered.extend(self.attributes.to_be_bytes());
-        covered.extend((self.count as i32 - 1).to_be_bytes());
-        covered.extend(self.timestamp.to_be_bytes());
-        covered.extend(self.timestamp.to_be_bytes());
-        covered.extend(self.producer.0.to_be_bytes());
-        covered.extend(self.producer.1.to_be_bytes());
-        covered.extend(self.producer.2.to_be_bytes());
-        covered.extend(self.count.to_be_bytes());
-        covered.extend(records);
-        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &covered) as u32;
-        let mut batch = Vec::new();
-        batch.extend(0i64.to_be_bytes());
-        batch.extend((covered.len() as i32 + 9).to_be_bytes());
-        batch.extend((-1i32).to_be_bytes());
-        batch.push(2);
-        batch.extend(crc.to_be_bytes());
-        batch.extend(covered);
-        batch.into()
+        for _ in 0..self.count {
+            builder.push(None, Some(&vec![b'v'; self.size]));
+        }
+        builder.finish().into()
     }
-}
-
-fn put_varint(into: &mut Vec<u8>, value: i64) {
-    let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
-    while zigzag >= 0x80 {
-        into.push(zigzag as u8 | 0x80);
-        zigzag >>= 7;
-    }
-    into.push(zigzag as u8);
 }
 
 /// Base offsets of the whole batches in a record set.
 fn bases(data: &PartitionData) -> Vec<i64> {
     let bytes = data.records.as_ref().map(|records| records.concat()).unwrap_or_default();
-    let (mut at, mut bases) = (0, Vec::new());
-    while at < bytes.len() {
-        bases.push(i64::from_be_bytes(bytes[at..at + 8].try_into().unwrap()));
-        at += 12 + i32::from_be_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize;
-    }
-    assert_eq!(at, bytes.len(), "whole batches");
+    let mut batches = Batches::new(&bytes);
+    let bases = batches.by_ref().map(|batch| batch.unwrap().base_offset()).collect();
+    assert!(batches.rest().is_empty(), "whole batches");
     bases
 }

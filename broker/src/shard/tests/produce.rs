@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::shard::events::Reply;
+use millrace_protocol::records::TimestampType;
 
 fn errors(results: &[PartitionProduceResponse]) -> Vec<ErrorCode> {
     results.iter().map(|result| result.error_code).collect()
@@ -196,10 +197,9 @@ fn a_topic_that_keeps_append_time_stamps_batches_and_says_so() {
     assert_eq!(results[0].log_append_time_ms, world.now.wall.0);
     world.commit();
     let bytes = world.read(&Ask::from(0)).records.unwrap().concat();
-    assert_eq!(bytes[22] & 0x08, 0x08);
-    assert_eq!(bytes[35..43], world.now.wall.0.to_be_bytes());
-    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[21..]) as u32;
-    assert_eq!(bytes[17..21], crc.to_be_bytes());
+    let batch = Batches::new(&bytes).next().unwrap().unwrap();
+    assert_eq!(batch.attributes().timestamp_type(), TimestampType::LogAppendTime);
+    assert_eq!((batch.max_timestamp(), batch.crc()), (world.now.wall.0, batch.computed_crc()));
 }
 
 #[test]
