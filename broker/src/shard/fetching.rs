@@ -207,9 +207,7 @@ pub fn walk(bytes: &[u8], from: Offset, allotted: usize, oversized: bool) -> Wal
     }
     match found {
         Some((start, next)) => Walked::Batches { start, end: at, next },
-        None if at < bytes.len() && bytes.len() - at < HEADER_BYTES => {
-            Walked::Cut { start: at, needs: HEADER_BYTES }
-        }
+        None if at < bytes.len() && bytes.len() - at < HEADER_BYTES => Walked::Cut { start: at, needs: HEADER_BYTES },
         None => Walked::Below(at),
     }
 }

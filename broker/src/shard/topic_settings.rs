@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn settings_are_read_by_name_and_unreadable_values_count_as_defaults() {
-        let text = [("max.message.bytes", "12"), ("message.timestamp.type", "LogAppendTime"), ("cleanup.policy", "compact")];
+        let text =
+            [("max.message.bytes", "12"), ("message.timestamp.type", "LogAppendTime"), ("cleanup.policy", "compact")];
         let mut settings: BTreeMap<String, String> = text.map(|(k, v)| (k.into(), v.into())).into();
         let read = TopicSettings::read(&settings).produce;
         assert_eq!((read.max_batch_bytes, read.timestamp_type), (12, TimestampType::LogAppendTime));
