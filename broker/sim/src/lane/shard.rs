@@ -69,7 +69,7 @@ struct State {
     next_seal: u64,
     // Seals sent: number and the end of each partition in it.
     sealed: VecDeque<(u64, Vec<(TopicPartition, LeaderEpoch, Offset)>)>,
-    drains: Vec<TopicPartition>,
+    drains: Vec<(TopicPartition, LeaderEpoch)>,
     log_starts: Vec<(TopicPartition, Offset)>,
     sealer: Option<Waker>,
 }
@@ -159,7 +159,8 @@ impl ScriptedShard {
             }
             let log_starts = std::mem::take(&mut self.0.borrow_mut().log_starts);
             let starts = log_starts.into_iter().map(|(partition, offset)| ToLane::LogStart { partition, offset });
-            for message in starts.chain(drains.into_iter().map(|partition| ToLane::Drain { partition })) {
+            for message in starts.chain(drains.into_iter().map(|(partition, epoch)| ToLane::Drain { partition, epoch }))
+            {
                 if to_lane.send_waiting(message).await.is_err() {
                     return;
                 }
@@ -231,10 +232,10 @@ impl State {
                 self.check_through(through);
             }
             ToShard::Acquired { partition, epoch, state } => self.on_acquired(partition, epoch, *state),
-            ToShard::Drain { partition } => {
-                if let Some(led) = self.led.get_mut(&partition) {
+            ToShard::Drain { partition, epoch } => {
+                if let Some(led) = self.led.get_mut(&partition).filter(|led| led.epoch == epoch) {
                     led.draining = true;
-                    self.drains.push(partition);
+                    self.drains.push((partition, epoch));
                     self.wake_sealer();
                 }
             }
