@@ -72,7 +72,7 @@ pub(super) struct Checkpointing {
 }
 
 impl Checkpointing {
-    pub fn new() -> Checkpointing {
+    pub(super) fn new() -> Checkpointing {
         Checkpointing {
             wanted: false,
             newest_s: Seq(0),
@@ -86,17 +86,17 @@ impl Checkpointing {
     }
 
     /// Whether its transaction waits or runs: nothing else that compares the `/wal` record may start.
-    pub fn holds_gate(&self) -> bool {
+    pub(super) fn holds_gate(&self) -> bool {
         self.draft.as_ref().is_some_and(|draft| matches!(draft.stage, Stage::Put | Stage::Deciding))
     }
 
     /// Whether one is under way.
-    pub fn under_way(&self) -> bool {
+    pub(super) fn under_way(&self) -> bool {
         self.draft.is_some()
     }
 
     /// Something was committed.
-    pub fn progressed(&mut self, now: Mono) {
+    pub(super) fn progressed(&mut self, now: Mono) {
         self.progress_since.get_or_insert(now);
     }
 }

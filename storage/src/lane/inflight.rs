@@ -97,33 +97,33 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    pub fn new() -> InFlight {
+    pub(super) fn new() -> InFlight {
         InFlight { flights: VecDeque::new(), commit_point: Seq(0), bytes: 0, last_success: None }
     }
 
     /// C: the first sequence not known durable with all before it.
-    pub fn commit_point(&self) -> Seq {
+    pub(super) fn commit_point(&self) -> Seq {
         self.commit_point
     }
 
     /// The sequence that the next object gets.
-    pub fn next_seq(&self) -> Seq {
+    pub(super) fn next_seq(&self) -> Seq {
         Seq(self.commit_point.0 + self.flights.len() as u64)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.flights.is_empty()
     }
 
     /// Whether another object may be sent; one always may.
-    pub fn has_room(&self, config: &LaneConfig) -> bool {
+    pub(super) fn has_room(&self, config: &LaneConfig) -> bool {
         self.flights.is_empty()
             || (self.flights.len() < config.in_flight_objects
                 && self.bytes + config.object_bytes <= config.in_flight_bytes)
     }
 
     /// Takes note of a sequence that is being sent: it must be `next_seq`.
-    pub fn push(
+    pub(super) fn push(
         &mut self,
         now: Mono,
         object: Arc<CommittedObject>,
@@ -153,7 +153,7 @@ impl InFlight {
     }
 
     /// A put ended.
-    pub fn on_put(&mut self, now: Mono, seq: Seq, result: &Result<PutOutcome, StoreError>, random: u64) -> Step {
+    pub(super) fn on_put(&mut self, now: Mono, seq: Seq, result: &Result<PutOutcome, StoreError>, random: u64) -> Step {
         if result.is_ok() {
             self.last_success = Some(now);
         }
@@ -178,7 +178,7 @@ impl InFlight {
     }
 
     /// A header was read at a sequence that answered "already exists".
-    pub fn on_header(
+    pub(super) fn on_header(
         &mut self,
         now: Mono,
         (wid, seq): (Wid, Seq),
@@ -214,7 +214,7 @@ impl InFlight {
     }
 
     /// Objects to send again now: those whose wait is over, those that no answer came for.
-    pub fn resend(&mut self, config: &LaneConfig, now: Mono) -> Vec<(Seq, Vec<Bytes>)> {
+    pub(super) fn resend(&mut self, config: &LaneConfig, now: Mono) -> Vec<(Seq, Vec<Bytes>)> {
         let mut again = Vec::new();
         for flight in &mut self.flights {
             let due = match flight.state {
@@ -238,7 +238,7 @@ impl InFlight {
     }
 
     /// Headers to read again now.
-    pub fn look_again(&mut self, now: Mono) -> Vec<Seq> {
+    pub(super) fn look_again(&mut self, now: Mono) -> Vec<Seq> {
         let mut again = Vec::new();
         for flight in &mut self.flights {
             if matches!(flight.state, State::LookAt(at) if at <= now) {
@@ -250,7 +250,7 @@ impl InFlight {
     }
 
     /// Whether a sequence stays unresolved for too long while other requests succeed. An outage is none of this.
-    pub fn hopeless(&self, config: &LaneConfig, now: Mono) -> bool {
+    pub(super) fn hopeless(&self, config: &LaneConfig, now: Mono) -> bool {
         let store_answers = self.last_success.is_some_and(|at| now.since(at) <= RECENT_SUCCESS);
         store_answers
             && self
@@ -260,7 +260,7 @@ impl InFlight {
     }
 
     /// The next sequence that the commit point passes, if it is durable.
-    pub fn pop_durable(&mut self) -> Option<Flight> {
+    pub(super) fn pop_durable(&mut self) -> Option<Flight> {
         if wrong(Wrong::AckOutOfSequenceOrder)
             && let Some(at) = self.flights.iter().position(|flight| flight.state == State::Durable)
         {
@@ -276,7 +276,7 @@ impl InFlight {
     }
 
     /// When something here wants a look without an event.
-    pub fn deadline(&self, config: &LaneConfig) -> Option<Mono> {
+    pub(super) fn deadline(&self, config: &LaneConfig) -> Option<Mono> {
         self.flights
             .iter()
             .filter_map(|flight| match flight.state {

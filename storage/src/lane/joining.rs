@@ -49,7 +49,7 @@ struct Run {
 }
 
 impl Joining {
-    pub fn new(config: &LaneConfig, now: Mono) -> Joining {
+    pub(super) fn new(config: &LaneConfig, now: Mono) -> Joining {
         Joining {
             waiting: VecDeque::new(),
             bytes: 0,
@@ -61,31 +61,31 @@ impl Joining {
     }
 
     /// Bytes that wait.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.log_starts.is_empty()
     }
 
     /// Drops everything (the write-ahead log ended).
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.log_starts.clear();
         self.bytes = 0;
     }
 
     /// Adds a checked seal.
-    pub fn push(&mut self, now: Mono, shard: ShardIndex, seal: Seal) {
+    pub(super) fn push(&mut self, now: Mono, shard: ShardIndex, seal: Seal) {
         let bytes = seal.entries.iter().flat_map(|entry| &entry.slices).map(Bytes::len).sum();
         self.bytes += bytes;
         self.waiting.push_back(Waiting { shard, seal, bytes, since: now });
     }
 
     /// Adds a log start; the highest of a partition counts.
-    pub fn raise(&mut self, now: Mono, partition: TopicPartition, offset: Offset) {
+    pub(super) fn raise(&mut self, now: Mono, partition: TopicPartition, offset: Offset) {
         if self.log_starts.is_empty() {
             self.log_starts_since = now;
         }
@@ -94,7 +94,7 @@ impl Joining {
     }
 
     /// Drops the log start of a partition that the lane no longer leads.
-    pub fn forget(&mut self, partition: TopicPartition) {
+    pub(super) fn forget(&mut self, partition: TopicPartition) {
         self.log_starts.remove(&partition);
     }
 
@@ -114,7 +114,7 @@ impl Joining {
     }
 
     /// The next object if it is to be put now. `idle`: nothing is in flight. The caller checked the window.
-    pub fn next(&mut self, config: &LaneConfig, now: Mono, idle: bool) -> Option<Joined> {
+    pub(super) fn next(&mut self, config: &LaneConfig, now: Mono, idle: bool) -> Option<Joined> {
         self.refill(config, now);
         let oldest = self.oldest()?;
         let by_size = self.bytes >= config.object_bytes;
@@ -132,7 +132,7 @@ impl Joining {
     }
 
     /// When `next` may give an object without further events; `None` if nothing waits.
-    pub fn deadline(&self, config: &LaneConfig, idle: bool) -> Option<Mono> {
+    pub(super) fn deadline(&self, config: &LaneConfig, idle: bool) -> Option<Mono> {
         let oldest = self.oldest()?;
         let due = if idle || self.bytes >= config.object_bytes { oldest } else { oldest.plus(config.linger) };
         let Some(rate) = config.puts_per_second.filter(|_| self.tokens < 1000 && self.bytes < config.object_bytes)

@@ -60,7 +60,13 @@ pub(super) struct Led {
 }
 
 impl Led {
-    pub fn new(shard: ShardIndex, role: Role, committed: CommittedPartition, record: PartitionRecord, own: Wid) -> Led {
+    pub(super) fn new(
+        shard: ShardIndex,
+        role: Role,
+        committed: CommittedPartition,
+        record: PartitionRecord,
+        own: Wid,
+    ) -> Led {
         let mut led =
             Led { shard, role, appended_end: committed.end, committed, record, first_own: None, in_chunks: Offset(0) };
         led.find_first_own(own);
@@ -68,7 +74,7 @@ impl Led {
     }
 
     /// Looks up `first_own` after references were dropped.
-    pub fn find_first_own(&mut self, own: Wid) {
+    pub(super) fn find_first_own(&mut self, own: Wid) {
         self.first_own = self.committed.references.iter().find(|reference| reference.wid == own).map(|first| first.seq);
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Ring {
 impl Ring {
     /// An object was committed. Gives the first sequence to keep if the cap is exceeded: an eighth of the cap goes at
     /// once, so that log starts do not rise with every object.
-    pub fn committed(&mut self, cap: u64, seq: Seq, bytes: u64) -> Option<Seq> {
+    pub(super) fn committed(&mut self, cap: u64, seq: Seq, bytes: u64) -> Option<Seq> {
         self.objects.push_back((seq, bytes));
         self.bytes += bytes;
         if self.bytes <= cap {

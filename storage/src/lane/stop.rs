@@ -37,11 +37,11 @@ pub(super) struct Stop {
 
 impl Stop {
     /// Whether a fence was seen at the end.
-    pub fn fence_seen(&self) -> bool {
+    pub(super) fn fence_seen(&self) -> bool {
         self.stage == Stage::FenceSeen
     }
 
-    pub fn deadline(&self) -> Option<Mono> {
+    pub(super) fn deadline(&self) -> Option<Mono> {
         match self.stage {
             Stage::RetryAt(at) => Some(at),
             _ => None,
@@ -67,9 +67,8 @@ impl LaneCore {
         }
         let led: Vec<TopicPartition> = self.partitions.keys().copied().collect();
         for partition in led {
-            match self.partitions[&partition].role {
-                Role::Leader => self.drain(partition, AfterDrain::Stop),
-                _ => {}
+            if self.partitions[&partition].role == Role::Leader {
+                self.drain(partition, AfterDrain::Stop);
             }
         }
     }

@@ -70,22 +70,22 @@ pub(super) struct Transactions {
 }
 
 impl Transactions {
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.undecided.clear();
     }
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.undecided.is_empty()
     }
     /// Whether one more that only compares the `/wal` record may start.
-    pub fn may_share(&self) -> bool {
+    pub(super) fn may_share(&self) -> bool {
         self.undecided.len() < SHARED_TXNS
             && self.undecided.values().all(|one| matches!(one.purpose, Purpose::Partitions(..)))
     }
     /// Whether a claim or a birth is undecided.
-    pub fn ownership_undecided(&self) -> bool {
+    pub(super) fn ownership_undecided(&self) -> bool {
         self.undecided.values().any(|one| matches!(one.purpose, Purpose::Partitions(Kind::Claim | Kind::Birth, _)))
     }
-    pub fn deadline(&self) -> Option<Mono> {
+    pub(super) fn deadline(&self) -> Option<Mono> {
         self.undecided
             .values()
             .filter_map(|one| match one.phase {

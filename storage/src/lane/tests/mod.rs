@@ -1,6 +1,7 @@
 //! Tests of the lane: [`world`] runs pumps over memory stores in virtual time, [`core`] feeds the bare core.
 
 mod core;
+mod faults;
 mod joining;
 mod moves;
 mod restart;

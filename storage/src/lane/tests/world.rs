@@ -8,7 +8,7 @@ use crate::lane::{
 };
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::meta::memory::MemoryMeta;
-use crate::meta::records::{PartitionRecord, Record, WalRecord};
+use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
 use crate::meta::{MetaStore, keys};
 use crate::object::memory::MemoryStore;
 use crate::partition::CommittedPartition;
@@ -86,6 +86,7 @@ pub(super) struct Life {
     pub env: Env,
     pub stores: Stores,
     pub boot: BootId,
+    world_meta: MemoryMeta,
     pub lanes: Vec<LaneHandle>,
 }
 
@@ -121,18 +122,34 @@ impl World {
 
     /// A new life with a lane per list of shards.
     pub fn start_lanes(&self, config: &LaneConfig, lanes: &[&[u16]]) -> Life {
+        self.start_with(config, lanes, |_, _, stores| stores)
+    }
+
+    /// A new life whose stores are what `wrap` makes of the world's.
+    pub fn start_with(
+        &self,
+        config: &LaneConfig,
+        lanes: &[&[u16]],
+        wrap: impl FnOnce(&Env, &World, Stores) -> Stores,
+    ) -> Life {
         self.boots.set(self.boots.get() + 1);
         let clock = Rc::new(Clock { random: Cell::new(self.boots.get() << 40), ..Clock::default() });
         let env = Env::new(Rc::new(Virtual(clock.clone())));
-        let stores = Stores {
+        let plain = Stores {
             wal: Rc::new(self.wal.clone()),
             objects: Rc::new(self.objects.handle(env.clone())),
             meta: Rc::new(self.meta.clone()),
         };
+        let stores = wrap(&env, self, plain);
         let boot = BootId(self.boots.get());
-        let mut life = Life { pool: LocalPool::new(), clock, env, stores, boot, lanes: Vec::new() };
-        let (env, stores) = (life.env.clone(), life.stores.clone());
-        life.run(async move { recovery::seal_all_dead(&env, &stores, boot).await }).expect("memory stores do not fail");
+        let mut life =
+            Life { pool: LocalPool::new(), clock, env, stores, boot, world_meta: self.meta.clone(), lanes: Vec::new() };
+        let sealed = || {
+            let (env, stores) = (life.env.clone(), life.stores.clone());
+            async move { while recovery::seal_all_dead(&env, &stores, boot).await.is_err() {} }
+        };
+        let sealed = sealed();
+        life.run(sealed);
         for (index, shards) in lanes.iter().enumerate() {
             life.add_lane(config, u16::try_from(index).expect("few"), shards);
         }
@@ -187,6 +204,22 @@ impl Life {
         }
         self.clock.now.set(end);
         self.settle();
+    }
+
+    /// Runs a future on the side.
+    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        self.pool.spawner().spawn_local(future).expect("the pool lives");
+    }
+
+    /// Logs that lanes of this life reported to be open.
+    pub fn open_wids(&mut self) -> Vec<Wid> {
+        let page = futures::executor::block_on(self.world_meta.list(keys::WALS, None, 1000)).expect("memory");
+        let open = |value: &[u8]| WalRecord::decode(value).is_ok_and(|record| record.state == WalState::Open);
+        page.entries
+            .iter()
+            .filter(|(_, found)| open(&found.value))
+            .filter_map(|(key, _)| keys::parse_wal(key))
+            .collect()
     }
 
     /// Runs a future to its end; time passes as it needs.
