@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long the `/wal` key of a collected log stays.
-pub const KEY_STAYS: Duration = Duration::from_secs(24 * 3600);
+pub(super) const KEY_STAYS: Duration = Duration::from_secs(24 * 3600);
 /// Records read at once.
 const PAGE: usize = 120;
 

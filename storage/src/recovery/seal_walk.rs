@@ -10,7 +10,7 @@ use crate::wal::Listed;
 use crate::wrong::{Wrong, wrong};
 
 /// Fences put at once when a position holds nothing.
-pub const VOLLEY: u64 = 8;
+pub(super) const VOLLEY: u64 = 8;
 
 /// What a look at a sequence gave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

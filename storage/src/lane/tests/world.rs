@@ -106,7 +106,7 @@ pub(super) struct ShardHandle {
 }
 
 impl World {
-    pub fn new() -> World {
+    pub(super) fn new() -> World {
         World {
             wal: MemoryWal::new(u64::MAX),
             objects: MemoryStore::new(),
@@ -116,17 +116,17 @@ impl World {
     }
 
     /// A new life with one lane for shards 0 and 1; what was open before is sealed first.
-    pub fn start(&self, config: &LaneConfig) -> Life {
+    pub(super) fn start(&self, config: &LaneConfig) -> Life {
         self.start_lanes(config, &[&[0, 1]])
     }
 
     /// A new life with a lane per list of shards.
-    pub fn start_lanes(&self, config: &LaneConfig, lanes: &[&[u16]]) -> Life {
+    pub(super) fn start_lanes(&self, config: &LaneConfig, lanes: &[&[u16]]) -> Life {
         self.start_with(config, lanes, |_, _, stores| stores)
     }
 
     /// A new life whose stores are what `wrap` makes of the world's.
-    pub fn start_with(
+    pub(super) fn start_with(
         &self,
         config: &LaneConfig,
         lanes: &[&[u16]],
@@ -178,7 +178,7 @@ impl Life {
     }
 
     /// Runs until nothing can go on at this instant.
-    pub fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             self.pool.run_until_stalled();
             let spawned = std::mem::take(&mut *self.clock.spawned.borrow_mut());
@@ -192,7 +192,7 @@ impl Life {
     }
 
     /// Lets `time` pass, timer by timer.
-    pub fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         let end = self.clock.now.get() + u64::try_from(time.as_nanos()).expect("short");
         loop {
             self.settle();
@@ -207,12 +207,12 @@ impl Life {
     }
 
     /// Runs a future on the side.
-    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         self.pool.spawner().spawn_local(future).expect("the pool lives");
     }
 
     /// Logs that lanes of this life reported to be open.
-    pub fn open_wids(&mut self) -> Vec<Wid> {
+    pub(super) fn open_wids(&mut self) -> Vec<Wid> {
         let page = futures::executor::block_on(self.world_meta.list(keys::WALS, None, 1000)).expect("memory");
         let open = |value: &[u8]| WalRecord::decode(value).is_ok_and(|record| record.state == WalState::Open);
         page.entries
@@ -223,7 +223,7 @@ impl Life {
     }
 
     /// Runs a future to its end; time passes as it needs.
-    pub fn run<T: 'static>(&mut self, future: impl Future<Output = T> + 'static) -> T {
+    pub(super) fn run<T: 'static>(&mut self, future: impl Future<Output = T> + 'static) -> T {
         let result = Rc::new(RefCell::new(None));
         let slot = result.clone();
         self.pool
@@ -240,30 +240,30 @@ impl Life {
         panic!("the future never ends");
     }
 
-    pub fn command(&self, lane: usize, command: LaneCommand) {
+    pub(super) fn command(&self, lane: usize, command: LaneCommand) {
         self.lanes[lane].commands.send(command).expect("room");
     }
 
     /// All messages for a shard of lane 0 so far.
-    pub fn heard(&mut self, shard: u16) -> Vec<ToShard> {
+    pub(super) fn heard(&mut self, shard: u16) -> Vec<ToShard> {
         self.heard_of(0, shard)
     }
 
-    pub fn heard_of(&mut self, lane: usize, shard: u16) -> Vec<ToShard> {
+    pub(super) fn heard_of(&mut self, lane: usize, shard: u16) -> Vec<ToShard> {
         let handle = self.lanes[lane].shards.get_mut(&ShardIndex(shard)).expect("a shard of the lane");
         std::iter::from_fn(|| handle.from.try_recv()).collect()
     }
 
-    pub fn reports(&mut self, lane: usize) -> Vec<LaneReport> {
+    pub(super) fn reports(&mut self, lane: usize) -> Vec<LaneReport> {
         std::iter::from_fn(|| self.lanes[lane].reports.try_recv()).collect()
     }
 
     /// Has lane 0 lead `partition` for `shard`, gives its state.
-    pub fn lead(&mut self, partition: TopicPartition, shard: u16) -> CommittedPartition {
+    pub(super) fn lead(&mut self, partition: TopicPartition, shard: u16) -> CommittedPartition {
         self.lead_on(0, partition, shard)
     }
 
-    pub fn lead_on(&mut self, lane: usize, partition: TopicPartition, shard: u16) -> CommittedPartition {
+    pub(super) fn lead_on(&mut self, lane: usize, partition: TopicPartition, shard: u16) -> CommittedPartition {
         self.command(lane, LaneCommand::Lead { partitions: vec![(partition, ShardIndex(shard))] });
         self.pass(Duration::from_secs(2));
         self.heard_of(lane, shard)
@@ -276,11 +276,11 @@ impl Life {
     }
 
     /// Sends a seal with one batch of `count` records of `text`.
-    pub fn seal(&mut self, shard: u16, entry: SealEntry) -> u64 {
+    pub(super) fn seal(&mut self, shard: u16, entry: SealEntry) -> u64 {
         self.seal_on(0, shard, vec![entry])
     }
 
-    pub fn seal_on(&mut self, lane: usize, shard: u16, entries: Vec<SealEntry>) -> u64 {
+    pub(super) fn seal_on(&mut self, lane: usize, shard: u16, entries: Vec<SealEntry>) -> u64 {
         let handle = self.lanes[lane].shards.get_mut(&ShardIndex(shard)).expect("a shard of the lane");
         let number = handle.seals;
         handle.seals += 1;
@@ -289,27 +289,27 @@ impl Life {
         number
     }
 
-    pub fn drained(&self, lane: usize, shard: u16, partition: TopicPartition) {
+    pub(super) fn drained(&self, lane: usize, shard: u16, partition: TopicPartition) {
         let handle = &self.lanes[lane].shards[&ShardIndex(shard)];
         handle.to.send(ToLane::Drain { partition, epoch: LeaderEpoch(1) }).expect("room");
     }
 
     /// The record of a partition.
-    pub fn record(&mut self, partition: TopicPartition) -> PartitionRecord {
+    pub(super) fn record(&mut self, partition: TopicPartition) -> PartitionRecord {
         let meta = self.stores.meta.clone();
         let read = self.run(async move { meta.get(vec![keys::partition(partition)]).await }).expect("memory");
         PartitionRecord::decode(&read.values[0].as_ref().expect("born").value).expect("valid")
     }
 
     /// The record of a log.
-    pub fn wal_record(&mut self, wid: Wid) -> Option<WalRecord> {
+    pub(super) fn wal_record(&mut self, wid: Wid) -> Option<WalRecord> {
         let meta = self.stores.meta.clone();
         let read = self.run(async move { meta.get(vec![keys::wal(wid)]).await }).expect("memory");
         read.values[0].as_ref().map(|found| WalRecord::decode(&found.value).expect("valid"))
     }
 
     /// The bytes of everything that a state refers to.
-    pub fn content(&mut self, state: &CommittedPartition) -> Vec<u8> {
+    pub(super) fn content(&mut self, state: &CommittedPartition) -> Vec<u8> {
         let mut all = Vec::new();
         for one in state.references.iter() {
             let range = u64::from(one.position)..u64::from(one.position + one.length);

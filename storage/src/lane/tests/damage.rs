@@ -1,0 +1,72 @@
+//! Data that must exist does not, or contradicts itself: an alarm, and the partition is not served.
+
+use super::world::{Life, World, entry, partition};
+use crate::format::checkpoint::checkpoint_key;
+use crate::ids::{LeaderEpoch, Seq, ShardIndex, Wid};
+use crate::lane::{LaneCommand, LaneConfig, LaneReport, ToShard};
+use crate::meta::records::{PartitionRecord, Record};
+use crate::meta::{MetaStore, Op, Txn, keys};
+use crate::wal::WalStore;
+use futures::executor::block_on;
+use std::time::Duration;
+
+/// A world whose only life crashed after three objects, with or without a checkpoint.
+fn crashed(world: &World, checkpointed: bool) -> Wid {
+    let mut life = world.start(&LaneConfig::default());
+    life.lead(partition(0), 0);
+    for base in 0..3 {
+        life.seal(0, entry(partition(0), 1, base, 1, "a"));
+        life.pass(Duration::from_millis(10));
+    }
+    if checkpointed {
+        life.pass(Duration::from_secs(20));
+    }
+    life.record(partition(0)).wid
+}
+
+fn alarms(life: &mut Life) -> bool {
+    life.command(0, LaneCommand::Lead { partitions: vec![(partition(0), ShardIndex(0))] });
+    life.pass(Duration::from_secs(3));
+    let served = life.heard(0).iter().any(|message| matches!(message, ToShard::Acquired { .. }));
+    let alarm = life.reports(0).iter().any(|report| matches!(report, LaneReport::Alarm { .. }));
+    assert_ne!(served, alarm, "either served or an alarm");
+    alarm
+}
+
+#[test]
+fn a_missing_object_is_an_alarm() {
+    let world = World::new();
+    let wid = crashed(&world, false);
+    drop(world.start(&LaneConfig::default()));
+    block_on(world.wal.delete_below(wid, Seq(1))).expect("memory");
+    assert!(alarms(&mut world.start(&LaneConfig::default())));
+}
+
+#[test]
+fn a_missing_checkpoint_is_an_alarm() {
+    let world = World::new();
+    let wid = crashed(&world, true);
+    let mut life = world.start(&LaneConfig::default());
+    let key = checkpoint_key(wid, 1);
+    block_on(life.stores.objects.delete(vec![key])).expect("memory");
+    assert!(alarms(&mut life));
+}
+
+#[test]
+fn a_partition_of_a_later_epoch_that_the_checkpoint_lacks_is_an_alarm() {
+    let world = World::new();
+    let wid = crashed(&world, false);
+    let mut life = world.start(&LaneConfig::default());
+    let record = PartitionRecord { epoch: LeaderEpoch(2), ..life.record(partition(0)) };
+    assert_eq!(record.wid, wid);
+    let put = Op::Put(keys::partition(partition(0)), record.encode());
+    block_on(world.meta.txn(Txn { compares: vec![], ops: vec![put] })).expect("memory");
+    assert!(alarms(&mut life));
+}
+
+#[test]
+fn what_is_whole_is_no_alarm() {
+    let world = World::new();
+    crashed(&world, true);
+    assert!(!alarms(&mut world.start(&LaneConfig::default())));
+}
