@@ -344,7 +344,10 @@ impl ShardCore {
             SlotState::Ready(records) => Ok(records.clone()),
             SlotState::Planned { .. } => Err(PartitionError::Storage),
             SlotState::Reading { parts, allotted, oversized } => {
-                let records = self.assemble(partition, slot.from, parts, *allotted, *oversized)?;
+                let assembled = self.assemble(partition, slot.from, parts, *allotted, *oversized);
+                // What retention removed while it was being read is not missing.
+                let removed = self.leading(partition, slot.current_epoch)?.log_start() > slot.from;
+                let records = assembled.map_err(|error| if removed { PartitionError::OutOfRange } else { error })?;
                 self.counters.fetched_from_store_bytes += records.len() as u64;
                 Ok(records)
             }

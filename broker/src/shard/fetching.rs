@@ -218,11 +218,80 @@ fn batch_extent(header: &[u8; HEADER_BYTES]) -> Option<(usize, Offset)> {
     let length = i32::from_be_bytes(*header[LENGTH_OVERHEAD - 4..].first_chunk()?);
     let last_delta = i32::from_be_bytes(*header[LAST_DELTA_AT..].first_chunk()?);
     let length = usize::try_from(length).ok()? + LENGTH_OVERHEAD;
-    let last = base.checked_add(i64::from(last_delta)).filter(|_| last_delta >= 0 && base >= 0)?;
+    // The offset after the last one must exist too.
+    let next = base.checked_add(i64::from(last_delta) + 1).filter(|_| last_delta >= 0 && base >= 0)?;
+    let last = next - 1;
     if length < HEADER_BYTES { None } else { Some((length, Offset(last))) }
 }
 
 /// The slice of `bytes` that `walked` found, sharing their memory only if it is most of them.
 pub fn slice_of(bytes: &Bytes, start: usize, end: usize) -> Bytes {
     if (end - start) * 2 >= bytes.len() { bytes.slice(start..end) } else { Bytes::copy_from_slice(&bytes[start..end]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_protocol::records::{BatchBuilder, RecordBatch};
+    use proptest::prelude::*;
+
+    /// Batches of these numbers of records, one after the other from offset 0.
+    fn entry(counts: &[u32]) -> Vec<u8> {
+        let (mut bytes, mut base) = (Vec::new(), 0i64);
+        for &count in counts {
+            let mut builder = BatchBuilder::new(0);
+            (0..count).for_each(|_| builder.push(None, Some(b"value")));
+            let mut batch = builder.finish();
+            batch[..8].copy_from_slice(&base.to_be_bytes());
+            bytes.extend(batch);
+            base += i64::from(count);
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn going_on_as_told_always_finds_the_batch_that_holds_the_offset(
+            counts in proptest::collection::vec(1..6u32, 1..12),
+            at in any::<proptest::sample::Index>(),
+            first_read in 1..400usize,
+        ) {
+            let bytes = entry(&counts);
+            let from = at.index(counts.iter().sum::<u32>() as usize) as i64;
+            let (mut start, mut length) = (0, first_read);
+            loop {
+                let end = bytes.len().min(start + length);
+                match walk(&bytes[start..end], Offset(from), 1, true) {
+                    Walked::Batches { start: found, end, next } => {
+                        let (batch, _) = RecordBatch::split(&bytes[start + found..]).unwrap().unwrap();
+                        prop_assert!(batch.base_offset() <= from && from <= batch.last_offset());
+                        prop_assert_eq!(end - found, batch.bytes().len(), "one batch exceeds the limit");
+                        prop_assert_eq!(next.0, batch.last_offset() + 1);
+                        break;
+                    }
+                    Walked::Cut { start: cut, needs } => {
+                        prop_assert!(cut > 0 || needs > end - start, "every step gets on");
+                        (start, length) = (start + cut, needs);
+                    }
+                    Walked::Below(skipped) => {
+                        prop_assert!(skipped > 0, "every step gets on");
+                        start += skipped;
+                    }
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+        }
+
+        #[test]
+        fn bytes_that_are_not_batches_never_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            from in 0..i64::MAX,
+            allotted in 0..500usize,
+            oversized in any::<bool>(),
+        ) {
+            if let Walked::Batches { start, end, .. } = walk(&bytes, Offset(from), allotted, oversized) {
+                prop_assert!(start < end && end <= bytes.len());
+            }
+        }
+    }
 }
