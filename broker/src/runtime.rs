@@ -31,6 +31,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Locked memory that an executor's rings need at most.
 const LEAST_MEMLOCK_BYTES: u64 = 512 << 10;
@@ -137,6 +138,12 @@ impl Runtime for ShardRuntime {
     }
 }
 
+/// How long a port that is taken is tried again. The kernel tears the rings of a killed process down after the process
+/// is gone, and until then its listeners live on: a restart right after a crash would find its own ports taken.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries.
+const PORT_RETRY: Duration = Duration::from_millis(5);
+
 /// Binds `count` listeners: `address` and the ports that follow it, or free ports if its port is 0. All or nothing, and
 /// each fails if any other process listens there.
 pub fn bind(address: &HostPort, count: u16) -> Result<Vec<std::net::TcpListener>, OpenError> {
@@ -152,7 +159,7 @@ pub fn bind(address: &HostPort, count: u16) -> Result<Vec<std::net::TcpListener>
                 })?,
             };
             let here = HostPort { host: address.host.clone(), port };
-            bind_one(&here).map_err(|error| {
+            bind_patiently(&here).map_err(|error| {
                 OpenError::new(
                     format!("can't listen on {here}: {error}"),
                     "stop what listens there, or choose another address with --listen (shard i takes PORT+i)",
@@ -160,6 +167,22 @@ pub fn bind(address: &HostPort, count: u16) -> Result<Vec<std::net::TcpListener>
             })
         })
         .collect()
+}
+
+fn bind_patiently(here: &HostPort) -> io::Result<std::net::TcpListener> {
+    let until = monotonic_now().plus(PORT_PATIENCE);
+    loop {
+        match bind_one(here) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && monotonic_now() < until => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "before any executor runs; there is nothing to wait for"
+                )]
+                std::thread::sleep(PORT_RETRY);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn bind_one(here: &HostPort) -> io::Result<std::net::TcpListener> {
