@@ -11,7 +11,7 @@ use millrace_storage::sim::SimBucket;
 use millrace_storage::wrong::{Wrong, wrong};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What one write-ahead log says of one partition.
+/// What one write-ahead log says of one partition; the greatest counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Claim {
     epoch: LeaderEpoch,
@@ -25,8 +25,7 @@ pub fn check(bucket: &SimBucket, ledger: &Ledger, recovered: &BTreeMap<TopicPart
     for wid in wids(bucket) {
         for (p, claim) in walk(bucket, wid) {
             let highest = best.entry(p).or_insert(claim);
-            let log_start = highest.log_start.max(claim.log_start);
-            *highest = Claim { log_start, ..claim.max(*highest) };
+            *highest = claim.max(*highest);
         }
     }
     for (p, state) in recovered {

@@ -95,6 +95,14 @@ impl Truth {
         *checked = (*checked).max(seq.next());
     }
 
+    /// Whether the partition's record stands at this epoch: a process that was suspended may learn of its leadership
+    /// when it is over.
+    pub fn is_current(&self, p: TopicPartition, epoch: LeaderEpoch) -> bool {
+        let record =
+            self.0.meta.peek(&keys::partition(p)).map(|v| PartitionRecord::decode(&v).expect("our own record"));
+        record.is_some_and(|record| record.epoch == epoch)
+    }
+
     /// The ids that the bytes of a place hold.
     pub fn ids_at(&self, wid: Wid, seq: Seq, position: u32, length: u32) -> Option<Vec<RecordId>> {
         let object = self.0.bucket.peek(&SimBucket::wal_key(wid, seq))?;

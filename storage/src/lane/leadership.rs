@@ -243,9 +243,14 @@ impl LaneCore {
         }
     }
 
-    /// A birth or claim is known to have failed: somebody else was first.
+    /// A birth or claim is known to have failed: somebody else was first. Or a release was known too late: likewise.
     pub(super) fn partition_lost(&mut self, partition: TopicPartition) {
         if let Some(led) = self.partitions.remove(&partition) {
+            if led.role == Role::Releasing {
+                // Nobody else changes the record of an open log: the release did happen, and its taker was faster than
+                // our look.
+                self.effects.push_back(Effect::ToShard(led.shard, ToShard::Revoked { partition }));
+            }
             self.depart(partition, led.first_own);
         }
         self.being_born.remove(&partition);

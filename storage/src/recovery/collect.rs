@@ -50,8 +50,10 @@ impl Collector {
     /// A store failed; what was done so far stays done, and a later pass goes on.
     pub async fn pass(&mut self, env: &Env, stores: &Stores) -> Result<Collected, StoreError> {
         let mut done = Collected::default();
-        let wals = all_wals(stores).await?;
+        // In this order: the checkpoint of a log that a record names was there when the record came to name it, so a
+        // `/wal` record read later names that one or a newer one, and its references into older logs only get fewer.
         let records = all_partitions(stores).await?;
+        let wals = all_wals(stores).await?;
         let Some(needed) = needed(stores, &wals, &records).await? else { return Ok(done) };
         if all_partitions(stores).await? != records {
             return Ok(done);
@@ -96,7 +98,7 @@ async fn needed(
     let named: BTreeSet<Wid> = records.values().map(|record| record.wid).collect();
     let mut needed = if wrong(Wrong::SealedWalCollectedWhileNamed) { BTreeSet::new() } else { named.clone() };
     for wid in named {
-        // A log opened after `wals` was read holds references only to logs that its partitions' records named before.
+        // Its key may have gone with the last record that named it.
         let Some(wal) = wals.get(&wid) else { return Ok(None) };
         let checkpoint = match checkpoint(stores, wid, wal.ck).await {
             Ok(checkpoint) => checkpoint,

@@ -126,11 +126,11 @@ impl Life {
         }
         while !self.stopping.get() {
             self.lead_missing().await;
-            let quiet = self.cluster.quiet.get();
-            if !quiet && self.cluster.sim.dice(|d| d.happens(self.cluster.plan.moves)) {
+            let still = self.cluster.still.get();
+            if !still && self.cluster.sim.dice(|d| d.happens(self.cluster.plan.moves)) {
                 self.move_one().await;
             }
-            if !quiet && self.cluster.sim.dice(|d| d.happens(self.cluster.plan.log_starts)) {
+            if !still && self.cluster.sim.dice(|d| d.happens(self.cluster.plan.log_starts)) {
                 self.raise_log_start();
             }
             self.env.sleep(if self.cluster.quiet.get() { QUIET_LOOK } else { LOOK }).await;
