@@ -1,5 +1,6 @@
 //! Tests of the lane: [`world`] runs pumps over memory stores in virtual time, [`core`] feeds the bare core.
 
+mod collecting;
 mod core;
 mod damage;
 mod faults;
