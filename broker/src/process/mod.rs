@@ -12,6 +12,7 @@
 
 pub mod assembly;
 pub mod open;
+mod probe;
 
 use crate::admin::{self, Cells, Exposition, PUBLISH_INTERVAL};
 use crate::control::core::ControlConfig;
@@ -96,7 +97,7 @@ enum Fate {
 
 /// Serves until a signal stops it. `started` is called once the listeners take connections.
 pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), ServeError> {
-    runtime::probe()?;
+    probe::check()?;
     let processors = runtime::processors();
     let shards = settings.shards.unwrap_or_else(|| default_shards(processors.len()));
     let pools = pools(settings, shards)?;
