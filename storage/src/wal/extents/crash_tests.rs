@@ -127,6 +127,24 @@ proptest! {
     }
 
     #[test]
+    fn what_a_start_finds_survives_a_power_failure_after_it(written in 0u64..200, fsync: bool, seed: u64) {
+        let files = Arc::new(SimulatedFiles::new());
+        let (wal, _) = open(&files, fsync);
+        put(&wal, 0).unwrap();
+        // The process goes somewhere in the write of the fence, or between that and its sync.
+        files.die_after(written);
+        let _ = block_on(wal.put_if_absent(LOG, Seq(1), vec![Bytes::from(vec![0xfe; HEADER_BYTES])]));
+        drop(wal);
+        files.restart();
+        let (wal, _) = open(&files, fsync);
+        let found = block_on(wal.list(LOG, Seq(0))).unwrap();
+        drop(wal);
+        files.power_failure(&mut chooser(seed));
+        let (wal, _) = open(&files, fsync);
+        prop_assert_eq!(block_on(wal.list(LOG, Seq(0))).unwrap(), found);
+    }
+
+    #[test]
     fn collecting_a_sealed_log_keeps_the_fence_wherever_it_is_interrupted(written in 0u64..400, power: bool, seed: u64) {
         let files = Arc::new(SimulatedFiles::new());
         let (wal, _) = open(&files, true);

@@ -5,8 +5,8 @@
 //!    disk, with it off they are in the kernel (survive this process). A fence is on disk either way, with everything
 //!    of its log before it.
 //! 2. A group of puts to one log is one write and at most one sync.
-//! 3. An extent that was found at start-up is never appended to: the next object of its log begins a new one, after all
-//!    earlier ones were synced.
+//! 3. An extent that was found at start-up is on disk before its objects are shown, and is never appended to: the next
+//!    object of its log begins a new one, after all earlier ones were synced.
 //! 4. A failed write is cut off again, and the cut is on disk, before the put is answered as not done.
 //!
 //! A failed sync ends the process. The kernel reports it once and may mark the lost pages clean, so that a second sync
@@ -140,7 +140,13 @@ impl Writer {
             dropped.push(Dropped { name, position: scanned.length, bytes: length - scanned.length });
             files.truncate(name, scanned.length).map_err(cut_failed)?;
         }
-        let synced = if known_synced { length } else { 0 };
+        // Written by a process of this boot that may have ended before its sync: what is seen here is built upon (a
+        // fence ends the log for ever), so it must not go with the next power failure.
+        if same_boot && !known_synced {
+            let failed = |error| StoreError::from_io(Certainty::Unknown, "syncing an extent", &error);
+            files.sync(name).map_err(failed)?;
+        }
+        let synced = if known_synced || same_boot { scanned.length } else { 0 };
         let mut extent = Extent { name, length: scanned.length, synced, range: None, writing: None, untidy: false };
         let mut index = lock(&self.index);
         let objects = index.logs.entry(name.wid).or_default();
