@@ -51,6 +51,9 @@ pub(super) struct Led {
     pub committed: CommittedPartition,
     /// What the shard sealed so far ends here.
     pub appended_end: Offset,
+    /// The highest log start that waits to be committed, or was. A LOG_START entry names no epoch, so all of them lie
+    /// below the release, like the entries of the epoch that ends.
+    pub raised: Offset,
     /// The record as it stands (while ACQUIRING: as it was read).
     pub record: PartitionRecord,
     /// First sequence of this lane's log that holds something of it.
@@ -67,8 +70,9 @@ impl Led {
         record: PartitionRecord,
         own: Wid,
     ) -> Led {
+        let (appended_end, raised) = (committed.end, committed.log_start);
         let mut led =
-            Led { shard, role, appended_end: committed.end, committed, record, first_own: None, in_chunks: Offset(0) };
+            Led { shard, role, appended_end, raised, committed, record, first_own: None, in_chunks: Offset(0) };
         led.find_first_own(own);
         led
     }
@@ -78,7 +82,7 @@ impl Led {
         self.first_own = self.committed.references.iter().find(|reference| reference.wid == own).map(|first| first.seq);
     }
 
-    fn appends(&self) -> bool {
+    pub fn appends(&self) -> bool {
         matches!(self.role, Role::Leader | Role::Draining { drained: false, .. })
     }
 }
@@ -132,10 +136,19 @@ impl LaneCore {
     pub(super) fn on_log_start(&mut self, shard: ShardIndex, partition: TopicPartition, offset: Offset) {
         if let Some(led) = self.partitions.get(&partition)
             && led.shard == shard
-            && led.appends()
             && offset > led.committed.log_start
         {
-            self.joining.raise(self.now.mono, partition, offset.min(led.committed.end));
+            self.raise_log_start(partition, offset.min(led.committed.end));
+        }
+    }
+
+    /// Lets a log start join the next object, if the partition is still appended to.
+    pub(super) fn raise_log_start(&mut self, partition: TopicPartition, offset: Offset) {
+        if let Some(led) = self.partitions.get_mut(&partition)
+            && led.appends()
+        {
+            led.raised = led.raised.max(offset);
+            self.joining.raise(self.now.mono, partition, offset);
         }
     }
 
@@ -277,7 +290,7 @@ impl LaneCore {
         for partition in moving {
             let Some(led) = self.partitions.get_mut(&partition) else { continue };
             let Role::Draining { then, drained: true } = led.role else { continue };
-            if led.appended_end != led.committed.end {
+            if led.appended_end != led.committed.end || led.raised > led.committed.log_start {
                 continue;
             }
             match then {

@@ -48,7 +48,7 @@ impl LaneCore {
             })
             .collect();
         for (partition, offset) in starts {
-            self.joining.raise(self.now.mono, partition, offset);
+            self.raise_log_start(partition, offset);
         }
         self.checkpointing.wanted = true;
     }
