@@ -114,7 +114,7 @@ pub const SETTINGS: &[Spec] = &[
         "uploads per second",
         (1, 100_000),
         None,
-        "Bound on write-ahead uploads, which bounds the bill; full objects are exempt (default: 8 with a burst of 16 on an object store, else none)",
+        "Bound on small write-ahead uploads, which bounds the bill: an upload counts by how much it is below 256 KiB (default: 8 with a burst of 16 on an object store, else none)",
     ),
     Spec {
         name: "fsync",

@@ -34,8 +34,10 @@ pub struct LaneConfig {
     pub in_flight_objects: usize,
     /// Their bytes; one object is always allowed.
     pub in_flight_bytes: usize,
-    /// Token bucket for puts that are not due by size; `None` is unlimited.
+    /// Token bucket for puts that are not due by size, tokens per second; `None` is unlimited.
     pub puts_per_second: Option<u32>,
+    /// An object of as many bytes pays for itself; a smaller one costs the missing part of a token.
+    pub put_bytes: usize,
     /// Size of that bucket.
     pub put_burst: u32,
     /// A checkpoint is taken after this time if anything was committed.
@@ -65,6 +67,7 @@ impl Default for LaneConfig {
             in_flight_objects: 16,
             in_flight_bytes: 64 << 20,
             puts_per_second: None,
+            put_bytes: 256 << 10,
             put_burst: 16,
             checkpoint_every: Duration::from_secs(10),
             checkpoint_objects: 512,

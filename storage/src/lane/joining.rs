@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. Seals leave in the order in which they came, each whole in one object.
 //! 2. An object exceeds `object_limit_bytes` only if a single seal does.
-//! 3. A token is spent for every object that is not due by size; the bucket never holds more than its burst.
+//! 3. Tokens are spent for every object by how much it is smaller than `put_bytes`; the bucket never holds more than its
+//!    burst. So the requests of a trickle are bounded by the second, those of a stream by the byte.
 
 use super::config::LaneConfig;
 use super::messages::{BatchDescription, Seal};
@@ -113,6 +114,15 @@ impl Joining {
         }
     }
 
+    /// What an object of all that waits costs, in thousandths of a token.
+    fn price(&self, config: &LaneConfig) -> u64 {
+        if config.puts_per_second.is_none() {
+            return 0;
+        }
+        let missing = config.put_bytes.saturating_sub(self.bytes);
+        (missing as u64 * 1000).div_ceil(config.put_bytes.max(1) as u64)
+    }
+
     /// The next object if it is to be put now. `idle`: nothing is in flight. The caller checked the window.
     pub(super) fn next(&mut self, config: &LaneConfig, now: Mono, idle: bool) -> Option<Joined> {
         self.refill(config, now);
@@ -120,13 +130,11 @@ impl Joining {
         let by_size = self.bytes >= config.object_bytes;
         if !by_size {
             let lingered = now.since(oldest) >= config.linger;
-            let metered = config.puts_per_second.is_some();
-            if !(idle || lingered) || (metered && self.tokens < 1000) {
+            let price = self.price(config);
+            if !(idle || lingered) || self.tokens < price {
                 return None;
             }
-            if metered {
-                self.tokens -= 1000;
-            }
+            self.tokens -= price;
         }
         Some(self.join(config))
     }
@@ -135,11 +143,9 @@ impl Joining {
     pub(super) fn deadline(&self, config: &LaneConfig, idle: bool) -> Option<Mono> {
         let oldest = self.oldest()?;
         let due = if idle || self.bytes >= config.object_bytes { oldest } else { oldest.plus(config.linger) };
-        let Some(rate) = config.puts_per_second.filter(|_| self.tokens < 1000 && self.bytes < config.object_bytes)
-        else {
-            return Some(due);
-        };
-        let missing_ms = (1000 - self.tokens).div_ceil(u64::from(rate.max(1)));
+        let missing = self.price(config).saturating_sub(self.tokens);
+        let Some(rate) = config.puts_per_second.filter(|_| missing > 0) else { return Some(due) };
+        let missing_ms = missing.div_ceil(u64::from(rate.max(1)));
         Some(due.max(self.refilled.plus(std::time::Duration::from_millis(missing_ms))))
     }
 
@@ -212,5 +218,71 @@ fn describe(
         length: position_delta,
         max_timestamp,
         batches: entries,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::TopicId;
+    use crate::lane::SealEntry;
+    use std::time::Duration;
+
+    fn seal(number: u64, bytes: usize) -> Seal {
+        let partition = TopicPartition { topic: TopicId(uuid::Uuid::from_u128(1)), index: 0 };
+        let length = u32::try_from(bytes).expect("a small seal");
+        let batch = BatchDescription { length, count: 1, max_timestamp: -1, producer: None };
+        let base = Offset(i64::try_from(number).expect("a small number"));
+        let slices = vec![Bytes::from(vec![0; bytes])];
+        let entry = SealEntry { partition, epoch: LeaderEpoch(1), base, batches: vec![batch], slices };
+        Seal { number, generation: 0, entries: vec![entry] }
+    }
+
+    fn metered() -> LaneConfig {
+        LaneConfig { linger: Duration::ZERO, puts_per_second: Some(8), put_burst: 2, ..LaneConfig::default() }
+    }
+
+    /// Objects put in a second when a seal of `bytes` comes every millisecond and answers come at once.
+    fn puts_in_a_second(config: &LaneConfig, bytes: usize) -> usize {
+        let at = |ms: u64| Mono(ms * 1_000_000);
+        let mut joining = Joining::new(config, at(0));
+        let mut puts = 0;
+        for ms in 0..1000 {
+            joining.push(at(ms), ShardIndex(0), seal(ms, bytes));
+            while joining.next(config, at(ms), true).is_some() {
+                puts += 1;
+            }
+        }
+        puts
+    }
+
+    #[test]
+    fn a_trickle_is_bounded_by_the_second_and_a_stream_by_the_byte() {
+        let config = metered();
+        let trickle = puts_in_a_second(&config, 100);
+        assert!((8..=10).contains(&trickle), "a burst of 2 and 8 a second: {trickle}");
+        let stream = puts_in_a_second(&config, 64 << 10);
+        assert!((240..=270).contains(&stream), "one for every four seals of 64 KiB, and the tokens: {stream}");
+        assert_eq!(puts_in_a_second(&config, 256 << 10), 1000, "each pays for itself");
+    }
+
+    #[test]
+    fn without_a_rate_every_seal_goes_at_once() {
+        assert_eq!(puts_in_a_second(&LaneConfig { puts_per_second: None, ..metered() }, 100), 1000);
+    }
+
+    #[test]
+    fn the_deadline_is_when_the_missing_part_of_a_token_has_come() {
+        let config = metered();
+        let mut joining = Joining::new(&config, Mono(0));
+        for number in 0..2 {
+            joining.push(Mono(0), ShardIndex(0), seal(number, 0));
+            assert!(joining.next(&config, Mono(0), true).is_some(), "the burst");
+        }
+        joining.push(Mono(0), ShardIndex(0), seal(2, 128 << 10));
+        assert!(joining.next(&config, Mono(0), true).is_none());
+        let due = joining.deadline(&config, true).expect("something waits");
+        assert_eq!(due, Mono(0).plus(Duration::from_millis(63)), "half a token at 8 a second");
+        assert!(joining.next(&config, due, true).is_some());
     }
 }
