@@ -1,2 +1,40 @@
+//! `millrace-bench`: measures brokers that speak Kafka's protocol, from outside.
 //!
-fn main() {}
+//! A run is one thread that owns every connection ([`run`]): batches are encoded once ([`batches`]), sent as the
+//! schedule asks ([`pace`]), every answer is checked ([`connection`]) and counted ([`tally`]). Where partitions are led
+//! is asked once before ([`cluster`]); what the broker used comes from the kernel ([`usage`]).
+//!
+//! 1. Latency under a given rate counts from the moment at which a request was due, not from when it could be sent, so
+//!    that a broker that stalls is charged for everything that piled up meanwhile.
+//! 2. An answer that is an error, is missing or contradicts an earlier one is counted, printed, and fails the run.
+//!
+//! It does not start brokers and asserts no time.
+
+#![allow(clippy::disallowed_methods, reason = "a program that measures real time; it has no simulated form")]
+
+mod arguments;
+mod batches;
+mod cluster;
+mod connection;
+mod pace;
+mod run;
+mod tally;
+mod usage;
+
+use arguments::{Arguments, Workload};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let Workload::Produce(produce) = Arguments::parse().workload;
+    match run::produce(&produce) {
+        Ok(report) => {
+            print!("{report}");
+            if report.tally.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("millrace-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

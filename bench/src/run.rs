@@ -1,0 +1,278 @@
+//! A produce run: one thread, all connections, until the window is over and every request is answered.
+
+use crate::arguments::Produce;
+use crate::batches::Batches;
+use crate::cluster::{Cluster, ClusterError};
+use crate::connection::Connection;
+use crate::pace::{SECOND, Schedule};
+use crate::tally::Tally;
+use crate::usage::Usage;
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use rustix::time::{timerfd_create, timerfd_settime};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long answers may take after the last request, nanoseconds.
+const DRAIN: u64 = 30 * SECOND;
+/// Events taken at a time.
+const EVENTS: usize = 1024;
+/// The longest wait without a look at the clock.
+const LOOK: Duration = Duration::from_millis(50);
+const TIMER: Token = Token(usize::MAX);
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// The cluster can't be used.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// A connection or a descriptor could not be made.
+    #[error("{0}: {1}")]
+    Io(String, #[source] io::Error),
+    /// Partitions would be left out.
+    #[error("{0} nodes lead partitions of the topic: give at least as many --connections")]
+    TooFewConnections(usize),
+}
+
+/// What came of a run.
+pub(crate) struct Report {
+    /// What was counted.
+    pub tally: Tally,
+    /// Of the broker during the window, if its process was named: from the first to the second.
+    pub broker: Option<(Usage, Usage)>,
+    /// Of this process during the window.
+    pub own: (Usage, Usage),
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.tally)?;
+        let gib = self.tally.bytes as f64 / f64::from(1 << 30);
+        let show = |f: &mut fmt::Formatter<'_>, who: &str, (from, to): &(Usage, Usage)| {
+            let cpu = to.cpu_seconds - from.cpu_seconds;
+            writeln!(
+                f,
+                "{who:<11} {cpu:.2} CPU-s  {:.3} CPU-s/GiB  {:.2} µs/request  {:.2} cores  resident {} MiB (peak {})",
+                cpu / gib,
+                cpu * 1e6 / self.tally.requests as f64,
+                cpu / self.tally.seconds(),
+                to.resident >> 20,
+                to.peak >> 20
+            )
+        };
+        if let Some(broker) = &self.broker {
+            show(f, "broker", broker)?;
+        }
+        show(f, "client", &self.own)
+    }
+}
+
+/// Runs it.
+pub(crate) fn produce(arguments: &Produce) -> Result<Report, RunError> {
+    let leaders = Cluster::connect(&arguments.bootstrap)?.topic(&arguments.topic, arguments.partitions)?;
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let batches = Batches::encode(
+        &arguments.topic,
+        arguments.partitions,
+        arguments.acks.code(),
+        (arguments.batch_bytes as usize, arguments.record_size as usize),
+        i64::try_from(now_ms).unwrap_or(i64::MAX),
+    );
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |error| RunError::Io(what, error)
+    };
+    let poll = Poll::new().map_err(failed("epoll"))?;
+    let mut connections = Vec::new();
+    for (number, (address, partitions)) in deal(&leaders, arguments.connections as usize)?.into_iter().enumerate() {
+        let mut stream = connect(address).map_err(failed(&address.to_string()))?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        poll.registry().register(&mut stream, Token(number), interest).map_err(failed("epoll"))?;
+        connections.push(Some(Connection::new(stream, &partitions, number, arguments.in_flight as usize)));
+    }
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC);
+    let timer = timer.map_err(|error| RunError::Io("timer".to_owned(), error.into()))?;
+    let timer_descriptor = timer.as_raw_fd();
+    let mut source = SourceFd(&timer_descriptor);
+    poll.registry().register(&mut source, TIMER, Interest::READABLE).map_err(failed("epoll"))?;
+    let window = arguments.warm_up * SECOND..(arguments.warm_up + arguments.seconds) * SECOND;
+    let schedule = arguments.rate.map(|rate| Schedule::new(rate, connections.len()));
+    let mut run = Run {
+        poll,
+        connections,
+        timer,
+        schedule,
+        batches,
+        tally: Tally::new(window.clone()),
+        start: Instant::now(),
+        watched: arguments.pid,
+    };
+    let (from, to) = run.go(window.start, window.end).map_err(failed("the run"))?;
+    Ok(Report { broker: from.0.zip(to.0), own: (from.1, to.1), tally: run.tally })
+}
+
+/// Connections, dealt out in turn over the nodes: each with the partitions that its node leads.
+fn deal(leaders: &[SocketAddr], connections: usize) -> Result<Vec<(SocketAddr, Vec<usize>)>, RunError> {
+    let mut nodes: BTreeMap<SocketAddr, Vec<usize>> = BTreeMap::new();
+    for (partition, &leader) in leaders.iter().enumerate() {
+        nodes.entry(leader).or_default().push(partition);
+    }
+    if connections < nodes.len() {
+        return Err(RunError::TooFewConnections(nodes.len()));
+    }
+    let nodes: Vec<_> = nodes.into_iter().collect();
+    Ok(nodes.iter().cloned().cycle().take(connections).collect())
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = std::net::TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(stream))
+}
+
+/// The broker, if it is watched, and this process.
+type Look = (Option<Usage>, Usage);
+
+struct Run {
+    poll: Poll,
+    /// `None` once a connection is lost.
+    connections: Vec<Option<Connection<TcpStream>>>,
+    timer: OwnedFd,
+    /// `None`: as fast as requests are answered.
+    schedule: Option<Schedule>,
+    batches: Batches,
+    tally: Tally,
+    start: Instant,
+    watched: Option<u32>,
+}
+
+impl Run {
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).expect("a run lasts days at most")
+    }
+
+    fn look(&self) -> io::Result<Look> {
+        Ok((self.watched.map(Usage::of).transpose()?, Usage::of(std::process::id())?))
+    }
+
+    /// Runs; gives what was used at `from` and at `to`.
+    fn go(&mut self, from: u64, to: u64) -> io::Result<(Look, Look)> {
+        let mut events = Events::with_capacity(EVENTS);
+        let (mut first, mut last) = (None, None);
+        if self.schedule.is_none() {
+            (0..self.connections.len()).for_each(|number| self.fill(number));
+        }
+        loop {
+            let now = self.now();
+            if first.is_none() && now >= from {
+                first = Some(self.look()?);
+            }
+            if now < to {
+                self.ask_what_is_due(now);
+            } else {
+                if last.is_none() {
+                    last = Some(self.look()?);
+                }
+                let unanswered: usize = self.connections.iter().flatten().map(Connection::unanswered).sum();
+                if unanswered == 0 || now > to + DRAIN {
+                    self.tally.failed("no answer", unanswered as u64);
+                    break;
+                }
+            }
+            self.wait(now, &mut events)?;
+            for event in &events {
+                if event.token() != TIMER {
+                    self.serve(event.token().0);
+                    if self.schedule.is_none() && now < to {
+                        self.fill(event.token().0);
+                    }
+                }
+            }
+        }
+        Ok((first.expect("the window has begun"), last.expect("the window has ended")))
+    }
+
+    /// Asks connections for what the schedule says.
+    fn ask_what_is_due(&mut self, now: u64) {
+        while let Some((number, at)) = self.schedule.as_mut().and_then(|schedule| schedule.take(now)) {
+            match &mut self.connections[number] {
+                Some(connection) => connection.ask(at),
+                None => self.tally.failed("no connection", 1),
+            }
+            self.with(number, |connection, batches, _| connection.send(batches));
+        }
+    }
+
+    /// Has a connection send as much as it may.
+    fn fill(&mut self, number: usize) {
+        let now = self.now();
+        self.with(number, |connection, batches, _| {
+            if connection.room() == 0 {
+                return Ok(());
+            }
+            (0..connection.room()).for_each(|_| connection.ask(now));
+            connection.send(batches)
+        });
+    }
+
+    /// The socket of a connection is ready.
+    fn serve(&mut self, number: usize) {
+        let now = self.now();
+        self.with(number, |connection, batches, tally| {
+            connection.receive(batches, now, tally)?;
+            connection.send(batches)
+        });
+    }
+
+    fn with(
+        &mut self,
+        number: usize,
+        act: impl FnOnce(&mut Connection<TcpStream>, &Batches, &mut Tally) -> io::Result<()>,
+    ) {
+        let Some(connection) = &mut self.connections[number] else { return };
+        if let Err(error) = act(connection, &self.batches, &mut self.tally) {
+            self.tally.failed(&format!("connection lost: {error}"), 1);
+            self.tally.failed("no answer", connection.unanswered() as u64);
+            // Closing the socket takes it out of the poll.
+            self.connections[number] = None;
+        }
+    }
+
+    /// Waits for sockets, or for the next request that is due.
+    fn wait(&mut self, now: u64, events: &mut Events) -> io::Result<()> {
+        if let Some(schedule) = &self.schedule {
+            // epoll counts in milliseconds, which is too coarse for a schedule. Zero would disarm the timer.
+            let wait = schedule.next_due().saturating_sub(now).clamp(1, SECOND - 1);
+            let value = Timespec { tv_sec: 0, tv_nsec: i64::try_from(wait).expect("below a second") };
+            let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let once = Itimerspec { it_interval: none, it_value: value };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        }
+        match self.poll.poll(events, Some(LOOK)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_go_round_the_nodes_with_the_partitions_that_each_leads() {
+        let node = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let leaders = [node(2), node(1), node(2), node(1)];
+        let dealt = deal(&leaders, 3).unwrap();
+        assert_eq!(dealt, [(node(1), vec![1, 3]), (node(2), vec![0, 2]), (node(1), vec![1, 3])]);
+        assert!(matches!(deal(&leaders, 1), Err(RunError::TooFewConnections(2))));
+    }
+}
