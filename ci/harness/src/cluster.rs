@@ -1,0 +1,164 @@
+//! What a client must know of the cluster: who leads which partition, where logs begin and end.
+
+use crate::connection::Connection;
+use crate::trouble::{Trouble, is_retriable};
+use bytes::Bytes;
+use millrace_protocol::messages::create_topics::CreatableTopic;
+use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
+use millrace_protocol::messages::metadata::MetadataRequestTopic;
+use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
+use millrace_protocol::messages::{
+    ApiVersionsRequest, CreateTopicsRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two tries of something that is not there yet.
+const RETRY_EVERY: Duration = Duration::from_millis(2);
+/// Timeout that admin requests carry, in milliseconds.
+const ADMIN_TIMEOUT_MS: i32 = 30_000;
+/// ListOffsets: the end of the log that readers see.
+const LATEST: i64 = -1;
+
+const API_VERSIONS_VERSION: i16 = 3;
+const METADATA_VERSION: i16 = 9;
+const CREATE_TOPICS_VERSION: i16 = 5;
+const INIT_PRODUCER_ID_VERSION: i16 = 4;
+const PRODUCE_VERSION: i16 = 9;
+const LIST_OFFSETS_VERSION: i16 = 7;
+
+/// Who leads each partition of a topic; partition p is entry p.
+pub(crate) type Leaders = Vec<SocketAddr>;
+
+/// Tries until it succeeds or the time is over; errors that a client would not retry end it at once.
+pub(crate) fn retry<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match attempt() {
+            Err(Trouble::Io(_)) if Instant::now() < deadline => {}
+            Err(Trouble::Code(code)) if is_retriable(code) && Instant::now() < deadline => {}
+            outcome => return outcome,
+        }
+        thread::sleep(RETRY_EVERY);
+    }
+}
+
+/// Greets as clients do: ApiVersions first.
+pub(crate) fn greet(address: SocketAddr) -> Result<Connection, Trouble> {
+    let mut connection = Connection::open(address)?;
+    let request = ApiVersionsRequest {
+        client_software_name: "millrace-harness".into(),
+        client_software_version: env!("CARGO_PKG_VERSION").into(),
+        ..Default::default()
+    };
+    let answer = connection.call(&request, API_VERSIONS_VERSION)?;
+    if answer.error_code.is_none() { Ok(connection) } else { Err(Trouble::Code(answer.error_code)) }
+}
+
+/// Who leads the partitions of `topic`, as `bootstrap` tells it.
+pub(crate) fn leaders(bootstrap: SocketAddr, topic: &str) -> Result<Leaders, Trouble> {
+    let wanted = MetadataRequestTopic { name: Some(topic.into()), ..Default::default() };
+    let request =
+        MetadataRequest { topics: Some(vec![wanted]), allow_auto_topic_creation: false, ..Default::default() };
+    let answer = greet(bootstrap)?.call(&request, METADATA_VERSION)?;
+    let mut nodes = BTreeMap::new();
+    for broker in &answer.brokers {
+        let address = (broker.host.as_str(), broker.port as u16).to_socket_addrs()?.next();
+        nodes.insert(broker.node_id, address.ok_or_else(|| Trouble::proof("a node without an address"))?);
+    }
+    let [found] = answer.topics.as_slice() else {
+        return Err(Trouble::proof(format!("{} topics answered for one", answer.topics.len())));
+    };
+    if !found.error_code.is_none() {
+        return Err(Trouble::Code(found.error_code));
+    }
+    let mut leaders = BTreeMap::new();
+    for partition in &found.partitions {
+        if !partition.error_code.is_none() {
+            return Err(Trouble::Code(partition.error_code));
+        }
+        let node = nodes.get(&partition.leader_id);
+        let address = node.ok_or_else(|| Trouble::proof(format!("leader {} is no node", partition.leader_id)))?;
+        leaders.insert(partition.partition_index, *address);
+    }
+    if leaders.keys().copied().ne(0..leaders.len() as i32) {
+        return Err(Trouble::proof("partitions are not numbered from 0"));
+    }
+    Ok(leaders.into_values().collect())
+}
+
+/// Creates a topic and waits until every partition has a leader.
+pub(crate) fn create_topic(
+    bootstrap: SocketAddr,
+    name: &str,
+    partitions: i32,
+    limit: Duration,
+) -> Result<Leaders, Trouble> {
+    let topic =
+        CreatableTopic { name: name.into(), num_partitions: partitions, replication_factor: -1, ..Default::default() };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: ADMIN_TIMEOUT_MS, validate_only: false };
+    let answer = retry(limit, || greet(bootstrap)?.call(&request, CREATE_TOPICS_VERSION))?;
+    if let Some(refused) = answer.topics.iter().find(|topic| !topic.error_code.is_none()) {
+        return Err(Trouble::proof(format!(
+            "{name} not created: {:?} {:?}",
+            refused.error_code, refused.error_message
+        )));
+    }
+    let leaders = retry(limit, || leaders(bootstrap, name))?;
+    if leaders.len() != partitions as usize {
+        return Err(Trouble::proof(format!("{name} has {} partitions, not {partitions}", leaders.len())));
+    }
+    Ok(leaders)
+}
+
+/// A fresh producer id with its epoch.
+pub(crate) fn producer_id(bootstrap: SocketAddr) -> Result<(i64, i16), Trouble> {
+    let request = InitProducerIdRequest {
+        transactional_id: None,
+        transaction_timeout_ms: ADMIN_TIMEOUT_MS,
+        ..Default::default()
+    };
+    let answer = greet(bootstrap)?.call(&request, INIT_PRODUCER_ID_VERSION)?;
+    if answer.error_code.is_none() {
+        Ok((answer.producer_id, answer.producer_epoch))
+    } else {
+        Err(Trouble::Code(answer.error_code))
+    }
+}
+
+/// Writes one batch to each of these partitions of one leader, without a producer id, and waits until it is durable.
+pub(crate) fn produce(leader: SocketAddr, topic: &str, partitions: &[i32], batch: &Bytes) -> Result<(), Trouble> {
+    let partition_data =
+        partitions.iter().map(|&index| PartitionProduceData { index, records: Some(batch.clone()) }).collect();
+    let request = ProduceRequest {
+        transactional_id: None,
+        acks: -1,
+        timeout_ms: ADMIN_TIMEOUT_MS,
+        topic_data: vec![TopicProduceData { name: topic.into(), partition_data, ..Default::default() }],
+    };
+    let answer = greet(leader)?.call(&request, PRODUCE_VERSION)?;
+    let results: Vec<_> = answer.responses.iter().flat_map(|topic| &topic.partition_responses).collect();
+    if results.len() != partitions.len() {
+        return Err(Trouble::proof(format!("{} of {} partitions answered", results.len(), partitions.len())));
+    }
+    results.iter().find(|result| !result.error_code.is_none()).map_or(Ok(()), |bad| Err(Trouble::Code(bad.error_code)))
+}
+
+/// The high watermark of a partition, asked of its leader.
+pub(crate) fn log_end(leader: SocketAddr, topic: &str, partition: i32) -> Result<i64, Trouble> {
+    let wanted = ListOffsetsPartition { partition_index: partition, timestamp: LATEST, ..Default::default() };
+    let request = ListOffsetsRequest {
+        replica_id: -1,
+        topics: vec![ListOffsetsTopic { name: topic.into(), partitions: vec![wanted] }],
+        ..Default::default()
+    };
+    let answer = greet(leader)?.call(&request, LIST_OFFSETS_VERSION)?;
+    let found = answer.topics.first().and_then(|topic| topic.partitions.first());
+    match found {
+        Some(found) if found.error_code.is_none() => Ok(found.offset),
+        Some(found) => Err(Trouble::Code(found.error_code)),
+        None => Err(Trouble::proof("ListOffsets answered nothing")),
+    }
+}
