@@ -93,12 +93,19 @@ pub(super) struct InFlight {
     flights: VecDeque<Flight>,
     commit_point: Seq,
     bytes: usize,
-    last_success: Option<Mono>,
+    answering: Option<Answering>,
+}
+
+/// A time in which the store answered again and again, up to now or to an outage.
+#[derive(Clone, Copy)]
+struct Answering {
+    since: Mono,
+    last: Mono,
 }
 
 impl InFlight {
     pub(super) fn new() -> InFlight {
-        InFlight { flights: VecDeque::new(), commit_point: Seq(0), bytes: 0, last_success: None }
+        InFlight { flights: VecDeque::new(), commit_point: Seq(0), bytes: 0, answering: None }
     }
 
     /// C: the first sequence not known durable with all before it.
@@ -155,7 +162,7 @@ impl InFlight {
     /// A put ended.
     pub(super) fn on_put(&mut self, now: Mono, seq: Seq, result: &Result<PutOutcome, StoreError>, random: u64) -> Step {
         if result.is_ok() {
-            self.last_success = Some(now);
+            self.answered(now);
         }
         let Some(flight) = self.find(seq) else { return Step::Wait };
         flight.unanswered = flight.unanswered.saturating_sub(1);
@@ -187,7 +194,7 @@ impl InFlight {
         random: u64,
     ) -> Step {
         if result.is_ok() {
-            self.last_success = Some(now);
+            self.answered(now);
         }
         let Some(flight) = self.find(seq) else { return Step::Wait };
         let Ok(header) = result else {
@@ -249,14 +256,19 @@ impl InFlight {
         again
     }
 
-    /// Whether a sequence stays unresolved for too long while other requests succeed. An outage is none of this.
+    fn answered(&mut self, now: Mono) {
+        let since = self.answering.filter(|one| now.since(one.last) <= RECENT_SUCCESS).map_or(now, |one| one.since);
+        self.answering = Some(Answering { since, last: now });
+    }
+
+    /// Whether a sequence stays unresolved for too long while other requests succeed. An outage is none of this, and the
+    /// time of an outage does not count: after it all that was in flight is old, and just about to be stored.
     pub(super) fn hopeless(&self, config: &LaneConfig, now: Mono) -> bool {
-        let store_answers = self.last_success.is_some_and(|at| now.since(at) <= RECENT_SUCCESS);
-        store_answers
-            && self
-                .flights
-                .iter()
-                .any(|flight| flight.state != State::Durable && now.since(flight.first_sent) >= config.unresolved_limit)
+        let answering = self.answering.filter(|one| now.since(one.last) <= RECENT_SUCCESS);
+        answering.is_some_and(|one| {
+            let waits = |flight: &Flight| now.since(flight.first_sent.max(one.since)) >= config.unresolved_limit;
+            self.flights.iter().any(|flight| flight.state != State::Durable && waits(flight))
+        })
     }
 
     /// The next sequence that the commit point passes, if it is durable.

@@ -220,6 +220,21 @@ fn an_outage_is_no_fence_however_long_it_lasts() {
 }
 
 #[test]
+fn the_first_answer_after_an_outage_condemns_none_that_still_waits_for_its_own() {
+    let mut bare = Bare::leading(LaneConfig { linger: Duration::ZERO, ..LaneConfig::default() });
+    bare.seal(one(0));
+    bare.put(0, Ok(PutOutcome::Stored));
+    (1..=3).for_each(|base| drop(bare.seal(one(base))));
+    for _ in 0..50 {
+        (1..=3).for_each(|seq| drop(bare.put(seq, Err(outage()))));
+        bare.pass(Duration::from_secs(2));
+    }
+    assert!(!fenced(&bare.put(2, Ok(PutOutcome::Stored))));
+    assert_eq!(committed(&bare.put(1, Ok(PutOutcome::Stored))), Some((3, 2)));
+    assert_eq!(committed(&bare.put(3, Ok(PutOutcome::Stored))), Some((4, 1)));
+}
+
+#[test]
 fn a_sequence_unresolved_while_others_succeed_ends_the_log() {
     let mut bare = Bare::leading(LaneConfig { linger: Duration::ZERO, ..LaneConfig::default() });
     bare.seal(one(0));
