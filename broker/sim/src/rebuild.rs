@@ -21,13 +21,7 @@ struct Claim {
 
 /// Rebuilds every partition from the bucket and compares with what was recovered through the metadata store.
 pub fn check(bucket: &SimBucket, ledger: &Ledger, recovered: &BTreeMap<TopicPartition, CommittedPartition>) {
-    let mut best: BTreeMap<TopicPartition, Claim> = BTreeMap::new();
-    for wid in wids(bucket) {
-        for (p, claim) in walk(bucket, wid) {
-            let highest = best.entry(p).or_insert(claim);
-            *highest = claim.max(*highest);
-        }
-    }
+    let best = rebuild(bucket);
     for (p, state) in recovered {
         let rebuilt = best.get(p).copied();
         let end = rebuilt.map_or(Offset(0), |claim| claim.end);
@@ -36,6 +30,26 @@ pub fn check(bucket: &SimBucket, ledger: &Ledger, recovered: &BTreeMap<TopicPart
         let log_start = rebuilt.map_or(Offset(0), |claim| claim.log_start);
         assert!(log_start <= state.log_start, "FINDING I10: {p} starts at {}, rebuilt {rebuilt:?}", state.log_start);
     }
+}
+
+/// Rebuilds from the bucket at any moment: whatever was readable must be there.
+pub fn check_nothing_lost(bucket: &SimBucket, ledger: &Ledger) {
+    let best = rebuild(bucket);
+    for p in ledger.partitions() {
+        let end = best.get(&p).map_or(Offset(0), |claim| claim.end);
+        ledger.check_end(p, end, "I10, rebuilt from the bucket");
+    }
+}
+
+fn rebuild(bucket: &SimBucket) -> BTreeMap<TopicPartition, Claim> {
+    let mut best: BTreeMap<TopicPartition, Claim> = BTreeMap::new();
+    for wid in wids(bucket) {
+        for (p, claim) in walk(bucket, wid) {
+            let highest = best.entry(p).or_insert(claim);
+            *highest = claim.max(*highest);
+        }
+    }
+    best
 }
 
 fn wids(bucket: &SimBucket) -> BTreeSet<Wid> {

@@ -103,6 +103,13 @@ impl Truth {
         record.is_some_and(|record| record.epoch == epoch)
     }
 
+    /// Whether the lane of this log had a reason to give it up: somebody fences it, or has.
+    pub fn is_fenced(&self, wid: Wid) -> bool {
+        let open = self.0.wal(wid).is_some_and(|record| record.state == WalState::Open);
+        let fence = |key: &String| self.0.bucket.peek(key).is_some_and(|bytes| bytes.len() == HEADER_BYTES);
+        !open || self.0.bucket.keys(&format!("wal/{wid}/")).iter().any(fence)
+    }
+
     /// The ids that the bytes of a place hold.
     pub fn ids_at(&self, wid: Wid, seq: Seq, position: u32, length: u32) -> Option<Vec<RecordId>> {
         let object = self.0.bucket.peek(&SimBucket::wal_key(wid, seq))?;
@@ -219,7 +226,8 @@ impl Inner {
         let allowed = match (old.state, new.state) {
             (WalState::Open, WalState::Open) => true,
             (WalState::Open, WalState::Fencing) | (WalState::Fencing, WalState::Sealed { .. }) => frozen,
-            (WalState::Open, WalState::Sealed { .. }) => true,
+            // Only its owner's graceful stop, which always brings a checkpoint of its own.
+            (WalState::Open, WalState::Sealed { .. }) => new.ck > old.ck,
             (WalState::Fencing, WalState::Fencing) | (WalState::Sealed { .. }, WalState::Sealed { .. }) => {
                 frozen && new.state == old.state
             }

@@ -15,6 +15,7 @@ use crate::env::{Env, Mono};
 use crate::ids::{ShardIndex, Wid};
 use crate::mailbox::{Receiver, Sender};
 use crate::recovery::{self, Stores};
+use crate::wrong::{Wrong, wrong};
 use futures::FutureExt;
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
@@ -169,7 +170,10 @@ impl LanePump {
             for effect in effects {
                 match effect {
                     Effect::NewWid => {
-                        let wid = Wid(self.env.random_u128());
+                        let mut wid = Wid(self.env.random_u128());
+                        if wrong(Wrong::WidReopened) {
+                            wid = Wid(u128::from(self.identity.lane) + 1);
+                        }
                         let now = self.now();
                         self.core.on_event(now, Event::NewWid(wid));
                     }

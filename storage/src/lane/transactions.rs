@@ -128,7 +128,7 @@ impl LaneCore {
         one.attempts += 1;
         let txn = match &one.purpose {
             Purpose::Open(record) => Txn {
-                compares: vec![Compare::Absent(keys::wal(self.wid))],
+                compares: if wrong(Wrong::WidReopened) { vec![] } else { vec![Compare::Absent(keys::wal(self.wid))] },
                 ops: vec![Op::Put(keys::wal(self.wid), record.encode())],
             },
             Purpose::Wal(record) => {

@@ -3,7 +3,7 @@
 use super::shard::ScriptedShard;
 use super::{Cluster, Plan};
 use millrace_storage::env::Env;
-use millrace_storage::ids::{BootId, ShardIndex, TopicPartition};
+use millrace_storage::ids::{BootId, ShardIndex, TopicPartition, Wid};
 use millrace_storage::lane::{LaneCommand, LaneEnds, LaneIdentity, LanePump, LaneReport, ShardEnd};
 use millrace_storage::mailbox::{Receiver, Sender, mailbox};
 use millrace_storage::recovery::{self, Collector, Stores};
@@ -26,7 +26,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 struct LaneState {
     commands: Sender<LaneCommand>,
-    open: Cell<bool>,
+    open: Cell<Option<Wid>>,
     stopped: Cell<bool>,
 }
 
@@ -86,7 +86,7 @@ impl Life {
             let ends = LaneEnds { shards, commands: from_control, reports };
             let pump = LanePump::new(env.clone(), identity, cluster.lane_config.clone(), stores.clone(), ends);
             env.spawn("lane", pump.run());
-            lanes.push(LaneState { commands, open: Cell::new(false), stopped: Cell::new(false) });
+            lanes.push(LaneState { commands, open: Cell::new(None), stopped: Cell::new(false) });
             reports_of.push(from_lane);
         }
         let placements = RefCell::default();
@@ -147,10 +147,11 @@ impl Life {
     async fn lead_missing(&self) {
         let now = self.cluster.sim.now();
         let again = ASK_AGAIN.as_nanos() as u64;
-        for (index, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| lane.open.get()) {
+        for (index, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| lane.open.get().is_some()) {
             let mut wanted = Vec::new();
             for (p, placement) in self.placements.borrow_mut().iter_mut() {
-                let due = placement.asked.is_none_or(|asked| asked + again < now);
+                let created = self.cluster.plan.births_apart.as_nanos() as u64 * u64::from(p.index) <= now;
+                let due = created && placement.asked.is_none_or(|asked| asked + again < now);
                 if self.lane_of(placement.shard) == index && !placement.leading && !placement.releasing && due {
                     placement.asked = Some(now);
                     wanted.push((*p, placement.shard));
@@ -197,7 +198,7 @@ impl Life {
         while let Some(report) = reports.recv().await {
             self.cluster.sim.note(format_args!("lane {lane} reports {report:?}"));
             match report {
-                LaneReport::Opened { .. } => self.lanes[lane].open.set(true),
+                LaneReport::Opened { wid } => self.lanes[lane].open.set(Some(wid)),
                 LaneReport::Leading { partition, shard, .. } => {
                     if let Some(placement) = self.placements.borrow_mut().get_mut(&partition) {
                         placement.leading = placement.shard == shard;
@@ -209,7 +210,9 @@ impl Life {
                     }
                 }
                 LaneReport::Fenced => {
-                    self.lanes[lane].open.set(false);
+                    let wid = self.lanes[lane].open.take().expect("only an open log is fenced");
+                    let reason = self.cluster.troubled.get() || self.cluster.truth.is_fenced(wid);
+                    assert!(reason, "FINDING {wid} was given up, but nobody fenced it and no request failed for long");
                     for placement in self.placements.borrow_mut().values_mut() {
                         if self.lane_of(placement.shard) == lane || placement.releasing {
                             (placement.leading, placement.releasing, placement.asked) = (false, false, None);

@@ -45,13 +45,17 @@ struct Plan {
     moves: Chance,
     log_starts: Chance,
     collect_every: Duration,
+    // Partition i is created at i times this.
+    births_apart: Duration,
 }
 
 impl Plan {
     fn drawn(dice: &mut Dice) -> Plan {
         let mut flag = || dice.below(0..2) == 1;
         let (zombies, moves, log_starts) = (flag(), flag(), flag());
+        let births_apart = Duration::from_millis([0, 2_000][usize::from(flag())]);
         Plan {
+            births_apart,
             lanes: dice.below(1..3) as u16,
             shards: dice.below(1..4) as u16,
             partitions: dice.below(1..6) as u32,
@@ -112,6 +116,8 @@ struct Cluster {
     quiet: Rc<Cell<bool>>,
     // Nothing is moved or deleted any more.
     still: Rc<Cell<bool>>,
+    // Requests may have failed for so long that a lane rightly gives up its log.
+    troubled: Rc<Cell<bool>>,
 }
 
 impl Cluster {
@@ -136,6 +142,7 @@ impl Cluster {
             aftermath,
             quiet: Rc::default(),
             still: Rc::default(),
+            troubled: Rc::new(Cell::new(temper == Temper::Rough)),
         }
     }
 
@@ -249,6 +256,7 @@ async fn accident(cluster: &Cluster) {
         3 => {
             sim.sleep(ms(0..5_000)).await;
             let outage = ms(0..40_000);
+            cluster.troubled.set(true);
             if sim.dice(|d| d.below(0..2)) == 0 {
                 cluster.bucket.outage(outage)
             } else {
@@ -278,6 +286,7 @@ async fn accident(cluster: &Cluster) {
         }
     }
     cluster.kill(&handle);
+    rebuild::check_nothing_lost(&cluster.bucket, &cluster.ledger);
 }
 
 /// Everything is healed: liveness, and three ways of recovery that must agree.
@@ -296,6 +305,7 @@ async fn finish(cluster: &Cluster, producing: &Cell<u64>) {
     assert!(cluster.within(LIVENESS, || leads_all(&last)).await, "FINDING liveness: what came late ended leaderships");
     let live = states(cluster, &last);
     cluster.kill(&last);
+    rebuild::check(&cluster.bucket, &cluster.ledger, &live);
     let cold = cluster.start();
     assert!(cluster.within(LIVENESS, || leads_all(&cold)).await, "FINDING liveness: a cold start leads not everything");
     let recovered = states(cluster, &cold);
