@@ -6,6 +6,7 @@
 
 pub mod lane;
 pub mod ledger;
+pub mod node;
 pub mod rebuild;
 pub mod seeds;
 pub mod table;

@@ -1,6 +1,6 @@
 //! Runs one seed, or many.
 
-use crate::lane;
+use crate::{lane, node};
 use millrace_storage::sim::{Ended, Sim};
 use millrace_storage::wrong::{self, Wrong};
 use std::cell::RefCell;
@@ -12,6 +12,8 @@ use std::sync::Once;
 pub enum Scenario {
     /// Real lanes and recovery, scripted shards.
     Lane,
+    /// A whole process and clients that speak real frames.
+    Node,
 }
 
 /// How a seed ended.
@@ -57,6 +59,7 @@ pub fn run_seed(scenario: Scenario, seed: u64, mistake: Option<Wrong>, keep_trac
     let sim = Sim::new(seed, keep_trace);
     let run = || match scenario {
         Scenario::Lane => sim.run(lane::MAX_STEPS, lane::run(sim.clone())),
+        Scenario::Node => sim.run(node::MAX_STEPS, node::run(sim.clone())),
     };
     let ended = catch_unwind(AssertUnwindSafe(run));
     let finding = match ended {

@@ -81,7 +81,8 @@ impl Plan {
     }
 }
 
-fn lane_config(dice: &mut Dice) -> LaneConfig {
+/// Settings of a lane, as narrow as the seed says.
+pub fn lane_config(dice: &mut Dice) -> LaneConfig {
     let ms = Duration::from_millis;
     LaneConfig {
         linger: ms(dice.below(0..20)),

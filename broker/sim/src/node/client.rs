@@ -1,0 +1,332 @@
+//! Producers and consumers that speak real frames: bootstrap, metadata, leaders, retries in order, five in flight.
+
+use super::batch::{self, Stamp};
+use super::connection::{Connection, Lost};
+use super::network::Network;
+use crate::ledger::{Ledger, PLAIN_PRODUCERS, RecordId};
+use millrace_protocol::error_code::ErrorCode;
+use millrace_protocol::messages::fetch::{FetchPartition, FetchTopic};
+use millrace_protocol::messages::metadata::MetadataRequestTopic;
+use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
+use millrace_protocol::messages::{
+    FetchRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+};
+use millrace_storage::env::Env;
+use millrace_storage::ids::{Offset, TopicId, TopicPartition};
+use millrace_storage::sim::Sim;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+const METADATA: i16 = 12;
+const PRODUCE: i16 = 9;
+const FETCH: i16 = 12;
+const INIT_PRODUCER_ID: i16 = 4;
+/// Kafka's `max.in.flight.requests.per.connection`.
+const IN_FLIGHT: usize = 5;
+/// Kafka's `request.timeout.ms`, shorter.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// `timeout_ms` of produce requests.
+const TIMEOUT_MS: i32 = 6_000;
+/// `retry.backoff.ms`.
+const BACKOFF: Duration = Duration::from_millis(100);
+const MAX_RECORDS: u64 = 4;
+const FETCH_BYTES: i32 = 2_000;
+
+/// What clients share.
+#[derive(Clone)]
+pub struct World {
+    /// The run.
+    pub sim: Sim,
+    /// Clocks of clients.
+    pub env: Env,
+    /// The network.
+    pub network: Network,
+    /// What is known.
+    pub ledger: Ledger,
+    /// Where clients begin.
+    pub bootstrap: Rc<Vec<SocketAddr>>,
+    /// Clients that are done.
+    pub done: Rc<Cell<u64>>,
+    /// Everything is healed: readers go on to the end and stop.
+    pub finishing: Rc<Cell<bool>>,
+}
+
+/// Where a partition is led.
+struct Route {
+    address: SocketAddr,
+    partition: TopicPartition,
+}
+
+impl World {
+    async fn any_connection(&self) -> Result<Connection, Lost> {
+        let address = self.bootstrap[self.sim.dice(|d| d.index(self.bootstrap.len()))];
+        Connection::open(&self.sim, &self.network, address).await
+    }
+
+    /// Asks for the topic, creating it if need be, until the partition has a leader.
+    async fn route(&self, topic: &str, index: u32) -> Route {
+        loop {
+            if let Ok(Some(route)) = self.try_route(topic, index).await {
+                return route;
+            }
+            self.sim.sleep(BACKOFF).await;
+        }
+    }
+
+    async fn try_route(&self, topic: &str, index: u32) -> Result<Option<Route>, Lost> {
+        let mut connection = self.any_connection().await?;
+        let name = MetadataRequestTopic { name: Some(topic.into()), ..MetadataRequestTopic::default() };
+        let request = MetadataRequest { topics: Some(vec![name]), ..MetadataRequest::default() };
+        let answer = connection.call(&request, METADATA, PATIENCE).await?;
+        let Some(found) = answer.topics.first().filter(|t| t.error_code == ErrorCode::None) else { return Ok(None) };
+        let wanted = i32::try_from(index).expect("a small index");
+        let partition = found.partitions.iter().find(|p| p.partition_index == wanted);
+        let leader = partition.filter(|p| p.error_code == ErrorCode::None).map(|p| p.leader_id);
+        let broker = leader.and_then(|leader| answer.brokers.iter().find(|b| b.node_id == leader));
+        let Some(broker) = broker else { return Ok(None) };
+        let address = format!("{}:{}", broker.host.as_str(), broker.port).parse();
+        let address =
+            address.unwrap_or_else(|_| panic!("FINDING a broker at {}:{}", broker.host.as_str(), broker.port));
+        Ok(Some(Route { address, partition: TopicPartition { topic: TopicId(found.topic_id), index } }))
+    }
+}
+
+struct Pending {
+    ids: Vec<RecordId>,
+    sequence: i32,
+}
+
+/// A producer of one partition.
+pub struct Producer {
+    world: World,
+    topic: String,
+    index: u32,
+    name: u64,
+    producer: Option<i64>,
+    next_number: u64,
+    unacknowledged: VecDeque<Pending>,
+}
+
+impl Producer {
+    /// A producer whose records are named `name`; from [`PLAIN_PRODUCERS`] on it is not idempotent.
+    pub fn new(world: &World, topic: &str, index: u32, name: u64) -> Producer {
+        Producer {
+            world: world.clone(),
+            topic: topic.to_owned(),
+            index,
+            name,
+            producer: None,
+            next_number: 0,
+            unacknowledged: VecDeque::new(),
+        }
+    }
+
+    /// Produces until `batches` are acknowledged.
+    pub async fn run(mut self, batches: u64) {
+        let sim = self.world.sim.clone();
+        let mut done = 0;
+        while done < batches {
+            while self.unacknowledged.len() < IN_FLIGHT.min((batches - done) as usize) {
+                let pending = self.next_batch();
+                self.unacknowledged.push_back(pending);
+            }
+            let route = self.world.route(&self.topic, self.index).await;
+            let before = done;
+            if let Ok(mut connection) = Connection::open(&sim, &self.world.network, route.address).await {
+                while done < batches
+                    && let Ok(sent) = self.send_all(&mut connection, &route).await
+                {
+                    done += sent;
+                    if sent == 0 {
+                        break;
+                    }
+                    let pause = sim.dice(|d| d.latency(&(Duration::ZERO..Duration::from_millis(200))));
+                    sim.sleep(pause).await;
+                    while self.unacknowledged.len() < IN_FLIGHT.min((batches - done.min(batches)) as usize) {
+                        let pending = self.next_batch();
+                        self.unacknowledged.push_back(pending);
+                    }
+                }
+            }
+            if done == before {
+                sim.sleep(BACKOFF).await;
+            }
+        }
+        self.world.done.set(self.world.done.get() + 1);
+    }
+
+    fn next_batch(&mut self) -> Pending {
+        let count = self.world.sim.dice(|d| d.below(1..MAX_RECORDS + 1));
+        let sequence = i32::try_from(self.next_number).expect("runs are short");
+        let ids = (0..count).map(|i| RecordId { producer: self.name, number: self.next_number + i }).collect();
+        self.next_number += count;
+        Pending { ids, sequence }
+    }
+
+    async fn stamp(&mut self, connection: &mut Connection) -> Result<Option<i64>, Lost> {
+        if self.name < PLAIN_PRODUCERS && self.producer.is_none() {
+            let request = InitProducerIdRequest { transactional_id: None, ..InitProducerIdRequest::default() };
+            let answer = connection.call(&request, INIT_PRODUCER_ID, PATIENCE).await?;
+            if answer.error_code != ErrorCode::None {
+                return Err(Lost);
+            }
+            self.producer = Some(answer.producer_id);
+        }
+        Ok(self.producer)
+    }
+
+    /// Sends everything unacknowledged on one connection, then reads the answers in order; gives how many were
+    /// acknowledged. After the first failure the rest is sent again, in order.
+    async fn send_all(&mut self, connection: &mut Connection, route: &Route) -> Result<u64, Lost> {
+        let producer = self.stamp(connection).await?;
+        for pending in &self.unacknowledged {
+            let stamp = match producer {
+                Some(producer) => Stamp { producer, epoch: 0, sequence: pending.sequence },
+                None => Stamp { producer: -1, epoch: -1, sequence: -1 },
+            };
+            let records = batch::write(stamp, self.world.env.wall().0, &pending.ids);
+            connection.send(&self.request(records), PRODUCE, PATIENCE).await?;
+        }
+        let mut acknowledged = 0;
+        let mut failed = false;
+        for _ in 0..self.unacknowledged.len() {
+            let answer: Result<ProduceResponse, Lost> = connection.receive(PRODUCE, PATIENCE).await;
+            let Ok(answer) = answer else { break };
+            let result = &answer.responses[0].partition_responses[0];
+            assert!(!fatal(result.error_code), "FINDING produce was answered {:?}", result.error_code);
+            if failed {
+                continue;
+            }
+            if result.error_code != ErrorCode::None {
+                failed = true;
+                continue;
+            }
+            let pending = self.unacknowledged.pop_front().expect("one per answer");
+            let base = Offset(result.base_offset);
+            self.world.ledger.readable(route.partition, base, &pending.ids);
+            self.world.ledger.acknowledged(route.partition, base, &pending.ids);
+            acknowledged += 1;
+        }
+        if producer.is_none() && acknowledged < IN_FLIGHT as u64 {
+            // Nobody knows whether the rest is in the log; it is given up, and new records are sent.
+            self.unacknowledged.clear();
+        }
+        Ok(acknowledged)
+    }
+
+    fn request(&self, records: bytes::Bytes) -> ProduceRequest {
+        let partition =
+            PartitionProduceData { index: i32::try_from(self.index).expect("small"), records: Some(records) };
+        let topic = TopicProduceData {
+            name: self.topic.as_str().into(),
+            partition_data: vec![partition],
+            ..TopicProduceData::default()
+        };
+        ProduceRequest { transactional_id: None, acks: -1, timeout_ms: TIMEOUT_MS, topic_data: vec![topic] }
+    }
+}
+
+/// Errors that a client would report to its user although it did nothing wrong.
+fn fatal(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        ErrorCode::CorruptMessage
+            | ErrorCode::InvalidProducerEpoch
+            | ErrorCode::DuplicateSequenceNumber
+            | ErrorCode::InvalidRecord
+            | ErrorCode::UnknownServerError
+            | ErrorCode::MessageTooLarge
+            | ErrorCode::InvalidRequest
+    )
+}
+
+/// A consumer of one partition from its start: what it reads must never change, and never end before what was read.
+pub struct Consumer {
+    world: World,
+    topic: String,
+    index: u32,
+    next: i64,
+}
+
+impl Consumer {
+    /// A consumer at offset 0.
+    pub fn new(world: &World, topic: &str, index: u32) -> Consumer {
+        Consumer { world: world.clone(), topic: topic.to_owned(), index, next: 0 }
+    }
+
+    /// Reads until everything is healed and the end of the log is reached.
+    pub async fn run(mut self) {
+        loop {
+            let route = self.world.route(&self.topic, self.index).await;
+            if let Ok(mut connection) = Connection::open(&self.world.sim, &self.world.network, route.address).await
+                && let Ok(true) = self.read(&mut connection, &route).await
+            {
+                self.world.done.set(self.world.done.get() + 1);
+                return;
+            }
+            self.world.sim.sleep(BACKOFF).await;
+        }
+    }
+
+    /// Fetches until an error (`false`: somebody else leads) or the very end (`true`).
+    async fn read(&mut self, connection: &mut Connection, route: &Route) -> Result<bool, Lost> {
+        loop {
+            let finishing = self.world.finishing.get();
+            let answer = connection.call(&self.request(), FETCH, PATIENCE).await?;
+            let Some(topic) = answer.responses.first() else {
+                assert!(answer.error_code != ErrorCode::None, "FINDING a fetch without a session names no topic");
+                return Ok(false);
+            };
+            let data = &topic.partitions[0];
+            if data.error_code != ErrorCode::None {
+                // A leader that was suspended may not know of the newest records; its end is beyond our place.
+                let known = matches!(
+                    data.error_code,
+                    ErrorCode::NotLeaderOrFollower
+                        | ErrorCode::LeaderNotAvailable
+                        | ErrorCode::UnknownTopicOrPartition
+                        | ErrorCode::KafkaStorageError
+                        | ErrorCode::FencedLeaderEpoch
+                        | ErrorCode::UnknownLeaderEpoch
+                );
+                assert!(known, "FINDING fetch at {} of {} answered {:?}", self.next, route.partition, data.error_code);
+                return Ok(false);
+            }
+            let bytes = data.records.as_ref().map(|r| r.concat()).unwrap_or_default();
+            for (base, ids) in batch::read_all(&bytes) {
+                let end = base + ids.len() as i64;
+                assert!(base <= self.next || self.next == 0, "FINDING offsets {}..{base} are missing", self.next);
+                assert!(end <= data.high_watermark, "FINDING {end} read above {}", data.high_watermark);
+                self.world.ledger.readable(route.partition, Offset(base), &ids);
+                self.next = self.next.max(end);
+            }
+            if finishing && self.next >= data.high_watermark {
+                self.world.ledger.check_end(route.partition, Offset(data.high_watermark), "at the end");
+                return Ok(true);
+            }
+            let pause = self.world.sim.dice(|d| d.latency(&(Duration::ZERO..Duration::from_millis(300))));
+            self.world.sim.sleep(pause).await;
+        }
+    }
+
+    fn request(&self) -> FetchRequest {
+        let partition = FetchPartition {
+            partition: i32::try_from(self.index).expect("small"),
+            fetch_offset: self.next,
+            partition_max_bytes: FETCH_BYTES,
+            ..FetchPartition::default()
+        };
+        let topic =
+            FetchTopic { topic: self.topic.as_str().into(), partitions: vec![partition], ..FetchTopic::default() };
+        FetchRequest {
+            max_wait_ms: 500,
+            min_bytes: 1,
+            max_bytes: FETCH_BYTES,
+            topics: vec![topic],
+            ..FetchRequest::default()
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The node scenario: the real process assembly (control task, lanes, shards, connections) on the simulated stores and
+//! network, with clients that speak real frames; one process at a time, killed at any await and started again.
+
+pub mod batch;
+mod client;
+mod connection;
+mod network;
+
+use crate::ledger::{Ledger, PLAIN_PRODUCERS};
+use crate::rebuild;
+use crate::truth::Truth;
+use client::{Consumer, Producer, World};
+use millrace_broker::control::core::ControlConfig;
+use millrace_broker::control::start::Process;
+use millrace_broker::net::budget::Pools;
+use millrace_broker::process::assembly::{self, Wiring};
+use millrace_storage::env::Env;
+use millrace_storage::ids::BootId;
+use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
+use millrace_storage::mailbox::Sender;
+use millrace_storage::recovery::Stores;
+use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimMeta, Temper};
+use network::Network;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Polls of one run at most.
+pub const MAX_STEPS: u64 = 5_000_000;
+/// Virtual time within which a healed node must have taken every record and served it.
+const LIVENESS: Duration = Duration::from_secs(240);
+/// Polls after which a process is killed at the latest, if it is killed by count.
+const MAX_POLLS: u64 = 10_000;
+/// Partitions of an auto-created topic at most that clients use.
+const MAX_INDEX: u64 = 4;
+/// Memory of one shard: small, so that reads leave the tail.
+const SHARD_BYTES: usize = 16 << 20;
+
+struct Plan {
+    shards: u16,
+    lanes: u16,
+    topics: u64,
+    lives: u64,
+    batches: u64,
+}
+
+impl Plan {
+    fn drawn(dice: &mut Dice) -> Plan {
+        let shards = dice.below(1..3) as u16;
+        let lanes = dice.below(1..u64::from(shards) + 1) as u16;
+        Plan { shards, lanes, topics: dice.below(1..3), lives: dice.below(1..4), batches: dice.below(3..20) }
+    }
+}
+
+/// A running process.
+struct Life {
+    process: ProcessId,
+    stop: RefCell<Option<Sender<()>>>,
+}
+
+struct Node {
+    sim: Sim,
+    bucket: SimBucket,
+    meta: SimMeta,
+    network: Network,
+    world: World,
+    plan: Plan,
+    lane_config: LaneConfig,
+}
+
+fn address(shard: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 9_092 + shard))
+}
+
+impl Node {
+    fn new(sim: &Sim) -> Node {
+        let temper = [Temper::Calm, Temper::Fair, Temper::Fair, Temper::Rough][sim.dice(|d| d.index(4))];
+        let (bucket_faults, meta_faults) = sim.dice(|d| (Faults::drawn(temper, d), Faults::drawn(temper, d)));
+        let breaks = if temper == Temper::Calm { Chance::NEVER } else { Chance(1_500) };
+        let network = Network::new(sim, breaks);
+        let (plan, lane_config) = sim.dice(|d| (Plan::drawn(d), super::lane::lane_config(d)));
+        // Real batches are larger than the scripted scenario's; objects hold at least one.
+        let lane_config = LaneConfig { object_limit_bytes: 1 << 20, in_flight_bytes: 1 << 20, ..lane_config };
+        let ledger = Ledger::default();
+        let world = World {
+            sim: sim.clone(),
+            env: sim.env(ProcessId::WORLD),
+            network: network.clone(),
+            ledger: ledger.clone(),
+            bootstrap: Rc::new((0..plan.shards).map(address).collect()),
+            done: Rc::default(),
+            finishing: Rc::default(),
+        };
+        let (bucket, meta) = (SimBucket::new(sim, bucket_faults), SimMeta::new(sim, meta_faults));
+        Truth::watching(&bucket, &meta, &ledger, batch::ids);
+        Node { sim: sim.clone(), bucket, meta, network, world, plan, lane_config }
+    }
+
+    fn start(&self) -> Rc<Life> {
+        let (process, env) = self.sim.start_process();
+        let life = Rc::new(Life { process, stop: RefCell::default() });
+        let stores = Stores {
+            wal: Rc::new(self.bucket.clone()),
+            objects: Rc::new(self.bucket.clone()),
+            meta: Rc::new(self.meta.clone()),
+        };
+        let starting = Starting {
+            env: env.clone(),
+            sim: self.sim.clone(),
+            process,
+            network: self.network.clone(),
+            stores,
+            lane_config: self.lane_config.clone(),
+            shards: self.plan.shards,
+            lanes: self.plan.lanes,
+        };
+        env.spawn("start", starting.run(life.clone()));
+        life
+    }
+
+    /// Starts processes, one after the other whenever one has died, until `stop` is set.
+    async fn supervise(self: Rc<Self>, current: Rc<RefCell<Rc<Life>>>) {
+        loop {
+            let life = current.borrow().clone();
+            self.sim.died(life.process).await;
+            let pause = Duration::from_millis(self.sim.dice(|d| d.below(0..500)));
+            self.sim.sleep(pause).await;
+            current.replace(self.start());
+        }
+    }
+
+    async fn within(&self, limit: Duration, holds: impl Fn() -> bool) -> bool {
+        let end = self.sim.now() + limit.as_nanos() as u64;
+        while !holds() {
+            if self.sim.now() > end {
+                return false;
+            }
+            self.sim.sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
+    async fn accident(&self, life: &Life) {
+        let sim = &self.sim;
+        let ms = |range| Duration::from_millis(sim.dice(|d| d.below(range)));
+        match sim.dice(|d| d.index(5)) {
+            0..=1 => {
+                sim.kill_after(life.process, sim.dice(|d| d.below(1..MAX_POLLS)));
+                self.within(Duration::from_secs(20), || !sim.is_alive(life.process)).await;
+            }
+            2 => sim.sleep(ms(0..5_000)).await,
+            3 => {
+                sim.sleep(ms(0..3_000)).await;
+                let outage = ms(0..20_000);
+                if sim.dice(|d| d.index(2)) == 0 {
+                    self.bucket.outage(outage)
+                } else {
+                    self.meta.outage(outage)
+                }
+                sim.sleep(outage + ms(0..3_000)).await;
+            }
+            _ => {
+                sim.sleep(ms(0..4_000)).await;
+                if let Some(stop) = life.stop.borrow().as_ref() {
+                    drop(stop.send(()));
+                }
+                let patience = ms(0..15_000);
+                self.within(patience, || !sim.is_alive(life.process)).await;
+            }
+        }
+        sim.kill(life.process);
+    }
+}
+
+/// What a process is made from.
+struct Starting {
+    env: Env,
+    sim: Sim,
+    process: ProcessId,
+    network: Network,
+    stores: Stores,
+    lane_config: LaneConfig,
+    shards: u16,
+    lanes: u16,
+}
+
+impl Starting {
+    async fn run(self, life: Rc<Life>) {
+        let boot = BootId(self.env.random());
+        let addresses = (0..self.shards).map(|shard| (address(shard).ip().to_string(), address(shard).port()));
+        let process = Process { name: "node".to_owned(), addresses: addresses.collect(), zone: None };
+        let Ok(identity) = assembly::prepare(&self.env, &self.stores, boot, &process).await else {
+            return self.sim.kill(self.process);
+        };
+        let Wiring { shards, lanes, control, stop } = assembly::wire(self.shards, self.lanes);
+        life.stop.replace(Some(stop));
+        for (ends, lane) in lanes.into_iter().zip(0..) {
+            let identity = LaneIdentity { broker: process.name.clone(), boot, lane };
+            let pump = LanePump::new(self.env.clone(), identity, self.lane_config.clone(), self.stores.clone(), ends);
+            self.env.spawn("lane", pump.run());
+        }
+        for (ends, node) in shards.into_iter().zip(&identity.nodes) {
+            let shard = node.shard.expect("its own nodes");
+            let pools = Pools::split(SHARD_BYTES);
+            let pump = assembly::start_shard(self.env.clone(), shard, node.id, &self.stores, pools, ends);
+            let listener = self.network.listen(address(shard.0));
+            self.env.spawn("serve", async move { pump.run(listener).await });
+        }
+        let config = ControlConfig {
+            broker: process.name,
+            boot,
+            cluster_id: identity.cluster_id,
+            nodes: identity.nodes,
+            lanes: self.lanes,
+            default_partitions: u32::try_from(MAX_INDEX).expect("small"),
+        };
+        // Its end, by a stop or because a store gave no answer, is the end of the process.
+        drop(assembly::run_control(self.env.clone(), config, self.stores, control).await);
+        self.sim.kill(self.process);
+    }
+}
+
+/// Runs the scenario as the main task of `sim`.
+pub async fn run(sim: Sim) {
+    let node = Rc::new(Node::new(&sim));
+    let mut clients = 0;
+    for topic in 0..node.plan.topics {
+        for index in 0..sim.dice(|d| d.below(1..MAX_INDEX + 1)) {
+            clients += 2;
+            let name = topic * MAX_INDEX + index;
+            let name = if sim.dice(|d| d.index(4)) == 0 { name + PLAIN_PRODUCERS } else { name };
+            let (topic, index) = (format!("topic-{topic}"), u32::try_from(index).expect("small"));
+            let producer = Producer::new(&node.world, &topic, index, name);
+            sim.spawn(ProcessId::WORLD, "producer", producer.run(node.plan.batches));
+            sim.spawn(ProcessId::WORLD, "consumer", Consumer::new(&node.world, &topic, index).run());
+        }
+    }
+    let current = Rc::new(RefCell::new(node.start()));
+    sim.spawn(ProcessId::WORLD, "supervisor", node.clone().supervise(current.clone()));
+    for _ in 0..node.plan.lives {
+        let life = current.borrow().clone();
+        node.accident(&life).await;
+        rebuild::check_nothing_lost(&node.bucket, &node.world.ledger);
+        node.within(Duration::from_secs(1), || current.borrow().process != life.process).await;
+    }
+    node.bucket.heal();
+    node.meta.heal();
+    node.network.heal();
+    let done: &Cell<u64> = &node.world.done;
+    let produced = node.within(LIVENESS, || done.get() >= clients / 2).await;
+    assert!(
+        produced,
+        "FINDING liveness: {} of {} producers are done {LIVENESS:?} after all was healed",
+        done.get(),
+        clients / 2
+    );
+    node.world.finishing.set(true);
+    let read = node.within(LIVENESS, || done.get() == clients).await;
+    assert!(read, "FINDING liveness: {} of {clients} clients are done {LIVENESS:?} after all was healed", done.get());
+    // A cold start serves the same log from its beginning.
+    sim.kill(current.borrow().process);
+    let partitions = node.world.ledger.partitions();
+    node.world.done.set(0);
+    for p in &partitions {
+        let again = topic_of(&node, *p);
+        sim.spawn(ProcessId::WORLD, "reader", Consumer::new(&node.world, &again, p.index).run());
+    }
+    let read = node.within(LIVENESS, || done.get() == partitions.len() as u64).await;
+    assert!(read, "FINDING liveness: {} of {} logs can be read after a cold start", done.get(), partitions.len());
+    rebuild::check_nothing_lost(&node.bucket, &node.world.ledger);
+}
+
+fn topic_of(node: &Node, p: millrace_storage::ids::TopicPartition) -> String {
+    use millrace_storage::meta::keys::TOPICS;
+    use millrace_storage::meta::records::{Record, TopicRecord};
+    let topics = node.meta.contents(TOPICS);
+    let found = topics.iter().find(|(_, value)| TopicRecord::decode(value).is_ok_and(|record| record.id == p.topic));
+    found.map(|(key, _)| key[TOPICS.len()..].to_owned()).unwrap_or_else(|| panic!("FINDING the topic of {p} is gone"))
+}
