@@ -10,6 +10,10 @@ use millrace_storage::env::Mono;
 use millrace_storage::meta::{Key, keys};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Bytes of a client's or instance's name that its member id begins with: a name may be as long as the wire's strings,
+/// and the id is longer than the name.
+const LONGEST_PREFIX: usize = 255;
+
 /// Names a write that is being made durable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WriteToken(pub u64);
@@ -265,6 +269,7 @@ impl Coordinator {
     pub(super) fn new_member_id(&mut self, prefix: &str) -> String {
         self.next_member += 1;
         let unique = uuid::Uuid::from_u64_pair(self.boot, self.next_member);
+        let prefix = &prefix[..prefix.floor_char_boundary(LONGEST_PREFIX)];
         format!("{prefix}-{unique}")
     }
 

@@ -3,9 +3,9 @@
 //! Any replication factor is taken: how many copies there are is the object store's business, and refusing the 3 that
 //! many tools ask for would only break them. Answers say 1, which is what Metadata lists.
 
-use super::RequestContext;
 use super::metadata::is_legal;
 use super::questions::Question;
+use super::{RequestContext, message};
 use crate::control::{NewTopic, ToControl, TopicAnswer};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
@@ -117,7 +117,7 @@ pub(crate) fn answered(core: &mut ShardCore, context: RequestContext, asked: Ask
             result.error_message = Some(StrBytes::from_static(message));
         } else if let Some(answer) = answers.as_mut().and_then(Iterator::next) {
             result.error_code = answer.error;
-            result.error_message = answer.message.map(StrBytes::from);
+            result.error_message = answer.message.map(message);
             if answer.error == ErrorCode::None {
                 result.num_partitions = i32::try_from(answer.partitions).unwrap_or(i32::MAX);
                 result.replication_factor = 1;

@@ -1,9 +1,9 @@
 //! DeleteTopics: names and ids are looked up here, the control task deletes.
 
-use super::RequestContext;
 use super::create_topics::patience;
 use super::questions::Question;
 use super::topics::topic_by_id;
+use super::{RequestContext, message};
 use crate::control::{ToControl, TopicAnswer};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
@@ -72,7 +72,7 @@ pub(crate) fn answered(core: &mut ShardCore, context: RequestContext, asked: Ask
         match answers.as_mut().and_then(Iterator::next) {
             Some(answer) => {
                 result.error_code = answer.error;
-                result.error_message = answer.message.map(StrBytes::from);
+                result.error_message = answer.message.map(message);
             }
             None => result.error_code = ErrorCode::RequestTimedOut,
         }

@@ -1,6 +1,6 @@
 //! DescribeGroups: state and members.
 
-use super::RequestContext;
+use super::{RequestContext, message};
 use crate::groups::{GroupView, MemberView};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
@@ -19,7 +19,7 @@ pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, requ
             Ok(Some(view)) => describe(view),
             Ok(None) if context.version >= NOT_FOUND => DescribedGroup {
                 error_code: ErrorCode::GroupIdNotFound,
-                error_message: Some(format!("Group {} not found.", name.as_str()).into()),
+                error_message: Some(message(format!("Group {} not found.", name.as_str()))),
                 group_state: StrBytes::from_static("Dead"),
                 ..Default::default()
             },

@@ -26,6 +26,9 @@ const CREATION_PATIENCE: Duration = Duration::from_secs(5);
 /// Topics that one request may create: a client that asks for more learns of the rest when it asks again.
 const CREATED_PER_REQUEST: usize = 100;
 
+/// First version whose topics may be named by id: version 10 has the field, and no form for the answer.
+const IDS_FROM: i16 = 12;
+
 /// Longest topic name (Kafka's, from its directory names).
 const LONGEST_NAME: usize = 249;
 
@@ -44,6 +47,9 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
         Some(topics) if topics.is_empty() && context.version == 0 => return respond(core, context, None, &[]),
         Some(topics) => topics,
     };
+    if context.version < IDS_FROM && topics.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil()) {
+        return refuse(core, context, topics);
+    }
     let may_create = core.config().auto_create && (context.version < 4 || request.allow_auto_topic_creation);
     let created = if may_create { missing(core, &topics) } else { Vec::new() };
     if created.is_empty() {
@@ -54,6 +60,18 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
     core.ask(now, Question::AutoCreate(context, Asked { topics, created }), CREATION_PATIENCE, |token| {
         ToControl::CreateTopics { token, topics: new_topics, validate_only: false, auto: true }
     });
+}
+
+/// Answers a request that names topics as its version does not allow, as Kafka does: every topic is refused.
+fn refuse(core: &mut ShardCore, context: RequestContext, topics: Vec<MetadataRequestTopic>) {
+    let refused = |topic: MetadataRequestTopic| MetadataResponseTopic {
+        error_code: ErrorCode::InvalidRequest,
+        name: Some(topic.name.unwrap_or_default()),
+        topic_id: topic.topic_id,
+        ..MetadataResponseTopic::default()
+    };
+    let topics = topics.into_iter().map(refused).collect();
+    context.reply(core, &MetadataResponse { topics, ..MetadataResponse::default() });
 }
 
 /// The topics asked for by name that do not exist and could.

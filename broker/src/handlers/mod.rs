@@ -36,6 +36,7 @@ use crate::net::frame::Frame;
 use crate::shard::core::ShardCore;
 use crate::shard::events::{Now, Reply, ReplyTo};
 use bytes::Bytes;
+use millrace_protocol::StrBytes;
 use millrace_protocol::api::ApiKey;
 use millrace_protocol::codec::{Message, Request};
 use millrace_protocol::frame::{PEEK_BYTES, RequestHeader, peek, response_frame};
@@ -66,6 +67,15 @@ impl RequestContext {
         let frame = self.encode(response);
         core.end(self.reply_to, Reply::Frame(frame));
     }
+}
+
+/// Bytes of a text for people in a response: texts may quote what the client sent, and the wire's strings end at 32 KiB.
+const LONGEST_MESSAGE: usize = 1024;
+
+/// A text for people, cut where it is too long.
+pub(crate) fn message(mut text: String) -> StrBytes {
+    text.truncate(text.floor_char_boundary(LONGEST_MESSAGE));
+    StrBytes::from(text)
 }
 
 /// Ends the request by closing its connection.

@@ -4,6 +4,7 @@ mod fetch;
 mod groups;
 mod lane;
 mod produce;
+mod strangers;
 mod topics;
 
 use super::core::{ShardConfig, ShardCore};
