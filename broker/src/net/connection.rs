@@ -282,6 +282,7 @@ impl Connection {
     }
 
     async fn read_request(&self, stream: &RefCell<Box<dyn ByteStream>>) -> Result<(Frame, Option<Permit>), Ended> {
+        let limits = &self.intake.limits;
         let mut head = [0; HEAD_BYTES];
         let mut got = 0;
         while got < HEAD_BYTES {
@@ -289,18 +290,14 @@ impl Connection {
             if self.arriving_since.get().is_none() {
                 self.arriving_since.set(Some(self.intake.env.now()));
             }
+            if let Some(prefix) = head[..got].first_chunk() {
+                // A size that no request has ends the connection at once, though its sender may send nothing more.
+                frame_size(*prefix, limits.produce_frame_bytes.max(limits.other_frame_bytes))?;
+            }
         }
-        let (size, start) = head.split_first_chunk().expect("the head is longer than its size prefix");
+        let (prefix, start) = head.split_first_chunk().expect("the head is longer than its size prefix");
         let produce = start[..2] == PRODUCE;
-        let limits = &self.intake.limits;
-        let limit = if produce { limits.produce_frame_bytes } else { limits.other_frame_bytes };
-        let size = usize::try_from(i32::from_be_bytes(*size)).map_err(|_| Ended::Refused("a negative frame size"))?;
-        if size > limit {
-            return Err(Ended::Refused("a frame above the size limit"));
-        }
-        if size < SHORTEST_FRAME {
-            return Err(Ended::Refused("a frame too short for a request header"));
-        }
+        let size = frame_size(*prefix, if produce { limits.produce_frame_bytes } else { limits.other_frame_bytes })?;
         let request = if produce {
             let (permit, span) = self.produce_memory(size).await;
             let mut frame = Frame::in_arena(span);
@@ -409,6 +406,18 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.intake.replies.subtract(self.unsent.get());
     }
+}
+
+/// The size that a prefix announces, which excludes the prefix.
+fn frame_size(prefix: [u8; 4], limit: usize) -> Result<usize, Ended> {
+    let size = usize::try_from(i32::from_be_bytes(prefix)).map_err(|_| Ended::Refused("a negative frame size"))?;
+    if size > limit {
+        return Err(Ended::Refused("a frame above the size limit"));
+    }
+    if size < SHORTEST_FRAME {
+        return Err(Ended::Refused("a frame too short for a request header"));
+    }
+    Ok(size)
 }
 
 async fn read_some(stream: &RefCell<Box<dyn ByteStream>>, buffer: &mut [u8]) -> Result<usize, Ended> {

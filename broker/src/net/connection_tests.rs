@@ -192,6 +192,11 @@ fn sizes_that_no_request_can_have_end_the_connection_before_any_memory_is_taken(
             client.send(&head).await;
             assert!(client.end_reason().await.contains("frame"), "size {size}");
         }
+        for size in [-1, i32::MAX, 0, 7] {
+            let mut client = world.connect();
+            client.send(&i32::to_be_bytes(size)).await;
+            assert!(client.end_reason().await.contains("frame"), "size {size} and nothing more");
+        }
         assert_eq!(world.intake.arena().borrow().usage().held, 0);
     });
 }
