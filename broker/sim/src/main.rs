@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use millrace_sim::seeds::{Outcome, Scenario, run_seed};
-use millrace_sim::table::{self, BOUND, ON_ONE_NODE, by_name, seeds_to_catch};
+use millrace_sim::table::{self, BOUND, ON_ONE_NODE, RARE, by_name, seeds_to_catch};
 use millrace_storage::wrong::Wrong;
 use std::ops::Range;
 use std::process::ExitCode;
@@ -48,9 +48,6 @@ enum Command {
     },
     /// Prints for each mistake how many seeds it takes to catch it; fails if one is not caught.
     Table {
-        /// The world.
-        #[arg(long, value_enum, default_value = "lane")]
-        scenario: Scenario,
         /// Seeds to try at most.
         #[arg(long, default_value_t = BOUND)]
         bound: u64,
@@ -63,7 +60,7 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 }
 
 fn parse_wrong(name: &str) -> Result<Wrong, String> {
-    let names = || ON_ONE_NODE.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+    let names = || ON_ONE_NODE.iter().chain(RARE).map(|mistake| mistake.name).collect::<Vec<_>>().join(", ");
     by_name(name).ok_or_else(|| format!("one of: {}", names()))
 }
 
@@ -71,7 +68,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { seeds, scenario, wrong, threads } => run(seeds, scenario, wrong, threads),
         Command::Replay { seed, scenario, wrong, trace } => replay(seed, scenario, wrong, trace),
-        Command::Table { scenario, bound } => print_table(scenario, bound),
+        Command::Table { bound } => print_table(bound),
     }
 }
 
@@ -112,15 +109,15 @@ fn replay(seed: u64, scenario: Scenario, wrong: Option<Wrong>, trace: bool) -> E
     if report(outcome) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn print_table(scenario: Scenario, bound: u64) -> ExitCode {
+fn print_table(bound: u64) -> ExitCode {
     let mut missed = 0;
     println!("{:<40} {:>6}  seen as", "mistake", "seeds");
-    for (mistake, name) in table::ON_ONE_NODE {
-        match seeds_to_catch(scenario, *mistake, bound) {
-            Some((seeds, finding)) => println!("{name:<40} {seeds:>6}  {finding}"),
+    for mistake in table::ON_ONE_NODE {
+        match seeds_to_catch(mistake, bound) {
+            Some((seeds, finding)) => println!("{:<40} {seeds:>6}  {finding}", mistake.name),
             None => {
                 missed += 1;
-                println!("{name:<40} {:>6}  not caught", "-");
+                println!("{:<40} {:>6}  not caught", mistake.name, "-");
             }
         }
     }
