@@ -41,7 +41,6 @@ struct Placement {
 
 /// A running process.
 pub(super) struct Life {
-    pub(super) process: ProcessId,
     cluster: Cluster,
     env: Env,
     pub(super) shards: Vec<ScriptedShard>,
@@ -61,14 +60,14 @@ impl Life {
             let stores = cluster.stores();
             while recovery::seal_all_dead(&env, &stores, boot).await.is_err() {}
             env.spawn("collect", collect(env.clone(), stores.clone(), cluster.clone()));
-            let life = Life::assemble(cluster, process, env, boot, &stores);
+            let life = Life::assemble(cluster, env, boot, &stores);
             into.life.replace(Some(life.clone()));
             life.control().await;
         });
         handle
     }
 
-    fn assemble(cluster: Cluster, process: ProcessId, env: Env, boot: BootId, stores: &Stores) -> Rc<Life> {
+    fn assemble(cluster: Cluster, env: Env, boot: BootId, stores: &Stores) -> Rc<Life> {
         let Plan { lanes: lane_count, shards: shard_count, .. } = cluster.plan;
         let mut shards = Vec::new();
         let mut ends: Vec<Vec<ShardEnd>> = (0..lane_count).map(|_| Vec::new()).collect();
@@ -91,7 +90,7 @@ impl Life {
         }
         let placements = RefCell::default();
         let stopping = Cell::new(false);
-        let life = Rc::new(Life { process, cluster, env, shards, lanes, placements, stopping });
+        let life = Rc::new(Life { cluster, env, shards, lanes, placements, stopping });
         for (lane, reports) in reports_of.into_iter().enumerate() {
             life.env.spawn("reports", life.clone().listen(lane, reports));
         }

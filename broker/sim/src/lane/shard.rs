@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// A batch that a producer sends.
 #[derive(Clone, Debug)]
-pub struct Produce {
+pub(super) struct Produce {
     /// Where to.
     pub partition: TopicPartition,
     /// Its producer, if idempotent.
@@ -31,7 +31,7 @@ pub struct Produce {
 
 /// Why a batch was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub(super) enum Refused {
     /// Not led here, or no longer.
     NotLeader,
     /// The producer's sequence does not follow.
@@ -39,6 +39,9 @@ pub enum Refused {
 }
 
 type Answer = oneshot::Sender<Result<Offset, Refused>>;
+
+/// Where a seal left a partition.
+type SealedEnd = (TopicPartition, LeaderEpoch, Offset);
 
 struct Waiting {
     base: Offset,
@@ -68,7 +71,7 @@ struct State {
     generation: u64,
     next_seal: u64,
     // Seals sent: number and the end of each partition in it.
-    sealed: VecDeque<(u64, Vec<(TopicPartition, LeaderEpoch, Offset)>)>,
+    sealed: VecDeque<(u64, Vec<SealedEnd>)>,
     drains: Vec<(TopicPartition, LeaderEpoch)>,
     log_starts: Vec<(TopicPartition, Offset)>,
     sealer: Option<Waker>,
@@ -76,7 +79,7 @@ struct State {
 
 /// Handle to a shard.
 #[derive(Clone)]
-pub struct ScriptedShard(Rc<RefCell<State>>);
+pub(super) struct ScriptedShard(Rc<RefCell<State>>);
 
 /// Bytes that wait to be sealed at most.
 const UNSEALED_LIMIT: usize = 16 << 10;
@@ -85,7 +88,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 impl ScriptedShard {
     /// A shard of the process that `env` belongs to, with its ends of the mailboxes to the lane.
-    pub fn start(
+    pub(super) fn start(
         shard: ShardIndex,
         env: &Env,
         (ledger, truth): (&Ledger, &Truth),
@@ -111,7 +114,7 @@ impl ScriptedShard {
     }
 
     /// A producer's request with acks −1: the base offset when it is committed.
-    pub fn produce(&self, produce: Produce) -> oneshot::Receiver<Result<Offset, Refused>> {
+    pub(super) fn produce(&self, produce: Produce) -> oneshot::Receiver<Result<Offset, Refused>> {
         let (answer, answered) = oneshot::channel();
         let mut state = self.0.borrow_mut();
         state.on_produce(produce, answer);
@@ -121,17 +124,17 @@ impl ScriptedShard {
     }
 
     /// Whether it leads the partition and takes records for it.
-    pub fn leads(&self, p: TopicPartition) -> bool {
+    pub(super) fn leads(&self, p: TopicPartition) -> bool {
         self.0.borrow().led.get(&p).is_some_and(|led| !led.draining)
     }
 
     /// Committed state of what it leads.
-    pub fn committed(&self, p: TopicPartition) -> Option<CommittedPartition> {
+    pub(super) fn committed(&self, p: TopicPartition) -> Option<CommittedPartition> {
         self.0.borrow().led.get(&p).map(|led| led.committed.clone())
     }
 
     /// Raises the log start of a partition somewhat, as DeleteRecords would.
-    pub fn raise_log_start(&self, p: TopicPartition, part: u64) {
+    pub(super) fn raise_log_start(&self, p: TopicPartition, part: u64) {
         let mut state = self.0.borrow_mut();
         let Some(led) = state.led.get(&p) else { return };
         let above = (led.committed.end.0 - led.committed.log_start.0).unsigned_abs();
@@ -176,16 +179,21 @@ impl State {
     fn on_produce(&mut self, produce: Produce, answer: Answer) {
         let now = self.env.wall();
         let Some(led) = self.led.get_mut(&produce.partition).filter(|led| !led.draining) else {
-            return drop(answer.send(Err(Refused::NotLeader)));
+            // A producer that has gone needs no answer; likewise below.
+            let _ = answer.send(Err(Refused::NotLeader));
+            return;
         };
         let count = u32::try_from(produce.ids.len()).expect("a small batch");
-        match led.appended.check(produce.stamp, count, now) {
-            Ok(Sequenced::Append) if led.bytes.len() > UNSEALED_LIMIT => drop(answer.send(Err(Refused::NotLeader))),
-            Ok(Sequenced::Append) => led.append(&produce, count, now, answer),
-            Ok(Sequenced::DuplicateCommitted { base, .. }) => drop(answer.send(Ok(base))),
-            Ok(Sequenced::DuplicateInFlight { base, last }) => led.waiting.push_back(Waiting { base, last, answer }),
-            Err(_) => drop(answer.send(Err(Refused::OutOfOrder))),
-        }
+        let at_once = match led.appended.check(produce.stamp, count, now) {
+            Ok(Sequenced::Append) if led.bytes.len() > UNSEALED_LIMIT => Err(Refused::NotLeader),
+            Ok(Sequenced::Append) => return led.append(&produce, count, now, answer),
+            Ok(Sequenced::DuplicateCommitted { base, .. }) => Ok(base),
+            Ok(Sequenced::DuplicateInFlight { base, last }) => {
+                return led.waiting.push_back(Waiting { base, last, answer });
+            }
+            Err(_) => Err(Refused::OutOfOrder),
+        };
+        let _ = answer.send(at_once);
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -302,7 +310,8 @@ impl State {
 
     fn check_through(&mut self, through: u64) {
         assert!(through <= self.next_seal, "FINDING seal {through} was never sent");
-        while let Some((_, ends)) = self.sealed.pop_front_if(|(number, _)| *number < through) {
+        while self.sealed.front().is_some_and(|(number, _)| *number < through) {
+            let (_, ends) = self.sealed.pop_front().expect("just seen");
             for (p, epoch, end) in ends {
                 let Some(led) = self.led.get(&p).filter(|led| led.epoch == epoch) else { continue };
                 let committed = led.committed.end;
@@ -332,7 +341,7 @@ impl Led {
         let waiting = std::mem::take(&mut self.waiting);
         for each in waiting {
             if each.last < end {
-                drop(each.answer.send(Ok(each.base)));
+                let _ = each.answer.send(Ok(each.base));
             } else {
                 self.waiting.push_back(each);
             }

@@ -37,7 +37,7 @@ const FETCH_BYTES: i32 = 2_000;
 
 /// What clients share.
 #[derive(Clone)]
-pub struct World {
+pub(super) struct World {
     /// The run.
     pub sim: Sim,
     /// Clocks of clients.
@@ -100,7 +100,7 @@ struct Pending {
 }
 
 /// A producer of one partition.
-pub struct Producer {
+pub(super) struct Producer {
     world: World,
     topic: String,
     index: u32,
@@ -112,7 +112,7 @@ pub struct Producer {
 
 impl Producer {
     /// A producer whose records are named `name`; from [`PLAIN_PRODUCERS`] on it is not idempotent.
-    pub fn new(world: &World, topic: &str, index: u32, name: u64) -> Producer {
+    pub(super) fn new(world: &World, topic: &str, index: u32, name: u64) -> Producer {
         Producer {
             world: world.clone(),
             topic: topic.to_owned(),
@@ -125,7 +125,7 @@ impl Producer {
     }
 
     /// Produces until `batches` are acknowledged.
-    pub async fn run(mut self, batches: u64) {
+    pub(super) async fn run(mut self, batches: u64) {
         let sim = self.world.sim.clone();
         let mut done = 0;
         while done < batches {
@@ -244,7 +244,7 @@ fn fatal(error: ErrorCode) -> bool {
 }
 
 /// A consumer of one partition from its start: what it reads must never change, and never end before what was read.
-pub struct Consumer {
+pub(super) struct Consumer {
     world: World,
     topic: String,
     index: u32,
@@ -253,12 +253,12 @@ pub struct Consumer {
 
 impl Consumer {
     /// A consumer at offset 0.
-    pub fn new(world: &World, topic: &str, index: u32) -> Consumer {
+    pub(super) fn new(world: &World, topic: &str, index: u32) -> Consumer {
         Consumer { world: world.clone(), topic: topic.to_owned(), index, next: 0 }
     }
 
     /// Reads until everything is healed and the end of the log is reached.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         loop {
             let route = self.world.route(&self.topic, self.index).await;
             if let Ok(mut connection) = Connection::open(&self.world.sim, &self.world.network, route.address).await

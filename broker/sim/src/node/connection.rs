@@ -16,10 +16,10 @@ const MAX_RESPONSE: usize = 4 << 20;
 
 /// The connection is of no more use: nobody knows which of the requests under way were carried out.
 #[derive(Debug)]
-pub struct Lost;
+pub(super) struct Lost;
 
 /// One connection.
-pub struct Connection {
+pub(super) struct Connection {
     sim: Sim,
     stream: Box<dyn ByteStream>,
     next_correlation: i32,
@@ -28,13 +28,13 @@ pub struct Connection {
 
 impl Connection {
     /// Connects.
-    pub async fn open(sim: &Sim, network: &Network, address: SocketAddr) -> Result<Connection, Lost> {
+    pub(super) async fn open(sim: &Sim, network: &Network, address: SocketAddr) -> Result<Connection, Lost> {
         let stream = network.connect(address).await.map_err(|_| Lost)?;
         Ok(Connection { sim: sim.clone(), stream, next_correlation: 0, next_answer: 0 })
     }
 
     /// Sends a request without waiting for its answer.
-    pub async fn send<R: Request>(&mut self, request: &R, version: i16, patience: Duration) -> Result<(), Lost> {
+    pub(super) async fn send<R: Request>(&mut self, request: &R, version: i16, patience: Duration) -> Result<(), Lost> {
         let frame = request_frame(request, version, self.next_correlation, Some("sim".into()));
         let frame = frame.expect("a request of a version that has it").concat();
         self.next_correlation += 1;
@@ -43,7 +43,7 @@ impl Connection {
     }
 
     /// The answer to the earliest request that has none.
-    pub async fn receive<M: Message>(&mut self, version: i16, patience: Duration) -> Result<M, Lost> {
+    pub(super) async fn receive<M: Message>(&mut self, version: i16, patience: Duration) -> Result<M, Lost> {
         let sim = self.sim.clone();
         let frame = within(&sim, patience, self.read_frame()).await?;
         let (correlation, answer) = decode_response(&frame, version)
@@ -54,7 +54,7 @@ impl Connection {
     }
 
     /// Asks and waits.
-    pub async fn call<R: Request>(
+    pub(super) async fn call<R: Request>(
         &mut self,
         request: &R,
         version: i16,

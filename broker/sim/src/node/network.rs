@@ -62,11 +62,11 @@ struct State {
 
 /// All connections of a run. A clone is another handle.
 #[derive(Clone)]
-pub struct Network(Rc<State>);
+pub(super) struct Network(Rc<State>);
 
 impl Network {
     /// A network on which a connection breaks with this chance.
-    pub fn new(sim: &Sim, breaks: Chance) -> Network {
+    pub(super) fn new(sim: &Sim, breaks: Chance) -> Network {
         Network(Rc::new(State {
             sim: sim.clone(),
             listeners: RefCell::default(),
@@ -76,19 +76,19 @@ impl Network {
     }
 
     /// New connections no longer break by themselves.
-    pub fn heal(&self) {
+    pub(super) fn heal(&self) {
         self.0.breaks.set(Chance::NEVER);
     }
 
     /// Listens on an address; whoever listened there before is gone.
-    pub fn listen(&self, address: SocketAddr) -> Box<dyn Listener> {
+    pub(super) fn listen(&self, address: SocketAddr) -> Box<dyn Listener> {
         let backlog = Rc::new(RefCell::new(Backlog { waiting: VecDeque::new(), acceptor: None }));
         self.0.listeners.borrow_mut().insert(address, backlog.clone());
         Box::new(SimListener { network: self.clone(), address, backlog })
     }
 
     /// Connects as a client.
-    pub async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn ByteStream>> {
+    pub(super) async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn ByteStream>> {
         let sim = &self.0.sim;
         sim.sleep(self.delay()).await;
         let backlog = self.0.listeners.borrow().get(&address).cloned();
