@@ -156,7 +156,11 @@ impl<T> Receiver<T> {
         if let Some(message) = self.try_recv() {
             return Poll::Ready(Some(message));
         }
-        if self.0.senders.load(Ordering::Acquire) == 0 { Poll::Ready(None) } else { Poll::Pending }
+        if self.0.senders.load(Ordering::Acquire) > 0 {
+            return Poll::Pending;
+        }
+        // The last sender may have sent and gone between the look and the count.
+        Poll::Ready(self.try_recv())
     }
 }
 
@@ -164,5 +168,46 @@ impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         self.0.receiver_gone.store(true, Ordering::Release);
         self.0.sender.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::executor::block_on;
+
+    /// Enough for the short windows between two threads to be met.
+    const ROUNDS: usize = 20_000;
+
+    #[test]
+    fn what_a_sender_sent_before_it_went_is_received() {
+        for _ in 0..ROUNDS {
+            let (sender, mut receiver) = mailbox(1);
+            std::thread::scope(|scope| {
+                scope.spawn(move || sender.send(7).expect("a place is free"));
+                assert_eq!(block_on(receiver.recv()), Some(7));
+                assert_eq!(block_on(receiver.recv()), None);
+            });
+        }
+    }
+
+    #[test]
+    fn a_sender_that_waits_for_places_and_a_receiver_that_waits_for_messages_always_go_on() {
+        let (sender, mut receiver) = mailbox(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for message in 0..ROUNDS {
+                    if message % 2 == 0 {
+                        block_on(sender.send_waiting(message)).expect("received");
+                    } else {
+                        assert!(block_on(sender.place()));
+                        sender.send(message).expect("a single sender saw a place");
+                    }
+                }
+            });
+            for message in 0..ROUNDS {
+                assert_eq!(block_on(receiver.recv()), Some(message));
+            }
+        });
     }
 }

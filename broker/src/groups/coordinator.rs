@@ -215,6 +215,14 @@ impl Coordinator {
         Ok(self.find(group)?.and_then(|g| g.offset(partition)))
     }
 
+    /// Whether the group's slot is ours.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR.
+    pub fn coordinates(&self, group: &str) -> Result<(), ErrorCode> {
+        self.find(group).map(|_| ())
+    }
+
     /// Every durable offset of a group.
     ///
     /// # Errors

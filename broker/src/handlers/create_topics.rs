@@ -13,6 +13,7 @@ use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::create_topics::{CreatableTopic, CreatableTopicResult};
 use millrace_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What admin requests wait for at most, whatever the client allows.
@@ -37,9 +38,12 @@ struct Entry {
 pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, request: CreateTopicsRequest) {
     let mut new_topics = Vec::new();
     let mut results = Vec::with_capacity(request.topics.len());
+    let mut named: BTreeMap<&str, u32> = BTreeMap::new();
     for topic in &request.topics {
-        let twice = request.topics.iter().filter(|other| other.name == topic.name).count() > 1;
-        let refused = if twice {
+        *named.entry(&topic.name).or_default() += 1;
+    }
+    for topic in &request.topics {
+        let refused = if named[&*topic.name] > 1 {
             Some((ErrorCode::InvalidRequest, "the request names this topic more than once"))
         } else {
             match new_topic(topic) {

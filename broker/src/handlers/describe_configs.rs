@@ -9,7 +9,7 @@ use millrace_protocol::messages::describe_configs::{
     DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult,
 };
 use millrace_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -58,7 +58,11 @@ const TOPIC_SETTINGS: &[(&str, &str, Kind)] = &[
 
 /// Answers for every resource asked for.
 pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, request: DescribeConfigsRequest) {
-    let results = request.resources.into_iter().map(|resource| describe(core, resource)).collect();
+    // A resource that is named many times is described once: the request is short and the description long.
+    let mut seen = BTreeSet::new();
+    let first =
+        |resource: &DescribeConfigsResource| seen.insert((resource.resource_type, resource.resource_name.clone()));
+    let results = request.resources.into_iter().filter(first).map(|resource| describe(core, resource)).collect();
     context.reply(core, &DescribeConfigsResponse { throttle_time_ms: 0, results });
 }
 

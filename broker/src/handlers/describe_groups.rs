@@ -8,13 +8,16 @@ use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::describe_groups::{DescribedGroup, DescribedGroupMember};
 use millrace_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
+use std::collections::BTreeSet;
 
 /// First version that says GROUP_ID_NOT_FOUND; before, a group that does not exist is `Dead`.
 const NOT_FOUND: i16 = 6;
 
 /// Describes each group.
 pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, request: DescribeGroupsRequest) {
-    let groups = request.groups.into_iter().map(|name| {
+    // A group that is named many times is described once: its description may be long.
+    let mut seen = BTreeSet::new();
+    let groups = request.groups.into_iter().filter(|name| seen.insert(name.clone())).map(|name| {
         let described = match core.groups.coordinator.describe(&name) {
             Ok(Some(view)) => describe(view),
             Ok(None) if context.version >= NOT_FOUND => DescribedGroup {

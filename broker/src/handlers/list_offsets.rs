@@ -14,6 +14,7 @@ use millrace_protocol::messages::list_offsets::{
 };
 use millrace_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use millrace_storage::ids::Offset;
+use std::collections::BTreeSet;
 
 /// The first offset not yet readable.
 const LATEST: i64 = -1;
@@ -32,11 +33,10 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, request: ListOffsetsRequest) {
     let mut response = ListOffsetsResponse::default();
     for topic in request.topics {
-        let mut seen: Vec<i32> = Vec::with_capacity(topic.partitions.len());
+        let mut seen = BTreeSet::new();
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
-            let twice = seen.contains(&asked.partition_index);
-            seen.push(asked.partition_index);
+            let twice = !seen.insert(asked.partition_index);
             let mut answer = ListOffsetsPartitionResponse {
                 partition_index: asked.partition_index,
                 ..ListOffsetsPartitionResponse::default()

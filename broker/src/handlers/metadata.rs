@@ -16,7 +16,7 @@ use millrace_protocol::messages::metadata::{
     MetadataRequestTopic, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use millrace_protocol::messages::{MetadataRequest, MetadataResponse};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long a request waits for topics that it creates; afterwards they are LEADER_NOT_AVAILABLE and the client asks
@@ -122,7 +122,12 @@ fn respond(
     };
     response.topics = match topics {
         None => image.topics.values().filter(|topic| !topic.deleting).map(|topic| describe(topic)).collect(),
-        Some(topics) => topics.into_iter().map(|topic| answer_one(core, topic, created)).collect(),
+        Some(topics) => {
+            // A topic that is named many times is described once, as in Kafka: its description may be long.
+            let mut seen = BTreeSet::new();
+            let first = |topic: &MetadataRequestTopic| seen.insert((topic.topic_id, topic.name.clone()));
+            topics.into_iter().filter(first).map(|topic| answer_one(core, topic, created)).collect()
+        }
     };
     context.reply(core, &response);
 }

@@ -84,7 +84,7 @@ fn fetch_topic(
         let committed = match found {
             Ok(partition) => core.groups.coordinator.committed(group, partition)?,
             // The group's own error goes first.
-            Err(_) => core.groups.coordinator.all_committed(group).map(|_| None)?,
+            Err(_) => core.groups.coordinator.coordinates(group).map(|()| None)?,
         };
         let mut answer = answer(index, committed);
         if !id_known {

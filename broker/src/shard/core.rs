@@ -30,12 +30,16 @@ use millrace_storage::ids::{BootId, ShardIndex, TopicPartition};
 use millrace_storage::lane::{CommittedObject, Seal, ToLane, ToShard};
 use millrace_storage::partition::CommittedPartition;
 use millrace_storage::store_error::StoreError;
-use std::collections::{BTreeMap, VecDeque};
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Bytes of batches in one seal, unless a single batch is larger: what the lane makes a full object of.
 pub const SEAL_BYTES: usize = 4 * 1024 * 1024;
+
+/// Batches that leave the tail at a time when requests find no memory.
+const SHED_BATCHES: usize = 256;
 
 /// What a shard must know of its process.
 #[derive(Clone, Debug)]
@@ -68,7 +72,7 @@ pub struct ShardCore {
     pub(crate) deadlines: Deadlines,
     pub(crate) effects: Vec<Effect>,
     pub(crate) counters: Counters,
-    /// Partitions with unsealed batches, in the order in which they got the first.
+    /// Partitions with unsealed batches, each once, in the order in which they are sealed.
     pub(crate) unsealed: VecDeque<TopicPartition>,
     tail: TailBudget,
     generation: u64,
@@ -127,8 +131,17 @@ impl ShardCore {
         match message {
             ToShard::Committed { through, objects } => {
                 assert!(through <= self.next_seal, "the lane commits only what was sealed");
+                let mut woken = BTreeSet::new();
                 for object in objects {
-                    self.committed(now, &object);
+                    self.committed(&object, &mut woken);
+                }
+                // Once each, however many of its partitions rose, and before the tail is trimmed, so that nobody who
+                // waited for these bytes has to read them from the store.
+                for fetch in woken {
+                    self.wake_fetch(now, fetch);
+                }
+                while let Some(owner) = self.tail.evict() {
+                    self.logs.get_mut(&owner).expect("a lost partition's tail is forgotten").evict();
                 }
             }
             ToShard::Acquired { partition, epoch, state } => {
@@ -145,9 +158,10 @@ impl ShardCore {
             ToShard::Revoked { partition } => self.lose(now, partition),
             ToShard::Fenced { generation } => {
                 self.generation = generation;
-                while let Some((&partition, _)) = self.logs.first_key_value() {
-                    self.lose(now, partition);
-                }
+                self.tail.forget_all();
+                self.unsealed.clear();
+                let logs = std::mem::take(&mut self.logs);
+                self.end_leaderships(now, logs.into_values());
             }
         }
     }
@@ -218,16 +232,27 @@ impl ShardCore {
             let log = self.logs.get_mut(&partition).expect("looked at above");
             let Some(entry) = log.seal(room, entries.is_empty(), &mut gather) else { break };
             entries.push(entry);
+            self.unsealed.pop_front();
             if log.has_unsealed() {
+                // Behind the others: a partition with a backlog of several seals must not keep them waiting.
+                self.unsealed.push_back(partition);
                 break;
             }
-            self.unsealed.pop_front();
         }
         self.counters.seals += 1;
         self.counters.copied_at_seal_bytes += small.saturating_sub(gather.capacity()) as u64;
         let number = self.next_seal;
         self.next_seal += 1;
         Some(Seal { number, generation: self.generation, entries })
+    }
+
+    /// Requests find no memory because a few live bytes keep whole chunks: drops the oldest batches of the tail, at most
+    /// [`SHED_BATCHES`]. Readers find them in the store.
+    pub fn shed_tail(&mut self) {
+        for _ in 0..SHED_BATCHES {
+            let Some(owner) = self.tail.evict_oldest() else { return };
+            self.logs.get_mut(&owner).expect("a lost partition's tail is forgotten").evict();
+        }
     }
 
     /// What this shard counted.
@@ -281,7 +306,8 @@ impl ShardCore {
         }
     }
 
-    fn committed(&mut self, now: Now, object: &Arc<CommittedObject>) {
+    /// Raises high watermarks and answers whom they answer; who reads there is put into `woken`.
+    fn committed(&mut self, object: &Arc<CommittedObject>, woken: &mut BTreeSet<ReplyTo>) {
         for start in &object.footer.log_starts {
             if let Some(log) = self.logs.get_mut(&start.partition) {
                 log.raise_log_start(start.offset);
@@ -293,27 +319,14 @@ impl ShardCore {
                 continue;
             };
             log.commit(object, entry, &mut self.tail);
-            self.rise(now, entry.partition);
-        }
-    }
-
-    /// The high watermark of `partition` rose: answer whom it answers, wake who reads.
-    fn rise(&mut self, now: Now, partition: TopicPartition) {
-        let log = self.logs.get_mut(&partition).expect("it just rose");
-        let mut answered: Vec<Waiting> = Vec::new();
-        while let Some(waiting) = log.next_answered() {
-            answered.push(waiting);
-        }
-        let woken: Vec<ReplyTo> = log.parked().collect();
-        for waiting in answered {
-            produce::decide(self, waiting, ErrorCode::None);
-        }
-        // Before the tail is trimmed, so that nobody who waited for these bytes has to read them from the store.
-        for fetch in woken {
-            self.wake_fetch(now, fetch);
-        }
-        while let Some(owner) = self.tail.evict() {
-            self.logs.get_mut(&owner).expect("a lost partition's tail is forgotten").evict();
+            woken.extend(log.parked());
+            let mut answered: SmallVec<[Waiting; 8]> = SmallVec::new();
+            while let Some(waiting) = log.next_answered() {
+                answered.push(waiting);
+            }
+            for waiting in answered {
+                produce::decide(self, waiting, ErrorCode::None);
+            }
         }
     }
 
@@ -323,16 +336,26 @@ impl ShardCore {
         self.logs.insert(partition, PartitionLog::acquired(partition, state, settings));
     }
 
-    /// The leadership of `partition` is over: whoever waits for it is told, what it appended is dropped.
+    /// The leadership of `partition` is over.
     fn lose(&mut self, now: Now, partition: TopicPartition) {
-        let Some(mut log) = self.logs.remove(&partition) else { return };
-        self.tail.forget(partition);
-        self.unsealed.retain(|other| *other != partition);
-        for waiting in log.take_waiting() {
-            produce::decide(self, waiting, ErrorCode::NotLeaderOrFollower);
+        let Some(log) = self.logs.remove(&partition) else { return };
+        self.tail.forget(partition, log.tail_pinned());
+        if log.has_unsealed() {
+            self.unsealed.retain(|other| *other != partition);
         }
-        let parked: Vec<ReplyTo> = log.parked().collect();
-        for fetch in parked {
+        self.end_leaderships(now, std::iter::once(log));
+    }
+
+    /// These logs were taken out: whoever waits for them is told, what they appended is dropped.
+    fn end_leaderships(&mut self, now: Now, logs: impl Iterator<Item = PartitionLog>) {
+        let mut woken = BTreeSet::new();
+        for mut log in logs {
+            for waiting in log.take_waiting() {
+                produce::decide(self, waiting, ErrorCode::NotLeaderOrFollower);
+            }
+            woken.extend(log.parked());
+        }
+        for fetch in woken {
             self.wake_fetch(now, fetch);
         }
     }

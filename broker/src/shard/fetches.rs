@@ -3,12 +3,13 @@
 //! 1. A parked fetch is registered in every partition that it asks for and the shard leads; it is looked at again
 //!    only when one of them changes, at its deadline, when a later reply of its connection waits, or when its
 //!    connection goes.
+//!    A connection has at most one.
 //! 2. Bytes being read, and read for answers not yet made, stay within the budget, unless a single fetch exceeds it.
 //! 3. A fetch is answered once: by its results, or after [`READ_PATIENCE`] without those that are missing.
 
 use super::core::ShardCore;
 use super::deadlines::{DeadlineId, Due};
-use super::events::{ConnectionId, Effect, Now, ReadToken, Reply, ReplyTo};
+use super::events::{ConnectionId, Effect, Now, ReadToken, Reply, ReplyTo, RequestNumber};
 use super::fetching::{self, Planned, PlannedRead, Room, Walked};
 use crate::handlers::RequestContext;
 use crate::handlers::errors::PartitionError;
@@ -98,7 +99,10 @@ pub(crate) struct PendingFetch {
     deadline: DeadlineId,
     /// Bytes charged for its reads.
     charged: usize,
+    /// Reads under way,
     outstanding: usize,
+    /// and their bytes.
+    outstanding_bytes: usize,
     phase: Phase,
 }
 
@@ -115,6 +119,8 @@ struct ReadOwner {
     fetch: ReplyTo,
     slot: usize,
     part: usize,
+    /// What it is charged.
+    bytes: usize,
 }
 
 /// All fetches of one shard.
@@ -127,6 +133,15 @@ pub(crate) struct Fetches {
     /// Fetches that wait for the budget of reads, first come, first served.
     queue: VecDeque<ReplyTo>,
     charged: usize,
+}
+
+impl Fetches {
+    /// The fetches of a connection, in order.
+    fn of(&self, connection: ConnectionId) -> Vec<ReplyTo> {
+        let first = ReplyTo { connection, request: RequestNumber(0) };
+        let last = ReplyTo { connection, request: RequestNumber(u64::MAX) };
+        self.by_request.range(first..=last).map(|(request, _)| *request).collect()
+    }
 }
 
 impl ShardCore {
@@ -145,6 +160,7 @@ impl ShardCore {
             deadline,
             charged: 0,
             outstanding: 0,
+            outstanding_bytes: 0,
             phase: Phase::Parked,
         };
         let at_once = new.wait.is_zero() || fetch.slots.is_empty();
@@ -152,6 +168,10 @@ impl ShardCore {
             return self.gather(now, fetch);
         }
         self.counters.parked_fetches += 1;
+        // One parked fetch per connection, which is what clients send: many would be memory that nobody bounds.
+        for earlier in self.fetches.of(reply_to.connection) {
+            self.hurry_fetch(now, earlier, false);
+        }
         for slot in &fetch.slots {
             if let Some(log) = slot.partition.and_then(|partition| self.logs.get_mut(&partition)) {
                 log.park(reply_to);
@@ -184,9 +204,7 @@ impl ShardCore {
 
     /// The parked fetches of a connection that is gone end, with replies that nobody sends.
     pub(crate) fn drop_fetches_of(&mut self, connection: ConnectionId) {
-        let gone: Vec<ReplyTo> =
-            self.fetches.by_request.keys().filter(|r| r.connection == connection).copied().collect();
-        for request in gone {
+        for request in self.fetches.of(connection) {
             if let Some(fetch) = self.take_parked(request) {
                 self.unpark(&fetch);
                 self.deadlines.clear(fetch.deadline);
@@ -275,8 +293,10 @@ impl ShardCore {
             let (allotted, oversized) = (*allotted, *oversized);
             let parts: Vec<Part> = reads.iter().map(|&read| Part { read, bytes: None }).collect();
             for (part_at, part) in parts.iter().enumerate() {
+                let bytes = part.read.length as usize;
                 fetch.outstanding += 1;
-                self.ask_store(ReadOwner { fetch: request, slot: slot_at, part: part_at }, part.read);
+                fetch.outstanding_bytes += bytes;
+                self.ask_store(ReadOwner { fetch: request, slot: slot_at, part: part_at, bytes }, part.read);
             }
             slot.state = SlotState::Reading { parts, allotted, oversized };
         }
@@ -299,16 +319,22 @@ impl ShardCore {
     /// A read ended.
     pub(crate) fn finish_read(&mut self, now: Now, token: ReadToken, result: Result<Option<Bytes>, StoreError>) {
         let owner = self.fetches.reads.remove(&token).expect("only reads that were asked for end");
-        // Its fetch may have been answered without it.
-        let Some(mut fetch) = self.fetches.by_request.remove(&owner.fetch) else { return };
+        let Some(mut fetch) = self.fetches.by_request.remove(&owner.fetch) else {
+            // Its fetch was answered without it and left it its charge.
+            self.fetches.charged -= owner.bytes;
+            return self.start_queued(now);
+        };
         fetch.outstanding -= 1;
+        fetch.outstanding_bytes -= owner.bytes;
         let slot = &mut fetch.slots[owner.slot];
         match take_read(slot, owner.part, result) {
             Some(read) => {
+                let bytes = read.length as usize;
                 fetch.outstanding += 1;
-                fetch.charged += read.length as usize;
-                self.fetches.charged += read.length as usize;
-                self.ask_store(owner, read);
+                fetch.outstanding_bytes += bytes;
+                fetch.charged += bytes;
+                self.fetches.charged += bytes;
+                self.ask_store(ReadOwner { bytes, ..owner }, read);
             }
             None if fetch.outstanding == 0 => return self.finish_fetch(now, fetch),
             None => {}
@@ -320,7 +346,8 @@ impl ShardCore {
     fn finish_fetch(&mut self, now: Now, fetch: PendingFetch) {
         self.deadlines.clear(fetch.deadline);
         if fetch.phase == Phase::Reading {
-            self.fetches.charged -= fetch.charged;
+            // What is still being read stays charged, or a store that does not answer would gather reads without end.
+            self.fetches.charged -= fetch.charged - fetch.outstanding_bytes;
         }
         let mut results = Vec::with_capacity(fetch.slots.len());
         for slot in fetch.slots {

@@ -271,6 +271,11 @@ impl PartitionLog {
         self.tail.pop_front().expect("what the tail budget charges is in the tail");
     }
 
+    /// What each batch of the tail was charged for.
+    pub fn tail_pinned(&self) -> impl Iterator<Item = usize> {
+        self.tail.iter().map(|batch| batch.pinned)
+    }
+
     /// First offset that is in the tail; the high watermark if the tail is empty.
     pub fn tail_start(&self) -> Offset {
         self.tail.front().map_or(self.high_watermark, |batch| batch.base)

@@ -240,3 +240,43 @@ fn a_failed_read_is_a_storage_error_and_a_silent_store_is_given_up() {
     world.serve_reads();
     assert_eq!(bases(&world.read(&Ask::from(0))), [0]);
 }
+
+#[test]
+fn a_fetch_that_waits_for_two_partitions_gets_what_one_object_brings_to_both() {
+    let mut world = World::new();
+    let ask = Ask { partitions: vec![(0, 0, 1 << 20), (1, 0, 1 << 20)], wait_ms: 500, ..Ask::from(0) };
+    let fetch = world.fetch(&ask);
+    world.produce(-1, &[(0, BatchOf::plain(1, 10)), (1, BatchOf::plain(1, 10))]);
+    world.commit();
+    let fetched = world.fetched(fetch).expect("woken");
+    assert_eq!(fetched.iter().map(bases).collect::<Vec<_>>(), [[0], [0]]);
+}
+
+#[test]
+fn a_second_fetch_of_a_connection_ends_the_one_that_is_parked() {
+    let mut world = World::new();
+    let ask = Ask { wait_ms: 500, ..Ask::from(0) };
+    let first = world.fetch(&ask);
+    assert!(world.fetched(first).is_none());
+    let second = world.fetch(&ask);
+    assert!(world.fetched(first).is_some());
+    assert!(world.fetched(second).is_none());
+}
+
+#[test]
+fn a_store_that_never_answers_gathers_no_reads_without_end() {
+    let mut world = World::with(|config| config.tail_bytes = 0);
+    world.write(0, BatchOf::plain(1, 50_000));
+    world.core.shed_tail();
+    for _ in 0..100 {
+        let fetch = world.fetch(&Ask::from(0));
+        world.pass(11_000);
+        assert_eq!(world.fetched(fetch).expect("in time")[0].error_code, ErrorCode::KafkaStorageError);
+    }
+    let under_way: u64 = world.reads.iter().map(|(.., range)| range.end - range.start).sum();
+    assert!(under_way <= world.core.config().read_bytes as u64, "{under_way}");
+    // It answers again, and so does the shard, without the reads that nobody waits for any more in between.
+    let fetch = world.fetch(&Ask::from(0));
+    world.serve_reads();
+    assert_eq!(bases(&world.fetched(fetch).expect("answered")[0]), [0]);
+}

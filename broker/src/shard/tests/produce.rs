@@ -214,3 +214,46 @@ fn small_batches_are_copied_together_and_large_ones_are_not() {
     assert_eq!(world.core.counters().copied_at_seal_bytes as usize, all - large.len());
     assert_eq!(world.core.counters().produced_bytes as usize, all);
 }
+
+#[test]
+fn a_partition_with_a_backlog_of_many_seals_does_not_keep_others_waiting() {
+    let mut world = World::new();
+    for _ in 0..10 {
+        world.produce(-1, &[(0, BatchOf::plain(1, 1_000_000))]);
+    }
+    let small = world.produce(-1, &[(1, BatchOf::plain(1, 10))]);
+    for _ in 0..2 {
+        let (seal, object) = world.seal().expect("a backlog");
+        world.commit_sealed(&seal, object);
+    }
+    assert!(world.produced(small).is_some(), "in the second seal at the latest");
+    assert!(world.core.take_seal(world.now).is_some(), "the backlog goes on");
+}
+
+#[test]
+fn what_a_seal_copies_is_what_its_small_batches_take() {
+    let mut world = World::new();
+    let (small, large) = (BatchOf::plain(1, 100), BatchOf::plain(1, 100_000));
+    world.produce(-1, &[(0, small.clone()), (1, large.clone())]);
+    world.produce(-1, &[(0, large), (1, small.clone())]);
+    world.commit();
+    assert_eq!(world.core.counters().copied_at_seal_bytes, 2 * small.len() as u64);
+}
+
+#[test]
+fn a_fence_of_all_partitions_leaves_nothing_charged_or_unsealed() {
+    let mut world = World::new();
+    let others = world.committed.clone();
+    world.write(0, BatchOf::plain(1, 10));
+    let waiting = world.produce(-1, &[(0, BatchOf::plain(1, 10)), (1, BatchOf::plain(1, 10))]);
+    world.lane(ToShard::Fenced { generation: 1 });
+    for result in world.produced(waiting).expect("ended") {
+        assert_eq!(result.error_code, ErrorCode::NotLeaderOrFollower);
+    }
+    assert!(world.core.is_drained());
+    for (partition, state) in others {
+        world.acquire(partition, state.next_epoch());
+    }
+    world.write(1, BatchOf::plain(1, 10));
+    world.core.shed_tail();
+}

@@ -170,3 +170,25 @@ fn names_as_long_as_the_wire_carries_are_echoed_in_answers_that_fit() {
     let response = world.answer::<JoinGroupRequest>(to, 9).expect("at once");
     assert_eq!(response.error_code, ErrorCode::MemberIdRequired);
 }
+
+#[test]
+fn a_request_that_names_one_thing_many_times_is_answered_in_linear_time_and_memory() {
+    use millrace_protocol::messages::create_topics::CreatableTopic;
+    use millrace_protocol::messages::describe_configs::DescribeConfigsResource;
+    use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
+    const TIMES: usize = 200_000;
+    let mut world = World::new();
+    let partitions = (0..TIMES as i32).map(|n| ListOffsetsPartition { partition_index: n, ..Default::default() });
+    let topic = ListOffsetsTopic { name: TOPIC.into(), partitions: partitions.collect() };
+    let offsets = world.ask(&ListOffsetsRequest { topics: vec![topic], ..Default::default() }, 1);
+    assert_eq!(offsets.topics[0].partitions.len(), TIMES);
+    let topics = (0..TIMES).map(|n| CreatableTopic { name: format!("/{n}").into(), ..Default::default() });
+    let created = world.ask(&CreateTopicsRequest { topics: topics.collect(), ..Default::default() }, 2);
+    assert_eq!(created.topics.len(), TIMES);
+    let topic = MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() };
+    let metadata = world.ask(&MetadataRequest { topics: Some(vec![topic; TIMES]), ..Default::default() }, 9);
+    assert_eq!(metadata.topics.len(), 1);
+    let topic = DescribeConfigsResource { resource_type: 2, resource_name: TOPIC.into(), configuration_keys: None };
+    let configs = world.ask(&DescribeConfigsRequest { resources: vec![topic; TIMES], ..Default::default() }, 1);
+    assert_eq!(configs.results.len(), 1);
+}
