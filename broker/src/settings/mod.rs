@@ -391,4 +391,19 @@ mod tests {
             assert!(table::find(spec.name).is_some());
         }
     }
+
+    /// The rows of the README's table.
+    fn readme_rows() -> String {
+        let row = |spec: &Spec| {
+            let default = spec.default.map_or_else(|| "derived".to_owned(), |value| format!("`{value}`"));
+            format!("| `{}` | {default} | {} |\n", spec.name, spec.help.replace('|', "\\|"))
+        };
+        SETTINGS.iter().map(row).collect()
+    }
+
+    #[test]
+    fn the_readme_lists_the_settings_as_they_are() {
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(&readme_rows()), "put these rows into README.md:\n{}", readme_rows());
+    }
 }
