@@ -365,6 +365,8 @@ fn lane_config(settings: &Settings, kind: StoreKind) -> LaneConfig {
         linger: Duration::from_millis(settings.linger_ms.unwrap_or(if remote { 25 } else { 0 })),
         puts_per_second: settings.max_puts_per_second.or(remote.then_some(8)),
         readers_grace: if remote { Duration::from_secs(600) } else { Duration::ZERO },
+        // In memory a checkpoint costs nothing, and the ring lets go of objects with the next one.
+        checkpoint_gap: if kind == StoreKind::Memory { Duration::ZERO } else { LaneConfig::default().checkpoint_gap },
         ring_bytes: (kind == StoreKind::Memory).then_some(settings.memory_mib << 20),
         ..LaneConfig::default()
     }

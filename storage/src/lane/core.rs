@@ -412,6 +412,9 @@ impl LaneCore {
             led.committed.fold_log_start(start.offset);
             led.find_first_own(self.wid);
         }
+        if !object.footer.log_starts.is_empty() {
+            self.ring_may_shrink();
+        }
         shards
     }
 }

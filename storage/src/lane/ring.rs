@@ -50,6 +50,10 @@ impl LaneCore {
         for (partition, offset) in starts {
             self.raise_log_start(partition, offset);
         }
-        self.checkpointing.wanted = true;
+    }
+
+    /// Log starts are committed: what lies below them goes with the next checkpoint, which the ring has soon.
+    pub(super) fn ring_may_shrink(&mut self) {
+        self.checkpointing.wanted |= self.config.ring_bytes.is_some();
     }
 }

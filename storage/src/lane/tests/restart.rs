@@ -188,6 +188,21 @@ fn the_ring_gives_up_the_oldest_records_and_their_objects() {
 }
 
 #[test]
+fn the_ring_keeps_to_its_cap_however_fast_it_is_written() {
+    let world = World::new();
+    let config = LaneConfig { ring_bytes: Some(20_000), checkpoint_gap: Duration::ZERO, ..LaneConfig::default() };
+    let mut life = world.start(&config);
+    life.lead(partition(0), 0);
+    let text = "x".repeat(1000);
+    for base in 0..200 {
+        life.seal(0, entry(partition(0), 1, base, 1, &text));
+        life.pass(Duration::from_millis(1));
+        // Beyond the cap only what arrives until the log starts are committed and a checkpoint stands.
+        assert!(world.wal.bytes() <= 24_000, "{} bytes after {base}", world.wal.bytes());
+    }
+}
+
+#[test]
 fn a_log_that_holds_nothing_any_more_is_collected_down_to_its_fence() {
     let world = World::new();
     let mut life = world.start(&LaneConfig::default());
