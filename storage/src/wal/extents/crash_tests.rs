@@ -285,3 +285,51 @@ fn of_one_sequence_twice_in_a_group_the_first_wins() {
     let answers = writer.put_group(&[put(1), put(2)]);
     assert_eq!(answers, [Ok(PutOutcome::Stored), Ok(PutOutcome::AlreadyExists)]);
 }
+
+#[test]
+fn what_a_failed_sync_lost_is_not_taken_for_stored_by_the_next_start() {
+    for evicted in [false, true] {
+        let files = Arc::new(SimulatedFiles::new());
+        let (wal, _) = open(&files, true);
+        put(&wal, 0).unwrap();
+        files.fail_next_sync();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| put(&wal, 1)));
+        assert!(ended.is_err(), "a failed sync ends the process");
+        if evicted {
+            files.evict();
+        }
+        let (wal, _) = open(&files, true);
+        let found = block_on(wal.list(LOG, Seq(0))).unwrap();
+        assert_eq!(found.len(), if evicted { 1 } else { 2 }, "what can be read is stored again, the rest is cut off");
+        let fence = found.len() as u64;
+        assert_eq!(put_fence(&wal, fence), PutOutcome::Stored);
+        files.power_failure(&mut |_| 0);
+        let (wal, dropped) = open(&files, true);
+        assert_eq!(dropped, vec![]);
+        (0..fence).for_each(|seq| assert_eq!(get(&wal, seq), Some(object(seq))));
+        assert_eq!(put_fence(&wal, fence), PutOutcome::AlreadyExists);
+    }
+}
+
+#[test]
+fn a_later_extent_than_the_next_vouches_for_what_was_synced_behind_it() {
+    let files = Arc::new(SimulatedFiles::new());
+    let (wal, _) = open(&files, false);
+    let half = Bytes::from(vec![7; (writer::EXTENT_BYTES / 2) as usize]);
+    for seq in 0..3 {
+        block_on(wal.put_if_absent(LOG, Seq(seq), vec![half.clone()])).unwrap();
+    }
+    drop(wal);
+    // The second extent was made while the first was not synced; the third, for the fence, after both were.
+    let (wal, _) = open(&files, false);
+    put_fence(&wal, 3);
+    assert_eq!(files.list().unwrap().len(), 3);
+    drop(wal);
+    // The last frame of the first extent, its header; and the index, which would do without it.
+    let (first, length) = files.list().unwrap()[0];
+    files.damage(first, 64 + 32 + half.len() + 8);
+    files.damage(first, length as usize - 1);
+    files.power_failure(&mut |_| 1);
+    let error = ExtentWal::inline(files, false).err().expect("damage is seen");
+    assert_eq!(error.kind, FailureKind::Corrupt);
+}

@@ -6,8 +6,8 @@
 //! 1. Below the last such mark every frame must be whole, or the extent is corrupt.
 //! 2. From it on the first frame that is not whole ends the extent, and what follows is dropped.
 //!
-//! Full extents are read through their index; the frame headers of the rest are walked, and bodies are read only after a
-//! power failure, and only from the last mark on. So opening many GiB takes a few reads per file.
+//! Full extents that are known to be on disk are read through their index; the frame headers of the rest are walked, and
+//! bodies are read from the last mark on. So opening many GiB takes a few reads per file.
 
 use super::files::ExtentFiles;
 use super::frame::{
@@ -26,6 +26,8 @@ pub(super) struct Scanned {
     pub(super) frames: Vec<Frame>,
     /// Bytes that count; whatever lies beyond is to be cut off.
     pub(super) length: u64,
+    /// Bytes known to be on disk since before the extent was found.
+    pub(super) synced: u64,
 }
 
 /// An extent whose length is known.
@@ -33,7 +35,7 @@ pub(super) struct Found<'a> {
     pub(super) files: &'a dyn ExtentFiles,
     pub(super) name: ExtentName,
     pub(super) length: u64,
-    /// The next extent says that all of this one was on disk.
+    /// A later extent says that all of this one was on disk.
     pub(super) known_synced: bool,
 }
 
@@ -52,37 +54,39 @@ impl Found<'_> {
         }
     }
 
-    /// The frames. `same_boot`: no power failure happened since they were written.
-    pub(super) fn scan(&self, same_boot: bool) -> Result<Scanned, StoreError> {
-        if (self.known_synced || same_boot)
+    /// The frames.
+    pub(super) fn scan(&self) -> Result<Scanned, StoreError> {
+        if self.known_synced
             && let Some(frames) = self.index()?
         {
-            return Ok(Scanned { frames, length: self.length });
+            return Ok(Scanned { frames, length: self.length, synced: self.length });
         }
         let (mut frames, mut end) = self.walk()?;
         if self.known_synced {
             if end < self.length && !self.is_index(end)? {
                 return Err(self.corrupt(end, "a frame that was on disk is damaged"));
             }
-            return Ok(Scanned { frames, length: self.length });
+            return Ok(Scanned { frames, length: self.length, synced: self.length });
         }
         let synced = frames.iter().map(|frame| u64::from(frame.synced)).max().unwrap_or(0);
-        if !same_boot {
-            let doubtful = frames.partition_point(|frame| u64::from(frame.position) < synced);
-            for at in doubtful..frames.len() {
-                let frame = frames[at];
-                let body = self.read(frame.body(), frame.end())?;
-                if crc_of(&[body]) != frame.crc {
-                    frames.truncate(at);
-                    end = u64::from(frame.position);
-                    break;
-                }
+        let doubtful = frames.partition_point(|frame| u64::from(frame.position) < synced);
+        // Without a power failure too: a failed sync may have dropped pages of a process that ended over it.
+        for at in doubtful..frames.len() {
+            let frame = frames[at];
+            let body = self.read(frame.body(), frame.end())?;
+            if crc_of(&[body]) != frame.crc {
+                frames.truncate(at);
+                end = u64::from(frame.position);
+                break;
             }
+        }
+        if end < self.length && self.is_index(end)? {
+            end = self.length;
         }
         if end < self.length && self.mark_beyond(end)? {
             return Err(self.corrupt(end, "a frame that was on disk is damaged"));
         }
-        Ok(Scanned { frames, length: end })
+        Ok(Scanned { frames, length: end, synced: synced.min(end) })
     }
 
     /// Frames whose headers follow each other, and where that ends.

@@ -23,6 +23,8 @@ struct Disk {
     room: Option<u64>,
     /// The process dies once it has written this many further bytes: everything fails from then on.
     dies_after: Option<u64>,
+    /// The next sync fails.
+    sync_fails: bool,
 }
 
 #[derive(Default)]
@@ -30,6 +32,27 @@ struct SimulatedFile {
     bytes: Vec<u8>,
     /// Content at the last sync.
     on_disk: Vec<u8>,
+    /// What a failed sync did not bring to disk and marked clean: no later one does, unless it is written again.
+    lost: Vec<Range<usize>>,
+}
+
+impl SimulatedFile {
+    fn synced(bytes: &[u8]) -> SimulatedFile {
+        SimulatedFile { bytes: bytes.to_vec(), on_disk: bytes.to_vec(), lost: Vec::new() }
+    }
+
+    fn written(&mut self, range: Range<usize>) {
+        let parts = |lost: Range<usize>| [lost.start..lost.end.min(range.start), lost.start.max(range.end)..lost.end];
+        self.lost =
+            std::mem::take(&mut self.lost).into_iter().flat_map(parts).filter(|part| !part.is_empty()).collect();
+    }
+
+    fn zero_lost(lost: &[Range<usize>], bytes: &mut [u8]) {
+        for range in lost {
+            let end = range.end.min(bytes.len());
+            bytes[range.start.min(end)..end].fill(0);
+        }
+    }
 }
 
 impl SimulatedFiles {
@@ -50,6 +73,18 @@ impl SimulatedFiles {
     /// Lets `bytes` more be appended before the process dies in the middle of a write.
     pub fn die_after(&self, bytes: u64) {
         self.disk().dies_after = Some(bytes);
+    }
+
+    /// Lets the next sync fail, and its pages be clean afterwards.
+    pub fn fail_next_sync(&self) {
+        self.disk().sync_fails = true;
+    }
+
+    /// The kernel forgets pages that it takes for clean: reads show what is on disk.
+    pub fn evict(&self) {
+        for file in self.disk().files.values_mut() {
+            SimulatedFile::zero_lost(&file.lost, &mut file.bytes);
+        }
     }
 
     /// The process is gone and starts again: everything that it wrote is there.
@@ -79,6 +114,7 @@ impl SimulatedFiles {
                 }
             }
             file.on_disk = file.bytes.clone();
+            file.lost.clear();
         }
     }
 
@@ -116,8 +152,7 @@ impl ExtentFiles for SimulatedFiles {
         if disk.room.is_some_and(|room| room < bytes.len() as u64) {
             return Err(ErrorKind::StorageFull.into());
         }
-        let file = SimulatedFile { bytes: bytes.to_vec(), on_disk: bytes.to_vec() };
-        let before = disk.files.insert(name, file);
+        let before = disk.files.insert(name, SimulatedFile::synced(bytes));
         assert!(before.is_none(), "an extent's name is used once");
         Ok(())
     }
@@ -126,11 +161,14 @@ impl ExtentFiles for SimulatedFiles {
         let mut disk = self.disk();
         disk.alive()?;
         let bytes = slices.concat();
-        let fits = disk.room.map_or(bytes.len(), |room| bytes.len().min(room as usize));
+        // Only what makes the file longer takes room.
+        let length = disk.file(name)?.bytes.len();
+        let growth = (position as usize + bytes.len()).saturating_sub(length);
+        let fits = disk.room.map_or(bytes.len(), |room| bytes.len() - growth.saturating_sub(room as usize));
         let lives = disk.dies_after.map_or(bytes.len(), |left| bytes.len().min(left as usize));
         let written = fits.min(lives);
         if let Some(room) = &mut disk.room {
-            *room -= written as u64;
+            *room -= (position as usize + written).saturating_sub(length) as u64;
         }
         let file = disk.file(name)?;
         let end = position as usize + written;
@@ -138,6 +176,7 @@ impl ExtentFiles for SimulatedFiles {
             file.bytes.resize(end, 0);
         }
         file.bytes[position as usize..end].copy_from_slice(&bytes[..written]);
+        file.written(position as usize..end);
         if let Some(left) = &mut disk.dies_after {
             *left -= written as u64;
         }
@@ -148,8 +187,15 @@ impl ExtentFiles for SimulatedFiles {
     fn sync(&self, name: ExtentName) -> io::Result<()> {
         let mut disk = self.disk();
         disk.alive()?;
+        let fails = std::mem::take(&mut disk.sync_fails);
         let file = disk.file(name)?;
+        if fails {
+            let same = file.bytes.iter().zip(&file.on_disk).take_while(|(now, then)| now == then).count();
+            file.lost.push(same..file.bytes.len());
+            return Err(io::Error::other("input/output error"));
+        }
         file.on_disk = file.bytes.clone();
+        SimulatedFile::zero_lost(&file.lost, &mut file.on_disk);
         Ok(())
     }
 

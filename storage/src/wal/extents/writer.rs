@@ -10,14 +10,15 @@
 //! 4. A failed write is cut off again, and the cut is on disk, before the put is answered as not done.
 //!
 //! A failed sync ends the process. The kernel reports it once and may mark the lost pages clean, so that a second sync
-//! would succeed without the bytes being anywhere; only a restart, which reads what is on disk, finds the truth.
+//! would succeed without the bytes being on disk, while a read still finds them in memory. So the next start writes what
+//! it found and no mark covers once more before it syncs: pages written again are pages to be stored again.
 
 use super::files::ExtentFiles;
 use super::frame::{
     EXTENT_HEADER, ExtentHeader, ExtentName, FRAME_HEADER, Frame, crc_of, encode_extent_header, encode_frame_header,
     encode_index,
 };
-use super::scan::Found;
+use super::scan::{Found, Scanned};
 use super::{Dropped, Index, Place};
 use crate::format::HEADER_BYTES;
 use crate::ids::{Seq, Wid};
@@ -31,6 +32,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) const EXTENT_BYTES: u64 = 64 << 20;
 /// Largest object: far above the lane's limit, far below what a frame's positions can say.
 pub(super) const OBJECT_BYTES: u64 = 256 << 20;
+/// Bytes written again at once when an extent is found.
+const AGAIN_BYTES: u64 = 1 << 20;
 
 /// One put of a group.
 pub(super) struct Put {
@@ -105,12 +108,12 @@ impl Writer {
         let mut writer = Writer { files, fsync, boot, logs: BTreeMap::new(), index };
         let mut dropped = Vec::new();
         // From the newest extent of each log down, since a header speaks of the extents before it.
-        let mut next: Option<(Wid, bool)> = None;
+        // What any later extent says stays true: the one right behind may have been made before the sync.
+        let mut later: Option<(Wid, bool)> = None;
         for (name, length) in listed.into_iter().rev() {
-            let known_synced = next.is_some_and(|(wid, earlier_synced)| wid == name.wid && earlier_synced);
-            let later_exists = next.is_some_and(|(wid, _)| wid == name.wid);
+            let known_synced = later.is_some_and(|(wid, earlier_synced)| wid == name.wid && earlier_synced);
             let earlier_synced = writer.open_extent(name, length, known_synced, &mut dropped)?;
-            next = Some((name.wid, earlier_synced.unwrap_or(later_exists && known_synced)));
+            later = Some((name.wid, known_synced || earlier_synced));
         }
         for extents in writer.logs.values_mut() {
             extents.reverse();
@@ -118,24 +121,24 @@ impl Writer {
         Ok((writer, dropped))
     }
 
-    /// Takes one found extent in; what its header says of earlier ones, if it has one.
+    /// Takes one found extent in; whether its header says that all earlier ones were on disk.
     fn open_extent(
         &mut self,
         name: ExtentName,
         length: u64,
         known_synced: bool,
         dropped: &mut Vec<Dropped>,
-    ) -> Result<Option<bool>, StoreError> {
+    ) -> Result<bool, StoreError> {
         let files = self.files.clone();
         let found = Found { files: &*files, name, length, known_synced };
         let cut_failed = |error| StoreError::from_io(Certainty::Unknown, "cutting an extent", &error);
         let Some(header) = found.header()? else {
             dropped.push(Dropped { name, position: 0, bytes: length });
             files.delete(&[name]).map_err(cut_failed)?;
-            return Ok(None);
+            return Ok(false);
         };
         let same_boot = header.boot == self.boot;
-        let scanned = found.scan(same_boot)?;
+        let scanned = found.scan()?;
         if scanned.length < length {
             dropped.push(Dropped { name, position: scanned.length, bytes: length - scanned.length });
             files.truncate(name, scanned.length).map_err(cut_failed)?;
@@ -144,7 +147,7 @@ impl Writer {
         // fence ends the log for ever), so it must not go with the next power failure.
         if same_boot && !known_synced {
             let failed = |error| StoreError::from_io(Certainty::Unknown, "syncing an extent", &error);
-            files.sync(name).map_err(failed)?;
+            store_again(&*files, name, &scanned).map_err(failed)?;
         }
         let synced = if known_synced || same_boot { scanned.length } else { 0 };
         let mut extent = Extent { name, length: scanned.length, synced, range: None, writing: None, untidy: false };
@@ -160,7 +163,7 @@ impl Writer {
             }
         }
         self.logs.entry(name.wid).or_default().push(extent);
-        Ok(Some(header.earlier_synced))
+        Ok(header.earlier_synced)
     }
 
     /// Carries out a group of puts; answers in their order.
@@ -378,6 +381,17 @@ fn tidy(files: &dyn ExtentFiles, extent: &mut Extent) -> bool {
     extent.synced = extent.length;
     extent.untidy = false;
     true
+}
+
+/// Writes again what no mark covers, and syncs: a sync alone says nothing about pages that an earlier one failed on.
+fn store_again(files: &dyn ExtentFiles, name: ExtentName, scanned: &Scanned) -> std::io::Result<()> {
+    let mut position = scanned.synced;
+    while position < scanned.length {
+        let end = scanned.length.min(position + AGAIN_BYTES);
+        files.append(name, position, &[files.read(name, position..end)?])?;
+        position = end;
+    }
+    files.sync(name)
 }
 
 fn sync(files: &dyn ExtentFiles, name: ExtentName) {
