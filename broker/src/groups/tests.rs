@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 
 const GROUP: &str = "g";
 
+/// Keys with new values; `None` deletes.
+type Writes = Vec<(Key, Option<Bytes>)>;
+
 /// A coordinator with every slot, its durable store, and the answers so far.
 struct Bench {
     core: Coordinator,
@@ -18,7 +21,7 @@ struct Bench {
     next_ticket: u64,
     /// Writes wait here instead of becoming durable at once.
     hold: bool,
-    held: Vec<(WriteToken, Vec<(Key, Option<Bytes>)>)>,
+    held: Vec<(WriteToken, Writes)>,
 }
 
 impl Bench {

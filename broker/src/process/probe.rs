@@ -13,7 +13,7 @@ const LEAST_DESCRIPTORS: u64 = 512;
 const EARLIEST_NOW: WallMs = WallMs(1_704_067_200_000);
 
 /// Checks the clock, the limits and io_uring.
-pub fn check() -> Result<(), OpenError> {
+pub(super) fn check() -> Result<(), OpenError> {
     clock(wall_now())?;
     descriptors(raise_descriptors())?;
     runtime::probe()

@@ -82,7 +82,7 @@ impl Led {
         self.first_own = self.committed.references.iter().find(|reference| reference.wid == own).map(|first| first.seq);
     }
 
-    pub fn appends(&self) -> bool {
+    pub(super) fn appends(&self) -> bool {
         matches!(self.role, Role::Leader | Role::Draining { drained: false, .. })
     }
 }
