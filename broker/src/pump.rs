@@ -4,8 +4,8 @@
 //! Invariants:
 //! 1. The core is borrowed for one event at a time, never over an await.
 //! 2. Effects are carried out in the order in which the core made them. What goes to the lane or to the control task
-//!    while their mailbox is full waits in order; at [`OUTBOX_MARK`] such messages no further request is read, so they
-//!    are bounded by what lane and control task themselves cause beyond it.
+//!    while their mailbox is full waits in order; at [`OUTBOX_MARK`] such messages no further request is read that
+//!    may ask the control task, so they are bounded by what lane and control task themselves cause beyond it.
 //! 3. A seal is made when the lane can take it, so that requests gather in the core while it cannot. Another message
 //!    to the lane leaves behind a seal of everything appended before it.
 //! 4. At most [`CONNECTIONS`] connections and [`READS`] reads at a time; more wait, in the listener's backlog and in
@@ -33,13 +33,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// Messages that may wait for room in the mailboxes of lane and control task before requests stop.
-pub const OUTBOX_MARK: usize = 64;
+pub const OUTBOX_MARK: usize = 4096;
 /// Connections of one shard.
 pub const CONNECTIONS: usize = 10_000;
 /// Reads of write-ahead objects under way.
 pub const READS: usize = 32;
 /// How often connections are looked at for time limits, and idle memory is given back.
-const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (no descriptors left).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How often a stopping shard looks for connections that have nothing under way.
@@ -336,6 +336,7 @@ impl Pump {
         loop {
             self.env.sleep(SWEEP).await;
             let now = self.env.now();
+            self.intake.set_crowded(self.connections.borrow().len() >= CONNECTIONS);
             for connection in self.connections.borrow().values() {
                 if let Some(reason) = connection.overdue(now) {
                     connection.close(reason);
@@ -408,5 +409,9 @@ impl Requests for Rc<Pump> {
 
     fn blocked(&self, connection: ConnectionId, request: RequestNumber) {
         self.turn(|core, now| core.on_queued_behind(now, connection, request));
+    }
+
+    fn short_of_memory(&self) {
+        self.core.borrow_mut().shed_tail();
     }
 }

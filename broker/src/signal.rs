@@ -67,6 +67,11 @@ impl Gauge {
         self.level.get()
     }
 
+    /// Whether the level has reached the mark.
+    pub fn is_at_mark(&self) -> bool {
+        self.level.get() >= self.mark
+    }
+
     /// Waits until the level is below the mark.
     pub async fn below_mark(&self) {
         poll_fn(|cx| {

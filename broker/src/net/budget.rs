@@ -8,10 +8,10 @@
 //! |---|---|---|---|
 //! | `produce` | 1/3 | a permit per produce request, from before its body is read until it is answered | the connection is not read on |
 //! | `tail` | 1/6 | the shard, for committed bytes kept to serve fetches | the oldest are dropped |
-//! | arena slack | 1/4 | chunks that a few live bytes of the two above keep from reuse | the connection is not read on |
-//! | `replies` | 1/8 | replies that wait for their connection | no request of that shard is read |
+//! | arena slack | 1/4 | chunks that a few live bytes of the two above keep from reuse | the tail is dropped, the connection not read on meanwhile |
+//! | `replies` | 1/8 | replies that wait for their connection | no request is read whose reply can be large |
 //! | `reads` | 1/16 | the shard, for bytes read from write-ahead objects | reads wait |
-//! | `reserve` | 1/16 | bodies of all other requests while they arrive | the connection is not read on |
+//! | `reserve` | 1/16 | bodies above 4 KiB of all other requests until they are answered | the connection is not read on |
 //!
 //! Invariants:
 //! 1. What permits hold never exceeds the budget.
@@ -123,6 +123,11 @@ impl Budget {
     /// Bytes that permits hold.
     pub fn taken(&self) -> usize {
         self.0.borrow().taken
+    }
+
+    /// Whether anybody waits for bytes that others hold.
+    pub fn is_waited_for(&self) -> bool {
+        self.0.borrow().anyone_waits()
     }
 
     /// Takes `bytes` if they are free and nobody waits for some.

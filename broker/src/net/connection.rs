@@ -5,17 +5,19 @@
 //!
 //! Invariants:
 //! 1. A body is read only when its memory is accounted for: a produce request holds a permit of the produce budget (it
-//!    travels with the request), any other one of the reserve while it arrives. So a slow store, which keeps produce
-//!    permits, does not keep heartbeats from being read.
+//!    travels with the request), any other one of the reserve until it is answered. So a slow store, which keeps
+//!    produce permits, does not keep heartbeats from being read.
 //! 2. At most `Limits::in_flight` requests of a connection are open, and at most about `Limits::unsent_bytes` of its
 //!    replies wait; beyond that it is not read on, and TCP slows the client.
 //! 3. A size that is negative, above the limit or too small for a header ends the connection, before any memory is
 //!    taken for it.
 //! 4. An idle connection holds no buffer.
+//! 5. Where replies pile up, requests wait whose replies can be large; where the control task is behind, requests that
+//!    ask it. All others go on, so that neither evicts a group's members.
 //!
 //! Time limits are not kept by timers per connection: the pump looks at [`Connection::overdue`] now and then.
 
-use crate::net::arena::Arena;
+use crate::net::arena::{Arena, Span};
 use crate::net::budget::{Budget, Permit, Pools};
 use crate::net::frame::Frame;
 use crate::net::replies::Replies;
@@ -24,10 +26,11 @@ use crate::shard::events::{ConnectionId, Reply, ReplyTo, RequestNumber};
 use crate::signal::{Gauge, Signal, step_back};
 use bytes::{Buf, Bytes};
 use futures::{FutureExt, pin_mut, select_biased};
+use millrace_protocol::api::ApiKey;
 use millrace_storage::env::{Env, Mono};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -39,8 +42,6 @@ const HEAD_BYTES: usize = 8;
 const HEAD_IN_FRAME: usize = 4;
 /// Key, version and correlation id: no request is shorter.
 const SHORTEST_FRAME: usize = 8;
-/// API key of Produce.
-const PRODUCE: [u8; 2] = [0, 0];
 /// Bodies up to this size take no permit of the reserve: heartbeats and commits are never held up by large requests.
 const SMALL_BODY: usize = 4 << 10;
 /// How long to wait before asking a full arena again.
@@ -49,6 +50,15 @@ const ARENA_RETRY: Duration = Duration::from_millis(2);
 const SLICES_PER_WRITE: usize = 64;
 /// Requests in a row after which other connections get their turn.
 const BURST: usize = 32;
+
+/// While others wait for memory: from the first byte of a request to its last,
+const PRESSED_BODY_TIME: Duration = Duration::from_secs(10);
+/// without the peer taking a byte of its replies,
+const PRESSED_STALL_TIME: Duration = Duration::from_secs(5);
+/// and for the peer to take all that waits for it.
+const PRESSED_REPLY_TIME: Duration = Duration::from_secs(60);
+/// While no further connection has a place: without any request.
+const CROWDED_IDLE_TIME: Duration = Duration::from_secs(30);
 
 /// Bounds of every connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,13 +102,17 @@ pub struct Intake {
     arena: RefCell<Arena>,
     produce: Budget,
     reserve: Budget,
+    /// Takes turns at an arena that is full, first come, first served.
+    arena_turn: Budget,
     replies: Gauge,
     outbox: Rc<Gauge>,
+    /// No further connection has a place.
+    crowded: Cell<bool>,
 }
 
 impl Intake {
     /// For a shard with these pools. While `outbox` (what the shard has not been able to tell lane and control task)
-    /// stands at its mark, no request is read.
+    /// stands at its mark, no request is read that asks the control task.
     pub fn new(env: Env, pools: &Pools, limits: Limits, outbox: Rc<Gauge>) -> Intake {
         Intake {
             env,
@@ -106,8 +120,10 @@ impl Intake {
             arena: RefCell::new(Arena::new(pools.arena())),
             produce: Budget::new(pools.produce),
             reserve: Budget::new(pools.reserve),
+            arena_turn: Budget::new(1),
             replies: Gauge::new(pools.replies.max(1)),
             outbox,
+            crowded: Cell::new(false),
         }
     }
 
@@ -126,6 +142,16 @@ impl Intake {
         self.replies.level()
     }
 
+    /// Says whether idle connections keep others from being accepted.
+    pub fn set_crowded(&self, crowded: bool) {
+        self.crowded.set(crowded);
+    }
+
+    /// Whether requests wait for memory that others hold.
+    fn is_pressed(&self) -> bool {
+        self.produce.is_waited_for() || self.reserve.is_waited_for() || self.replies.is_at_mark()
+    }
+
     /// The arena, to look at or to trim.
     pub fn arena(&self) -> &RefCell<Arena> {
         &self.arena
@@ -138,6 +164,45 @@ pub trait Requests {
     fn request(&self, reply_to: ReplyTo, frame: Frame, permit: Option<Permit>);
     /// `request` is open and replies behind it are ready.
     fn blocked(&self, connection: ConnectionId, request: RequestNumber);
+    /// A produce request finds no place in the arena: whatever is kept there only to serve fetches may go.
+    fn short_of_memory(&self);
+}
+
+/// What a request of an API may weigh on besides its own memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Burden {
+    /// Its reply can be large.
+    replies: bool,
+    /// It may ask the control task.
+    asks: bool,
+}
+
+impl Burden {
+    fn of(api: Option<ApiKey>) -> Burden {
+        use ApiKey::{
+            ApiVersions, CreateTopics, DeleteGroups, DeleteTopics, FindCoordinator, Heartbeat, InitProducerId,
+            JoinGroup, LeaveGroup, OffsetCommit, Produce, SyncGroup,
+        };
+        match api {
+            Some(Produce | Heartbeat | ApiVersions | FindCoordinator) => Burden { replies: false, asks: false },
+            Some(
+                OffsetCommit | JoinGroup | SyncGroup | LeaveGroup | InitProducerId | CreateTopics | DeleteTopics
+                | DeleteGroups,
+            ) => Burden { replies: false, asks: true },
+            // Metadata creates topics.
+            Some(ApiKey::Metadata) => Burden { replies: true, asks: true },
+            _ => Burden { replies: true, asks: false },
+        }
+    }
+}
+
+/// A request that was read.
+struct Arrived {
+    frame: Frame,
+    /// Of the produce budget, for produce requests.
+    permit: Option<Permit>,
+    /// Of the reserve, for others that are not small.
+    reserve: Option<Permit>,
 }
 
 /// Why a connection ended.
@@ -162,6 +227,8 @@ pub struct Connection {
     id: ConnectionId,
     intake: Rc<Intake>,
     replies: RefCell<Replies>,
+    /// Permits of the reserve of requests that are open.
+    reserved: RefCell<BTreeMap<RequestNumber, Permit>>,
     /// Bytes of replies given to this connection and not sent.
     unsent: Cell<usize>,
     /// A reply came.
@@ -177,6 +244,8 @@ pub struct Connection {
     arriving_since: Cell<Option<Mono>>,
     /// Since when the peer takes no reply bytes.
     stalled_since: Cell<Option<Mono>>,
+    /// Since when there has always been something for the peer to take.
+    owing_since: Cell<Option<Mono>>,
     /// A request waits for its memory.
     waits_for_memory: Cell<bool>,
 }
@@ -189,6 +258,7 @@ impl Connection {
             id,
             intake,
             replies: RefCell::default(),
+            reserved: RefCell::default(),
             unsent: Cell::new(0),
             answered: Signal::default(),
             relieved: Signal::default(),
@@ -197,6 +267,7 @@ impl Connection {
             active_at,
             arriving_since: Cell::default(),
             stalled_since: Cell::default(),
+            owing_since: Cell::default(),
             waits_for_memory: Cell::default(),
         }
     }
@@ -209,6 +280,8 @@ impl Connection {
             self.intake.replies.add(bytes);
         }
         self.replies.borrow_mut().answer(request, reply);
+        let reserved = self.reserved.borrow_mut().remove(&request);
+        drop(reserved);
         self.answered.raise();
     }
 
@@ -230,11 +303,18 @@ impl Connection {
     pub fn overdue(&self, now: Mono) -> Option<&'static str> {
         let limits = &self.intake.limits;
         let longer = |since: Option<Mono>, limit| since.is_some_and(|since| now.since(since) > limit);
-        if longer(self.arriving_since.get(), limits.body_time) {
+        let pressed = self.intake.is_pressed();
+        let body_time = if pressed { limits.body_time.min(PRESSED_BODY_TIME) } else { limits.body_time };
+        let stall_time = if pressed { limits.stall_time.min(PRESSED_STALL_TIME) } else { limits.stall_time };
+        let crowded = self.intake.crowded.get();
+        let idle_time = if crowded { limits.idle_time.min(CROWDED_IDLE_TIME) } else { limits.idle_time };
+        if longer(self.arriving_since.get(), body_time) {
             Some("the request arrives too slowly")
-        } else if longer(self.stalled_since.get(), limits.stall_time) {
+        } else if longer(self.stalled_since.get(), stall_time) {
             Some("replies are not taken")
-        } else if self.is_quiet() && longer(Some(self.active_at.get()), limits.idle_time) {
+        } else if pressed && longer(self.owing_since.get(), PRESSED_REPLY_TIME) {
+            Some("replies are taken too slowly")
+        } else if self.is_quiet() && longer(Some(self.active_at.get()), idle_time) {
             Some("idle")
         } else {
             None
@@ -259,9 +339,12 @@ impl Connection {
         loop {
             for _ in 0..BURST {
                 self.room().await;
-                match self.read_request(stream).await {
-                    Ok((frame, permit)) => {
+                match self.read_request(stream, requests).await {
+                    Ok(Arrived { frame, permit, reserve }) => {
                         let request = self.replies.borrow_mut().open();
+                        if let Some(reserve) = reserve {
+                            self.reserved.borrow_mut().insert(request, reserve);
+                        }
                         requests.request(ReplyTo { connection: self.id, request }, frame, permit);
                     }
                     Err(ended) => return ended,
@@ -277,11 +360,24 @@ impl Connection {
         while self.replies.borrow().in_flight() >= limits.in_flight || self.unsent.get() >= limits.unsent_bytes {
             self.relieved.wait().await;
         }
-        self.intake.replies.below_mark().await;
-        self.intake.outbox.below_mark().await;
     }
 
-    async fn read_request(&self, stream: &RefCell<Box<dyn ByteStream>>) -> Result<(Frame, Option<Permit>), Ended> {
+    /// Waits until the shard can bear one more request of this API (invariant 5).
+    async fn bearable(&self, api: Option<ApiKey>) {
+        let Burden { replies, asks } = Burden::of(api);
+        if replies && self.intake.replies.is_at_mark() {
+            self.without_clock(self.intake.replies.below_mark()).await;
+        }
+        if asks && self.intake.outbox.is_at_mark() {
+            self.without_clock(self.intake.outbox.below_mark()).await;
+        }
+    }
+
+    async fn read_request(
+        &self,
+        stream: &RefCell<Box<dyn ByteStream>>,
+        requests: &dyn Requests,
+    ) -> Result<Arrived, Ended> {
         let limits = &self.intake.limits;
         let mut head = [0; HEAD_BYTES];
         let mut got = 0;
@@ -296,18 +392,20 @@ impl Connection {
             }
         }
         let (prefix, start) = head.split_first_chunk().expect("the head is longer than its size prefix");
-        let produce = start[..2] == PRODUCE;
+        let api = ApiKey::from_code(i16::from_be_bytes([start[0], start[1]]));
+        let produce = api == Some(ApiKey::Produce);
         let size = frame_size(*prefix, if produce { limits.produce_frame_bytes } else { limits.other_frame_bytes })?;
+        self.bearable(api).await;
         let request = if produce {
-            let (permit, span) = self.produce_memory(size).await;
+            let (permit, span) = self.produce_memory(size, requests).await;
             let mut frame = Frame::in_arena(span);
             let (front, body) = frame.bytes_mut().split_at_mut(HEAD_IN_FRAME);
             front.copy_from_slice(start);
             read_all(stream, body).await?;
-            (frame, Some(permit))
+            Arrived { frame, permit: Some(permit), reserve: None }
         } else {
-            let _permit = if size > SMALL_BODY { Some(self.permit(&self.intake.reserve, size).await) } else { None };
-            (read_growing(stream, start, size).await?, None)
+            let reserve = if size > SMALL_BODY { Some(self.permit(&self.intake.reserve, size).await) } else { None };
+            Arrived { frame: read_growing(stream, start, size).await?, permit: None, reserve }
         };
         self.arriving_since.set(None);
         self.active_at.set(self.intake.env.now());
@@ -315,15 +413,18 @@ impl Connection {
     }
 
     /// A permit, and a place in the arena. The clock of the request stands still meanwhile: the wait is ours.
-    async fn produce_memory(&self, size: usize) -> (Permit, crate::net::arena::Span) {
+    async fn produce_memory(&self, size: usize, requests: &dyn Requests) -> (Permit, Span) {
         let permit = self.permit(&self.intake.produce, size).await;
+        let _turn = self.permit(&self.intake.arena_turn, 1).await;
         loop {
             let span = self.intake.arena.borrow_mut().take(size);
             if let Some(span) = span {
                 return (permit, span);
             }
-            // A few live bytes keep many chunks. They go with the next commits and as the tail moves on, released on
-            // other threads, so that nobody here is woken by it.
+            // A few live bytes keep many chunks. Those of commits under way go by themselves, released on other
+            // threads, so that nobody here is woken by it. Those of the tail would stay until the next commit, which
+            // may be of the very request that waits.
+            requests.short_of_memory();
             self.without_clock(self.intake.env.sleep(ARENA_RETRY)).await;
         }
     }
@@ -354,6 +455,9 @@ impl Connection {
                 requests.blocked(self.id, request);
             }
             if !out.is_empty() {
+                if self.owing_since.get().is_none() {
+                    self.owing_since.set(Some(self.intake.env.now()));
+                }
                 match self.write_some(stream, &out).await {
                     Ok(count) => self.sent(&mut out, count),
                     Err(error) => return Ended::Broken(error),
@@ -397,6 +501,7 @@ impl Connection {
             out.pop_front();
         }
         if out.is_empty() {
+            self.owing_since.set(None);
             self.active_at.set(self.intake.env.now());
         }
     }

@@ -1,5 +1,6 @@
 //! Connections over an in-memory pair, in virtual time.
 
+use crate::net::arena::CHUNK_BYTES;
 use crate::net::budget::{Permit, Pools};
 use crate::net::connection::{Connection, Ended, Intake, Limits, Requests};
 use crate::net::duplex::{Duplex, duplex};
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 const STEPS: u64 = 1_000_000;
 const HEARTBEAT: i16 = 12;
+const FETCH: i16 = 1;
+const COMMIT: i16 = 8;
 const PRODUCE: i16 = 0;
 
 /// Keeps every request until the test answers it.
@@ -26,6 +29,9 @@ const PRODUCE: i16 = 0;
 struct Kept {
     requests: RefCell<BTreeMap<ReplyTo, (Frame, Option<Permit>)>>,
     blocked: RefCell<Vec<(ConnectionId, RequestNumber)>>,
+    /// What is kept only to serve fetches.
+    tail: RefCell<Vec<Bytes>>,
+    shortages: Cell<u32>,
 }
 
 impl Requests for Kept {
@@ -34,6 +40,10 @@ impl Requests for Kept {
     }
     fn blocked(&self, connection: ConnectionId, request: RequestNumber) {
         self.blocked.borrow_mut().push((connection, request));
+    }
+    fn short_of_memory(&self) {
+        self.shortages.set(self.shortages.get() + 1);
+        self.tail.borrow_mut().clear();
     }
 }
 
@@ -292,27 +302,114 @@ fn no_more_requests_are_read_than_may_be_in_flight() {
 }
 
 #[test]
-fn no_request_is_read_while_replies_or_the_outbox_are_at_their_mark() {
+fn while_replies_pile_up_fetches_wait_and_heartbeats_go_on() {
     in_a_world(async |world| {
-        let mut idle = world.connect();
-        world.outbox.add(1);
-        let mut client = world.connect();
-        client.send(&request(HEARTBEAT, 1, 20)).await;
-        world.env.sleep(Duration::from_secs(1)).await;
-        assert_eq!(world.kept.requests.borrow().len(), 0);
-        world.outbox.subtract(1);
+        let mut stuck = world.connect();
+        stuck.send(&request(FETCH, 1, 20)).await;
         world.kept(1).await;
-        // Reading of a further request has begun on both; the replies gauge stops the one after it.
-        idle.send(&request(HEARTBEAT, 1, 20)).await;
-        world.kept(2).await;
-        client.answer(0, Reply::Frame(vec![Bytes::from(vec![1; POOLS.replies + (1 << 20)])]));
+        stuck.answer(0, Reply::Frame(vec![Bytes::from(vec![1; POOLS.replies + (1 << 20)])]));
         until(&world.env, || world.intake.reply_bytes() >= POOLS.replies).await;
-        idle.send(&request(HEARTBEAT, 1, 20)).await;
-        idle.send(&request(HEARTBEAT, 1, 20)).await;
-        world.env.sleep(Duration::from_secs(1)).await;
-        assert!(world.kept.requests.borrow().len() < 4);
-        client.receive(POOLS.replies + (1 << 20)).await;
+        let (mut reader, mut member) = (world.connect(), world.connect());
+        reader.send(&request(FETCH, 1, 20)).await;
+        member.send(&request(HEARTBEAT, 1, 20)).await;
+        member.send(&request(COMMIT, 1, 20)).await;
+        world.kept(3).await;
+        stuck.receive(POOLS.replies + (1 << 20)).await;
         world.kept(4).await;
+    });
+}
+
+#[test]
+fn a_few_peers_that_take_no_replies_are_cut_off_soon_when_others_wait_for_them() {
+    in_a_world(async |world| {
+        let mut stuck = world.connect();
+        stuck.send(&request(FETCH, 1, 20)).await;
+        world.kept(1).await;
+        stuck.answer(0, Reply::Frame(vec![Bytes::from(vec![1; POOLS.replies + (1 << 20)])]));
+        let mut reader = world.connect();
+        reader.send(&request(FETCH, 1, 20)).await;
+        let before = world.env.now();
+        assert_eq!(stuck.end_reason().await, "replies are not taken");
+        assert!(world.env.now().since(before) < Duration::from_secs(10));
+        drop(stuck);
+        world.kept(2).await;
+    });
+}
+
+#[test]
+fn while_the_control_task_is_behind_heartbeats_go_on() {
+    in_a_world(async |world| {
+        world.outbox.add(1);
+        let (mut committer, mut member) = (world.connect(), world.connect());
+        committer.send(&request(COMMIT, 1, 20)).await;
+        member.send(&request(HEARTBEAT, 1, 20)).await;
+        member.send(&request(HEARTBEAT, 1, 20)).await;
+        world.kept(2).await;
+        world.env.sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.kept.requests.borrow().len(), 2);
+        world.outbox.subtract(1);
+        world.kept(3).await;
+    });
+}
+
+#[test]
+fn requests_that_are_not_answered_keep_their_part_of_the_reserve() {
+    in_a_world(async |world| {
+        let mut first = world.connect();
+        for _ in 0..3 {
+            first.send(&request(COMMIT, 1, 10_000)).await;
+        }
+        world.kept(3).await;
+        let (mut second, mut small) = (world.connect(), world.connect());
+        second.send(&request(COMMIT, 1, 10_000)).await;
+        small.send(&request(HEARTBEAT, 1, 100)).await;
+        world.kept(4).await;
+        world.env.sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.kept.requests.borrow().len(), 4, "the fourth large one waits");
+        first.answer(1, Reply::Silent);
+        world.kept(5).await;
+    });
+}
+
+#[test]
+fn an_arena_that_the_tail_keeps_full_is_emptied_for_the_next_request() {
+    in_a_world(async |world| {
+        // Small live slices in every chunk of an arena of three regions, as large refused batches beside them leave it.
+        let all = POOLS.arena() / CHUNK_BYTES;
+        for _ in 0..all {
+            let arena = world.intake.arena();
+            let Some(span) = arena.borrow_mut().take(CHUNK_BYTES - 1) else { break };
+            world.kept.tail.borrow_mut().push(Frame::in_arena(span).freeze().slice(..100));
+        }
+        let mut client = world.connect();
+        client.send(&request(PRODUCE, 1, 1000)).await;
+        world.kept(1).await;
+        assert!(world.kept.shortages.get() > 0);
+    });
+}
+
+#[test]
+fn a_trickling_request_is_cut_off_sooner_when_others_wait_for_its_memory() {
+    in_a_world(async |world| {
+        let (mut slow, mut other) = (world.connect(), world.connect());
+        slow.send(&request(PRODUCE, 1, 60_000)[..100]).await;
+        until(&world.env, || world.intake.produce_bytes() == 60_000).await;
+        other.send(&request(PRODUCE, 1, 20_000)).await;
+        let before = world.env.now();
+        assert_eq!(slow.end_reason().await, "the request arrives too slowly");
+        assert!(world.env.now().since(before) < Duration::from_secs(13));
+        world.kept(1).await;
+    });
+}
+
+#[test]
+fn idle_connections_make_room_when_no_further_one_has_a_place() {
+    in_a_world(async |world| {
+        let client = world.connect();
+        world.intake.set_crowded(true);
+        let before = world.env.now();
+        assert_eq!(client.end_reason().await, "idle");
+        assert!(world.env.now().since(before) < Duration::from_secs(40));
     });
 }
 

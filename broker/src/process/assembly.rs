@@ -30,6 +30,8 @@ const FROM_CONTROL: usize = 256;
 const COMMANDS: usize = 1_024;
 /// Between two passes of the collector.
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
+/// Largest answers that fit into a shard's pool of replies: a few clients that do not read leave room for others.
+const RESPONSES_PER_POOL: usize = 8;
 /// Kafka's `socket.request.max.bytes`.
 pub const FRAME_BYTES: usize = 100 << 20;
 
@@ -125,6 +127,7 @@ pub fn start_shard(
         node,
         tail_bytes: pools.tail,
         read_bytes: pools.reads,
+        response_bytes: pools.replies / RESPONSES_PER_POOL,
         auto_create: true,
         boot: BootId(env.random()),
     };

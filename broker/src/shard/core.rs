@@ -52,6 +52,8 @@ pub struct ShardConfig {
     pub tail_bytes: usize,
     /// Bytes that reads of write-ahead objects may have under way or waiting to be answered.
     pub read_bytes: usize,
+    /// Bytes of batches in one answer, whatever the client allows. Its first batch may exceed it.
+    pub response_bytes: usize,
     /// Whether Metadata creates topics that do not exist.
     pub auto_create: bool,
     /// Random, new for every process life: makes the ids of group members unique.

@@ -156,7 +156,7 @@ impl ShardCore {
             first: self.fetches.rotation % new.slots.len().max(1),
             slots: new.slots,
             min_bytes: new.min_bytes,
-            max_bytes: new.max_bytes.min(MOST_BYTES),
+            max_bytes: new.max_bytes.min(MOST_BYTES).min(self.config().response_bytes),
             deadline,
             charged: 0,
             outstanding: 0,

@@ -70,6 +70,7 @@ impl World {
             node: 1,
             tail_bytes: 1 << 20,
             read_bytes: 1 << 20,
+            response_bytes: 16 << 20,
             auto_create: true,
             boot: BootId(1),
         };
