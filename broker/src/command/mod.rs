@@ -9,6 +9,7 @@ mod topic;
 
 use crate::settings::{Effective, add_flags};
 use clap::{Arg, ArgMatches, Command};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// The program's arguments.
@@ -66,7 +67,11 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("millrace: {error}");
+            let reader_left = error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe);
+            if !reader_left {
+                // Not `eprintln!`: that panics when standard error is closed.
+                let _ = writeln!(io::stderr(), "millrace: {error}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -75,11 +80,17 @@ pub fn run() -> ExitCode {
 /// What a command can fail with; its text is for the user.
 type CommandError = Box<dyn std::error::Error>;
 
+/// Writes to standard output. An error, not a panic, when its reader left: `millrace topic list | head -1` is no bug.
+fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
 fn config(matches: &ArgMatches) -> Result<(), CommandError> {
     let effective = Effective::load(matches)?;
     effective.settings()?;
-    print!("{}", effective.table());
-    Ok(())
+    Ok(say(&effective.table())?)
 }
 
 #[cfg(test)]

@@ -9,7 +9,12 @@ use clap::ArgMatches;
 pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandError> {
     let settings = Effective::load(matches)?.settings()?;
     crate::logging::start();
-    process::serve(&settings, |started| print!("{}", banner(&settings, started)))?;
+    process::serve(&settings, |started| {
+        // The broker serves also when nobody reads this, as in `millrace serve | true`.
+        if let Err(error) = super::say(&banner(&settings, started)) {
+            tracing::warn!(%error, "the start-up text could not be written");
+        }
+    })?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! `millrace topic create|list|describe|delete`: ordinary Kafka requests, so they work against any Kafka broker.
 
-use super::CommandError;
 use super::client::Client;
+use super::{CommandError, say};
 use clap::ArgMatches;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
@@ -50,17 +50,19 @@ fn create(client: &mut Client, matches: &ArgMatches) -> Result<(), CommandError>
     let response = client.ask(&request, CREATE_TOPICS_VERSION)?;
     let result = response.topics.first().ok_or("the broker answered for no topic")?;
     check(result.error_code, result.error_message.as_ref(), name(matches))?;
-    println!("created {} with {} partitions, id {}", result.name.as_str(), result.num_partitions, result.topic_id);
-    Ok(())
+    let (name, partitions, id) = (result.name.as_str(), result.num_partitions, result.topic_id);
+    Ok(say(&format!("created {name} with {partitions} partitions, id {id}\n"))?)
 }
 
 fn list(client: &mut Client) -> Result<(), CommandError> {
     let request = MetadataRequest { topics: None, ..Default::default() };
+    let mut text = String::new();
     for topic in client.ask(&request, METADATA_VERSION)?.topics {
         let partitions = topic.partitions.len();
-        println!("{}\t{partitions} partition{}", topic_name(&topic), if partitions == 1 { "" } else { "s" });
+        let plural = if partitions == 1 { "" } else { "s" };
+        text.push_str(&format!("{}\t{partitions} partition{plural}\n", topic_name(&topic)));
     }
-    Ok(())
+    Ok(say(&text)?)
 }
 
 fn describe(client: &mut Client, name: &str) -> Result<(), CommandError> {
@@ -69,16 +71,17 @@ fn describe(client: &mut Client, name: &str) -> Result<(), CommandError> {
     let MetadataResponse { topics, brokers, .. } = client.ask(&request, METADATA_VERSION)?;
     let topic = topics.first().ok_or("the broker answered for no topic")?;
     check(topic.error_code, None, name)?;
-    println!("{name}\tid {}\t{} partitions", topic.topic_id, topic.partitions.len());
+    let mut text = format!("{name}\tid {}\t{} partitions\n", topic.topic_id, topic.partitions.len());
     for partition in &topic.partitions {
         let leader = brokers.iter().find(|broker| broker.node_id == partition.leader_id);
         let leader = match leader {
             Some(node) => format!("node {} at {}:{}", node.node_id, node.host.as_str(), node.port),
             None => "no leader".to_owned(),
         };
-        println!("  partition {}\t{leader}\tepoch {}", partition.partition_index, partition.leader_epoch);
+        let (index, epoch) = (partition.partition_index, partition.leader_epoch);
+        text.push_str(&format!("  partition {index}\t{leader}\tepoch {epoch}\n"));
     }
-    Ok(())
+    Ok(say(&text)?)
 }
 
 fn delete(client: &mut Client, name: &str) -> Result<(), CommandError> {
@@ -87,8 +90,7 @@ fn delete(client: &mut Client, name: &str) -> Result<(), CommandError> {
     let response = client.ask(&request, DELETE_TOPICS_VERSION)?;
     let result = response.responses.first().ok_or("the broker answered for no topic")?;
     check(result.error_code, result.error_message.as_ref(), name)?;
-    println!("deleted {name}");
-    Ok(())
+    Ok(say(&format!("deleted {name}\n"))?)
 }
 
 fn topic_name(topic: &MetadataResponseTopic) -> &str {

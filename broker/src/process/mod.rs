@@ -100,10 +100,12 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     probe::check()?;
     let processors = runtime::processors();
     let shards = settings.shards.unwrap_or_else(|| default_shards(processors.len()));
+    lanes(settings, shards)?;
     let pools = pools(settings, shards)?;
-    let _data_lock = DirectoryLock::take(&settings.data_dir)?;
+    let _data_lock = DirectoryLock::take(&settings.data_dir, "--data-dir")?;
     let places = Places::of(settings)?;
-    let _store_lock = places.to_lock().map(DirectoryLock::take).transpose()?;
+    let store_setting = if settings.object_store.is_some() { "--object-store" } else { "--data-dir" };
+    let _store_lock = places.to_lock().map(|root| DirectoryLock::take(root, store_setting)).transpose()?;
     let listeners = runtime::bind(&settings.listen, shards)?;
     let side = SideRuntime::start()?;
     let stores = SharedStores::open(&places, settings, &side, || {
@@ -343,6 +345,17 @@ fn watch_signals(fate: mpsc::SyncSender<Fate>) -> std::io::Result<()> {
 fn default_shards(processors: usize) -> u16 {
     let shards = if processors > 2 { processors - 1 } else { processors };
     u16::try_from(shards.min(MOST_DEFAULT_SHARDS)).expect("at most 16")
+}
+
+/// The settings' own check knows only a number of shards that was given.
+fn lanes(settings: &Settings, shards: u16) -> Result<(), OpenError> {
+    if settings.wal_lanes <= shards {
+        return Ok(());
+    }
+    Err(OpenError::new(
+        format!("wal-lanes is {}, but there are {shards} shards and the other lanes would idle", settings.wal_lanes),
+        "lower --wal-lanes or raise --shards",
+    ))
 }
 
 fn pools(settings: &Settings, shards: u16) -> Result<Pools, OpenError> {

@@ -36,9 +36,12 @@ const RING_MARGIN: u64 = 256 << 20;
 pub struct DirectoryLock(#[expect(dead_code, reason = "held open for its lock")] File);
 
 impl DirectoryLock {
-    /// Locks `directory`, which is made if it is missing.
-    pub fn take(directory: &Path) -> Result<DirectoryLock, OpenError> {
-        let failed = |error: io::Error| unusable(directory, &error);
+    /// Locks `directory`, which is made if it is missing. `setting`: the flag that names it, for the error.
+    pub fn take(directory: &Path, setting: &str) -> Result<DirectoryLock, OpenError> {
+        let failed = |error: io::Error| {
+            let fix = format!("give this process write access to it, or choose another with {setting}");
+            OpenError::new(format!("the directory {} can't be used: {error}", directory.display()), fix)
+        };
         fs::create_dir_all(directory).map_err(failed)?;
         let file = File::options().create(true).truncate(false).write(true).open(directory.join("lock"));
         let file = file.map_err(failed)?;
@@ -46,7 +49,7 @@ impl DirectoryLock {
             Ok(()) => Ok(DirectoryLock(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::new(
                 format!("another process uses {}", directory.display()),
-                "stop it, or give this one a directory of its own with --data-dir",
+                format!("stop it, or give this one a directory of its own with {setting}"),
             )),
             Err(error) => Err(failed(error.into())),
         }
@@ -224,11 +227,11 @@ mod tests {
     #[test]
     fn a_directory_is_locked_by_one_until_it_is_released() {
         let directory = tempfile::tempdir().unwrap();
-        let lock = DirectoryLock::take(directory.path()).unwrap();
-        let error = DirectoryLock::take(directory.path()).unwrap_err();
+        let lock = DirectoryLock::take(directory.path(), "--data-dir").unwrap();
+        let error = DirectoryLock::take(directory.path(), "--data-dir").unwrap_err();
         assert!(error.problem.starts_with("another process uses"), "{error}");
         drop(lock);
-        DirectoryLock::take(directory.path()).unwrap();
+        DirectoryLock::take(directory.path(), "--data-dir").unwrap();
     }
 
     #[test]

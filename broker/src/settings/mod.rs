@@ -283,7 +283,7 @@ impl Settings {
 fn read_file(path: &Path) -> Result<BTreeMap<String, String>, SettingError> {
     let error = |problem: String| SettingError::File { path: path.to_owned(), problem };
     let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| error(e.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| error(on_one_line(&text, &e)))?;
     let plain = |(key, value): (String, toml::Value)| match value {
         toml::Value::String(text) => Ok((key, text)),
         toml::Value::Integer(number) => Ok((key, number.to_string())),
@@ -291,6 +291,13 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, String>, SettingError> {
         other => Err(error(format!("{key}: a {} is not a value of any setting", other.type_str()))),
     };
     table.into_iter().map(plain).collect()
+}
+
+/// What is wrong with a file and where, without the picture of several lines that the parser draws.
+fn on_one_line(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+    let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+    format!("{place}{}", error.message().replace('\n', "; "))
 }
 
 fn check(spec: &Spec, value: &str, origin: &Origin) -> Result<(), SettingError> {

@@ -1,0 +1,20 @@
+//! The real program, started as its users start it: a process per test, spoken to through its command line, its Kafka
+//! ports and its admin endpoint, ended by SIGTERM or by `kill -9`.
+//!
+//! 1. A test owns its directory and its ports (port 0), so that tests run side by side.
+//! 2. Every wait is for a condition and ends after [`program::PATIENCE`]; nothing sleeps in place of one.
+//! 3. Every process that a test starts is ended with it, also when it panics.
+
+mod admin;
+mod disk;
+mod groups;
+mod kafka;
+mod memory;
+mod output;
+mod produce;
+mod program;
+mod restart;
+mod settings;
+mod start;
+mod stores;
+mod topics;
