@@ -2,7 +2,7 @@
 # Real clients against a real broker: what kcat and Java's own tools write with default settings is read back and
 # compared byte for byte.
 #   ci/clients.sh BINARY RECORDS [local|s3] [serve arguments...]
-# Needs kcat, and the jars of ci/java (made here if they are not there). Without BINARY's broker: set BOOTSTRAP.
+# Installs what it needs (ci/install.sh). To run it against a broker that is up already: set BOOTSTRAP.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$1 records=$2 store=${3:-local}
@@ -77,7 +77,7 @@ compare() {
     rm "$3"
 }
 
-[ -d "$here/java/target/jars" ] || mvn -q -B -f "$here/java/pom.xml" package
+"$here/install.sh"
 if [ -n "${BOOTSTRAP:-}" ]; then bootstrap=$BOOTSTRAP; else start_broker "$@"; fi
 since=$SECONDS
 run=$$
