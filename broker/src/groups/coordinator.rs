@@ -169,6 +169,8 @@ impl Coordinator {
                 if let Some(group) = self.group_mut(slot, &group) {
                     group.offsets.finish(&offsets, result.is_ok());
                 }
+                // A group that was made for a commit that failed goes.
+                self.reschedule(slot, &group);
                 self.answer(ticket, Answer::Code(result.err().unwrap_or(ErrorCode::None)));
             }
             Purpose::Deletion { ticket, group } => {

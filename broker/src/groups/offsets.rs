@@ -77,9 +77,9 @@ impl Coordinator {
         caller: &Caller,
         offsets: Vec<(TopicPartition, CommittedOffset)>,
     ) {
-        match self.check_commit(now, name, caller, offsets.len()) {
-            Err(error) => self.answer(ticket, Answer::Code(error)),
-            Ok(_) if offsets.is_empty() => self.answer(ticket, Answer::Code(ErrorCode::None)),
+        match self.check_commit(now, name, caller, &offsets) {
+            Err(error) => self.end_commit(ticket, name, error),
+            Ok(_) if offsets.is_empty() => self.end_commit(ticket, name, ErrorCode::None),
             Ok(slot) => {
                 self.group_mut(slot, name).expect("checked above").offsets.busy += 1;
                 let writes = offsets
@@ -92,19 +92,36 @@ impl Coordinator {
         }
     }
 
+    /// Answers a commit that changed nothing. The group goes if the commit is all that it was made for, or names that
+    /// are made up would take the places of groups.
+    fn end_commit(&mut self, ticket: Ticket, name: &str, code: ErrorCode) {
+        self.answer(ticket, Answer::Code(code));
+        if let Ok(slot) = self.slot_for(name) {
+            self.reschedule(slot, name);
+        }
+    }
+
     /// The longest note that a commit may carry, in bytes.
     pub fn metadata_limit(&self) -> usize {
         self.limits.offset_metadata_bytes
     }
 
-    fn check_commit(&mut self, now: Mono, name: &str, caller: &Caller, count: usize) -> Result<u16, ErrorCode> {
+    fn check_commit(
+        &mut self,
+        now: Mono,
+        name: &str,
+        caller: &Caller,
+        offsets: &[(TopicPartition, CommittedOffset)],
+    ) -> Result<u16, ErrorCode> {
         let slot = self.slot_for(name)?;
         let limit = self.limits.offsets;
         if caller.generation >= 0 && self.group_mut(slot, name).is_none() {
             return Err(ErrorCode::IllegalGeneration);
         }
         let group = self.group_or_new(slot, name)?;
-        if group.offsets.durable.len() + count > limit {
+        let durable = &group.offsets.durable;
+        let more = offsets.iter().filter(|(partition, _)| !durable.contains_key(partition)).count();
+        if more > 0 && durable.len() + more > limit {
             return Err(ErrorCode::InvalidCommitOffsetSize);
         }
         // A consumer that assigns partitions itself commits from outside of the group's protocol.

@@ -351,6 +351,30 @@ fn a_commit_is_answered_and_visible_once_durable() {
 }
 
 #[test]
+fn a_commit_that_changes_nothing_leaves_no_group_behind() {
+    let mut bench = Bench::with(Limits { groups: 1, offsets: 1, ..Limits::default() });
+    for group in ["a", "b"] {
+        let ticket = bench.ticket();
+        let stranger = Caller { member: "x".into(), ..outsider() };
+        bench.core.commit(bench.now, ticket, group, &stranger, Vec::new());
+        let ticket = bench.ticket();
+        bench.core.commit(bench.now, ticket, group, &outsider(), Vec::new());
+    }
+    bench.pump();
+    bench.hold = true;
+    let ticket = bench.commit(&outsider(), 5);
+    bench.release(Err(ErrorCode::CoordinatorNotAvailable));
+    bench.pump();
+    assert_eq!(bench.code(ticket), ErrorCode::CoordinatorNotAvailable);
+    assert_eq!(bench.core.list(), []);
+    bench.hold = false;
+    for offset in [6, 7] {
+        let ticket = bench.commit(&outsider(), offset);
+        assert_eq!(bench.code(ticket), ErrorCode::None, "a known partition takes no further place");
+    }
+}
+
+#[test]
 fn commits_of_strangers_and_of_old_generations_are_refused() {
     let mut bench = Bench::new();
     let member = bench.stable_member();

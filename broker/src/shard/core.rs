@@ -12,7 +12,7 @@ use super::counters::Counters;
 use super::deadlines::{Deadlines, Due};
 use super::events::{ConnectionId, Effect, Now, ReadToken, Reply, ReplyTo, RequestNumber};
 use super::fetches::Fetches;
-use super::partition_log::{PartitionLog, Waiting};
+use super::partition_log::{Gather, PartitionLog, Waiting};
 use super::produces::Produces;
 use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
@@ -23,7 +23,7 @@ use crate::handlers::questions::Questions;
 use crate::handlers::{self, init_producer_id, produce};
 use crate::net::budget::Permit;
 use crate::net::frame::Frame;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
 use millrace_storage::ids::{BootId, ShardIndex, TopicPartition};
@@ -228,7 +228,7 @@ impl ShardCore {
         if chosen.is_empty() {
             return None;
         }
-        let mut gather = BytesMut::with_capacity(small);
+        let mut gather = Gather::new(small);
         let mut entries = Vec::with_capacity(chosen.len());
         for (partition, room) in chosen {
             let log = self.logs.get_mut(&partition).expect("looked at above");
@@ -242,7 +242,7 @@ impl ShardCore {
             }
         }
         self.counters.seals += 1;
-        self.counters.copied_at_seal_bytes += small.saturating_sub(gather.capacity()) as u64;
+        self.counters.copied_at_seal_bytes += gather.copied() as u64;
         let number = self.next_seal;
         self.next_seal += 1;
         Some(Seal { number, generation: self.generation, entries })

@@ -26,6 +26,47 @@ use std::rc::Rc;
 /// whole chunk that it arrived in from being reused. A larger one is worth its place in the chunk.
 pub const COPY_AT_SEAL_BYTES: usize = 16 * 1024;
 
+/// Memory that small batches are copied into at a time: what the smallest slice of them keeps from being freed.
+const GATHER_BYTES: usize = 64 * 1024;
+
+/// Where the small batches of one seal are copied.
+#[derive(Debug)]
+pub struct Gather {
+    /// What is being filled.
+    piece: BytesMut,
+    /// Bytes that the seal has still to copy.
+    left: usize,
+    /// Bytes copied.
+    copied: usize,
+}
+
+impl Gather {
+    /// For a seal that copies `bytes`.
+    pub fn new(bytes: usize) -> Gather {
+        Gather { piece: BytesMut::new(), left: bytes, copied: 0 }
+    }
+
+    /// Bytes that were copied.
+    pub fn copied(&self) -> usize {
+        self.copied
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.piece.capacity() - self.piece.len() >= bytes
+    }
+
+    /// Goes on in memory of its own, with room for `bytes`. What was copied before was taken.
+    fn next_piece(&mut self, bytes: usize) {
+        self.piece = BytesMut::with_capacity(self.left.min(GATHER_BYTES).max(bytes));
+    }
+
+    fn copy(&mut self, batch: &[u8]) {
+        self.piece.extend_from_slice(batch);
+        self.left = self.left.saturating_sub(batch.len());
+        self.copied += batch.len();
+    }
+}
+
 /// How many places within write-ahead objects a partition remembers, so that a reader going through a large entry in
 /// several fetches does not search for its place each time.
 const REMEMBERED_PLACES: usize = 8;
@@ -179,8 +220,8 @@ impl PartitionLog {
     }
 
     /// Moves unsealed batches of at most `limit` bytes into a seal entry, one even if it is larger when `at_least_one`.
-    /// Small ones are copied into `gather`, which has room for them. `None` if none is unsealed or fits.
-    pub fn seal(&mut self, limit: usize, at_least_one: bool, gather: &mut BytesMut) -> Option<SealEntry> {
+    /// Small ones are copied into `gather`. `None` if none is unsealed or fits.
+    pub fn seal(&mut self, limit: usize, at_least_one: bool, gather: &mut Gather) -> Option<SealEntry> {
         let base = self.unsealed.front()?.base;
         let mut entry =
             SealEntry { partition: self.partition, epoch: self.epoch, base, batches: Vec::new(), slices: Vec::new() };
@@ -195,7 +236,12 @@ impl PartitionLog {
             taken += batch.bytes.len();
             entry.batches.push(batch.description);
             if batch.bytes.len() <= COPY_AT_SEAL_BYTES {
-                gather.extend_from_slice(&batch.bytes);
+                if !gather.has_room(batch.bytes.len()) {
+                    self.end_run(run_from, gather, &mut entry.slices);
+                    run_from = self.sealed.len();
+                    gather.next_piece(batch.bytes.len());
+                }
+                gather.copy(&batch.bytes);
                 self.sealed.push_back(batch);
             } else {
                 self.end_run(run_from, gather, &mut entry.slices);
@@ -209,11 +255,11 @@ impl PartitionLog {
     }
 
     /// The batches from `run_from` on were copied to the end of `gather`: from now on they lie there.
-    fn end_run(&mut self, run_from: usize, gather: &mut BytesMut, slices: &mut Vec<Bytes>) {
+    fn end_run(&mut self, run_from: usize, gather: &mut Gather, slices: &mut Vec<Bytes>) {
         if run_from == self.sealed.len() {
             return;
         }
-        let run = gather.split().freeze();
+        let run = gather.piece.split().freeze();
         let mut at = 0;
         for batch in self.sealed.range_mut(run_from..) {
             let length = batch.bytes.len();

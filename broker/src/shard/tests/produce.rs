@@ -257,3 +257,20 @@ fn a_fence_of_all_partitions_leaves_nothing_charged_or_unsealed() {
     world.write(1, BatchOf::plain(1, 10));
     world.core.shed_tail();
 }
+
+#[test]
+fn a_small_batch_keeps_no_more_memory_than_a_piece() {
+    let mut world = World::new();
+    let batch = BatchOf::plain(1, 8_000);
+    for round in 0..100 {
+        world.produce(-1, &[(round % 2, batch.clone())]);
+    }
+    let (seal, object) = world.seal().expect("they wait");
+    let slices = seal.entries.iter().flat_map(|entry| &entry.slices);
+    assert!(slices.clone().all(|slice| slice.len() <= 64 * 1024));
+    assert!(slices.count() <= 2 * (100 * batch.len() / (64 * 1024 - batch.len()) + 2), "few slices, for the upload");
+    world.commit_sealed(&seal, object);
+    assert_eq!(world.core.counters().copied_at_seal_bytes, 100 * batch.len() as u64);
+    let read = world.read(&Ask::from(0));
+    assert_eq!(bases(&read).len(), 50);
+}
