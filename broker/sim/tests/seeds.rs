@@ -42,15 +42,6 @@ fn clean(scenario: Scenario) {
     }
 }
 
-/// Seeds that findings came from; each was a bug that is fixed.
-#[test]
-fn seeds_that_once_found_something_are_clean() {
-    let lane = [219, 1290, 1544, 1764, 1819, 2580, 2948, 3149, 3226, 3956, 6249, 7895];
-    for seed in lane {
-        assert_eq!(run_seed(Scenario::Lane, seed, None, false).finding, None, "seed {seed}");
-    }
-}
-
 #[test]
 fn each_mistake_is_caught_within_its_bound() {
     for mistake in ON_ONE_NODE {

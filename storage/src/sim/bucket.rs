@@ -89,6 +89,17 @@ impl SimBucket {
         objects.range(prefix.to_owned()..).map(|(k, _)| k).take_while(|k| k.starts_with(prefix)).cloned().collect()
     }
 
+    /// Makes the objects under `prefix` be exactly these: what another store's truth is.
+    pub(super) fn reflect(&self, prefix: &str, objects: &BTreeMap<String, Bytes>) {
+        for key in self.keys(prefix).iter().filter(|key| !objects.contains_key(*key)) {
+            self.0.remove(key);
+        }
+        for (key, bytes) in objects.iter().filter(|(key, bytes)| self.peek(key).as_ref() != Some(*bytes)) {
+            self.0.sim().note(format_args!("disk: {key} of {} bytes", bytes.len()));
+            self.0.set(key, bytes);
+        }
+    }
+
     /// Another bucket with the same objects and no faults: for rebuilding beside the living one.
     pub fn copied(&self, sim: &Sim) -> SimBucket {
         let copy = SimBucket::new(sim, Faults::none());

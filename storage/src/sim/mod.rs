@@ -14,6 +14,7 @@
 mod bucket;
 mod bucket_wal;
 mod dice;
+mod disk;
 mod executor;
 mod faults;
 mod meta;
@@ -22,6 +23,7 @@ mod trace;
 
 pub use bucket::{BucketChange, SimBucket};
 pub use dice::{Chance, Dice};
+pub use disk::{SimDisk, SimLocalWal};
 pub use executor::{Ended, ProcessId, Sim};
 pub use faults::{Faults, Temper};
 pub use meta::{MetaChange, SimMeta};

@@ -57,7 +57,7 @@ impl Life {
         let (cluster, into) = (cluster.clone(), handle.clone());
         env.clone().spawn("start", async move {
             let boot = BootId(env.random());
-            let stores = cluster.stores();
+            let stores = cluster.open_stores();
             while recovery::seal_all_dead(&env, &stores, boot).await.is_err() {}
             env.spawn("collect", collect(env.clone(), stores.clone(), cluster.clone()));
             let life = Life::assemble(cluster, env, boot, &stores);

@@ -16,7 +16,8 @@ use millrace_storage::ids::{Offset, TopicId, TopicPartition};
 use millrace_storage::lane::LaneConfig;
 use millrace_storage::partition::CommittedPartition;
 use millrace_storage::recovery::Stores;
-use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimMeta, Temper};
+use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimDisk, SimMeta, Temper};
+use millrace_storage::wal::WalStore;
 use producer::Producer;
 use shard::ScriptedShard;
 use std::cell::{Cell, RefCell};
@@ -47,6 +48,8 @@ struct Plan {
     collect_every: Duration,
     // Partition i is created at i times this.
     births_apart: Duration,
+    // Write-ahead logs lie in local extents; then no process outlives its successor's start.
+    local: bool,
 }
 
 impl Plan {
@@ -54,14 +57,16 @@ impl Plan {
         let mut flag = || dice.below(0..2) == 1;
         let (zombies, moves, log_starts) = (flag(), flag(), flag());
         let births_apart = Duration::from_millis([0, 2_000][usize::from(flag())]);
+        let local = flag() && flag();
         Plan {
             births_apart,
+            local,
             lanes: dice.below(1..3) as u16,
             shards: dice.below(1..4) as u16,
             partitions: dice.below(1..6) as u32,
             lives: dice.below(1..6),
             batches: dice.below(5..40),
-            zombies,
+            zombies: zombies && !local,
             moves: if moves { SOMETIMES } else { Chance::NEVER },
             log_starts: if log_starts { SOMETIMES } else { Chance::NEVER },
             collect_every: Duration::from_millis(dice.below(100..10_000)),
@@ -107,6 +112,7 @@ struct Cluster {
     sim: Sim,
     bucket: SimBucket,
     meta: SimMeta,
+    disk: Option<SimDisk>,
     ledger: Ledger,
     truth: Truth,
     plan: Plan,
@@ -131,10 +137,12 @@ impl Cluster {
         let ledger = Ledger::default();
         let truth = Truth::watching(&bucket, &meta, &ledger, RecordId::read_all);
         let (plan, lane_config) = sim.dice(|d| (Plan::drawn(d), lane_config(d)));
+        let disk = plan.local.then(|| SimDisk::new(sim, &bucket));
         Cluster {
             sim: sim.clone(),
             bucket,
             meta,
+            disk,
             ledger,
             truth,
             plan,
@@ -147,12 +155,14 @@ impl Cluster {
         }
     }
 
-    fn stores(&self) -> Stores {
-        Stores {
-            wal: Rc::new(self.bucket.clone()),
-            objects: Rc::new(self.bucket.clone()),
-            meta: Rc::new(self.meta.clone()),
-        }
+    /// The stores as a new process opens them.
+    fn open_stores(&self) -> Stores {
+        let power_failed = self.sim.dice(|d| d.index(2)) == 0;
+        let wal: Rc<dyn WalStore> = match &self.disk {
+            Some(disk) => Rc::new(disk.open(power_failed)),
+            None => Rc::new(self.bucket.clone()),
+        };
+        Stores { wal, objects: Rc::new(self.bucket.clone()), meta: Rc::new(self.meta.clone()) }
     }
 
     /// Some living process's shard that leads the partition; with zombies there may be several that believe so.
@@ -246,6 +256,13 @@ async fn accident(cluster: &Cluster) {
     let sim = &cluster.sim;
     let handle = cluster.start();
     let ms = |range| Duration::from_millis(sim.dice(|d| d.below(range)));
+    if let Some(disk) = &cluster.disk
+        && sim.dice(|d| d.index(2)) == 0
+    {
+        sim.sleep(ms(0..2_000)).await;
+        cluster.troubled.set(true);
+        disk.dies_soon();
+    }
     match sim.dice(|d| d.index(6)) {
         // At some await.
         0..=2 => {
