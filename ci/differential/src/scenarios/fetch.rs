@@ -1,0 +1,214 @@
+//! Fetch: offsets, bounds, epochs, sessions.
+
+use super::batch;
+use crate::pair::{Pair, Side};
+use bytes::Bytes;
+use millrace_protocol::RecordSet;
+use millrace_protocol::messages::fetch::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
+use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
+use millrace_protocol::messages::{FetchRequest, FetchResponse, ProduceRequest};
+use std::io;
+use std::ops::Range;
+
+/// The leader epoch in a batch header, which the broker sets.
+const LEADER_EPOCH: Range<usize> = 12..16;
+/// Length of a batch, and what comes before it.
+const LENGTH: Range<usize> = 8..12;
+
+/// A topic with ten batches of two records in partition 0 and nothing in partition 1.
+const TOPIC: &str = "fetched";
+const BATCHES: i64 = 10;
+const END: i64 = 2 * BATCHES;
+
+/// From this version on topics are named by id.
+const TOPIC_IDS: i16 = 13;
+
+pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
+    fill(pair, TOPIC, BATCHES)?;
+    offsets(pair)?;
+    bounds(pair)?;
+    places(pair)?;
+    sessions(pair)
+}
+
+/// Makes a topic of two partitions with that many batches of two records in the first.
+pub(crate) fn fill(pair: &mut Pair, topic: &str, batches: i64) -> io::Result<()> {
+    pair.make_topic(topic, 2)?;
+    for at in 0..batches {
+        pair.ask("for fetches", 9, |side| {
+            let partition_data = vec![PartitionProduceData { index: 0, records: Some(batch(side.started_ms + at, 2)) }];
+            let topic = TopicProduceData { name: side.name(topic), partition_data, ..Default::default() };
+            ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data: vec![topic], ..Default::default() }
+        })?;
+    }
+    Ok(())
+}
+
+fn topic_of(side: &Side, version: i16, topic: &str, partitions: Vec<FetchPartition>) -> FetchTopic {
+    if version >= TOPIC_IDS {
+        FetchTopic { topic_id: side.id(topic), partitions, ..Default::default() }
+    } else {
+        FetchTopic { topic: side.name(topic), partitions, ..Default::default() }
+    }
+}
+
+/// A fetch of one partition that does not wait.
+fn request(side: &Side, version: i16, topic: &str, partition: FetchPartition) -> FetchRequest {
+    FetchRequest {
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        topics: vec![topic_of(side, version, topic, vec![partition])],
+        ..Default::default()
+    }
+}
+
+fn from(fetch_offset: i64) -> FetchPartition {
+    FetchPartition { fetch_offset, partition_max_bytes: 1 << 20, ..Default::default() }
+}
+
+/// Sends a fetch in every version and compares the records but for their leader epochs.
+fn every(pair: &mut Pair, case: &str, make: impl Fn(&Side, i16) -> FetchRequest) -> io::Result<()> {
+    for version in crate::pair::versions::<FetchRequest>() {
+        pair.ask_and_clean(case, version, |side| make(side, version), without_epochs)?;
+    }
+    Ok(())
+}
+
+/// Sets the leader epoch of every batch to 0.
+pub(crate) fn without_epochs(response: &mut FetchResponse) {
+    for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        let Some(records) = &partition.records else { continue };
+        let mut bytes = records.concat().to_vec();
+        let mut at = 0;
+        while at + LEADER_EPOCH.end <= bytes.len() {
+            bytes[at..][LEADER_EPOCH].fill(0);
+            let length = bytes[at..][LENGTH].try_into().map(i32::from_be_bytes).expect("four bytes");
+            at += LENGTH.end + usize::try_from(length).unwrap_or(bytes.len());
+        }
+        partition.records = Some(RecordSet::from(Bytes::from(bytes)));
+    }
+}
+
+fn offsets(pair: &mut Pair) -> io::Result<()> {
+    for offset in [0, 1, 7, END - 1, END, END + 1, -1, -2, i64::MAX, i64::MIN] {
+        every(pair, &format!("offset {offset}"), |side, version| request(side, version, TOPIC, from(offset)))?;
+    }
+    every(pair, "an empty partition", |side, version| {
+        request(side, version, TOPIC, FetchPartition { partition: 1, ..from(0) })
+    })?;
+    // The epoch is the side's own; older than Kafka's first there is none.
+    for (case, above) in [("the leader epoch", 0), ("a later leader epoch", 1), ("a much later leader epoch", 100)] {
+        every(pair, case, |side, version| {
+            let epoch = if version >= 9 { side.epoch + above } else { -1 };
+            request(side, version, TOPIC, FetchPartition { current_leader_epoch: epoch, ..from(0) })
+        })?;
+    }
+    for (case, epoch) in [("no last fetched epoch", -1), ("a last fetched epoch", 0)] {
+        every(pair, case, |side, version| {
+            let epoch = if version >= 12 && epoch >= 0 { side.epoch } else { -1 };
+            request(side, version, TOPIC, FetchPartition { last_fetched_epoch: epoch, ..from(2) })
+        })?;
+    }
+    Ok(())
+}
+
+fn bounds(pair: &mut Pair) -> io::Result<()> {
+    for bytes in [i32::MAX, 100, 1, 0, -1, i32::MIN] {
+        every(pair, &format!("max bytes {bytes}"), |side, version| FetchRequest {
+            max_bytes: bytes,
+            ..request(side, version, TOPIC, from(0))
+        })?;
+        every(pair, &format!("partition max bytes {bytes}"), |side, version| {
+            request(side, version, TOPIC, FetchPartition { partition_max_bytes: bytes, ..from(0) })
+        })?;
+    }
+    for (min_bytes, max_wait_ms) in [(0, 0), (0, 100), (-1, -1), (1, -1), (1 << 20, 20), (i32::MAX, 20)] {
+        every(pair, &format!("min bytes {min_bytes}, wait {max_wait_ms}"), |side, version| FetchRequest {
+            min_bytes,
+            max_wait_ms,
+            ..request(side, version, TOPIC, from(0))
+        })?;
+        every(pair, &format!("at the end, min bytes {min_bytes}, wait {max_wait_ms}"), |side, version| FetchRequest {
+            min_bytes,
+            max_wait_ms,
+            ..request(side, version, TOPIC, from(END))
+        })?;
+    }
+    for isolation_level in [1, 2, -1] {
+        every(pair, &format!("isolation level {isolation_level}"), |side, version| FetchRequest {
+            isolation_level,
+            ..request(side, version, TOPIC, from(3))
+        })?;
+    }
+    Ok(())
+}
+
+fn places(pair: &mut Pair) -> io::Result<()> {
+    every(pair, "an unknown topic", |side, version| request(side, version, "nowhere", from(0)))?;
+    every(pair, "an illegal name", |side, version| request(side, version, "a/b", from(0)))?;
+    for partition in [2, 1_000, -1] {
+        every(pair, &format!("partition {partition}"), |side, version| {
+            request(side, version, TOPIC, FetchPartition { partition, ..from(0) })
+        })?;
+    }
+    every(pair, "no topic", |_, _| FetchRequest { min_bytes: 1, ..Default::default() })?;
+    every(pair, "an empty name or id", |_, _| FetchRequest {
+        topics: vec![FetchTopic { partitions: vec![from(0)], ..Default::default() }],
+        ..Default::default()
+    })?;
+    every(pair, "a topic without partitions", |side, version| FetchRequest {
+        topics: vec![topic_of(side, version, TOPIC, Vec::new())],
+        ..Default::default()
+    })?;
+    every(pair, "a partition twice", |side, version| FetchRequest {
+        topics: vec![topic_of(side, version, TOPIC, vec![from(0), from(4)])],
+        ..request(side, version, TOPIC, from(0))
+    })?;
+    every(pair, "a topic twice", |side, version| {
+        let second = FetchPartition { partition: 1, ..from(0) };
+        let topics = vec![topic_of(side, version, TOPIC, vec![from(0)]), topic_of(side, version, TOPIC, vec![second])];
+        FetchRequest { topics, ..request(side, version, TOPIC, from(0)) }
+    })?;
+    every(pair, "good and bad partitions", |side, version| {
+        let bad = FetchPartition { partition: 9, ..from(0) };
+        let beyond = FetchPartition { partition: 1, ..from(9) };
+        let known = topic_of(side, version, TOPIC, vec![from(0), bad, beyond]);
+        FetchRequest {
+            max_wait_ms: 100,
+            topics: vec![known, topic_of(side, version, "nowhere", vec![from(0)])],
+            ..request(side, version, TOPIC, from(0))
+        }
+    })
+}
+
+fn sessions(pair: &mut Pair) -> io::Result<()> {
+    for (session_id, session_epoch) in
+        [(0, 0), (0, -1), (0, 1), (0, -2), (77, 0), (77, 1), (77, -1), (77, -2), (-1, 0), (-1, 5)]
+    {
+        every(pair, &format!("session {session_id} epoch {session_epoch}"), |side, version| FetchRequest {
+            session_id: if version >= 7 { session_id } else { 0 },
+            session_epoch: if version >= 7 { session_epoch } else { -1 },
+            ..request(side, version, TOPIC, from(0))
+        })?;
+    }
+    every(pair, "a forgotten topic", |side, version| {
+        let topic = topic_of(side, version, TOPIC, Vec::new());
+        let forgotten = ForgottenTopic { topic: topic.topic, topic_id: topic.topic_id, partitions: vec![1] };
+        let forgotten_topics_data = if version >= 7 { vec![forgotten] } else { Vec::new() };
+        FetchRequest { forgotten_topics_data, ..request(side, version, TOPIC, from(0)) }
+    })?;
+    // A debugging consumer (-2) reads as a consumer does.
+    every(pair, "replica -2", |side, version| {
+        let mut request = request(side, version, TOPIC, from(0));
+        if version >= 15 {
+            request.replica_state = ReplicaState { replica_id: -2, replica_epoch: -1 };
+        } else {
+            request.replica_id = -2;
+        }
+        request
+    })?;
+    every(pair, "a rack", |side, version| FetchRequest {
+        rack_id: "somewhere".into(),
+        ..request(side, version, TOPIC, from(0))
+    })
+}

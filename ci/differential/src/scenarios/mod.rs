@@ -1,0 +1,38 @@
+//! Hand-written cases: one file for each family of APIs. Every file makes the topics that it needs.
+
+mod cluster;
+mod committed;
+mod configs;
+mod fetch;
+mod groups;
+mod offsets;
+mod produce;
+mod producer_ids;
+mod topics;
+
+use crate::pair::Pair;
+use bytes::Bytes;
+use millrace_protocol::records::BatchBuilder;
+use std::io;
+
+/// Runs all of them.
+pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
+    produce::run(pair)?;
+    fetch::run(pair)?;
+    offsets::run(pair)?;
+    cluster::run(pair)?;
+    topics::run(pair)?;
+    configs::run(pair)?;
+    producer_ids::run(pair)?;
+    groups::run(pair)?;
+    committed::run(pair)
+}
+
+/// A batch of `count` small records at one time.
+pub(crate) fn batch(timestamp_ms: i64, count: u32) -> Bytes {
+    let mut builder = BatchBuilder::new(timestamp_ms);
+    for at in 0..count {
+        builder.push(Some(b"key"), Some(format!("value {at}").as_bytes()));
+    }
+    builder.finish().into()
+}
