@@ -218,7 +218,11 @@ impl Generate for FindCoordinatorRequest {
     fn generate(maker: &mut Maker<'_>) -> Self {
         let key_type = if maker.version >= 1 { maker.dice.pick(&[0, 0, 3, -1]) } else { 0 };
         if maker.version >= 4 {
-            return FindCoordinatorRequest { key_type, coordinator_keys: maker.list(Maker::group), ..Default::default() };
+            return FindCoordinatorRequest {
+                key_type,
+                coordinator_keys: maker.list(Maker::group),
+                ..Default::default()
+            };
         }
         FindCoordinatorRequest { key: maker.group(), key_type, ..Default::default() }
     }
@@ -309,8 +313,7 @@ impl Generate for ListOffsetsRequest {
             current_leader_epoch: -1,
             timestamp: maker.dice.pick(&[-1, -2, -4, -5, i64::MAX]),
         };
-        let topic =
-            |maker: &mut Maker<'_>| ListOffsetsTopic { name: maker.topic(), partitions: maker.list(partition) };
+        let topic = |maker: &mut Maker<'_>| ListOffsetsTopic { name: maker.topic(), partitions: maker.list(partition) };
         ListOffsetsRequest { replica_id: -1, topics: maker.list(topic), timeout_ms: 5_000, ..Default::default() }
     }
 }

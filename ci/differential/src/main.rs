@@ -25,8 +25,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const USAGE: &str =
-    "millrace-differential --left HOST:PORT --right HOST:PORT [--rounds N] [--seed N] [--only TEXT]";
+const USAGE: &str = "millrace-differential --left HOST:PORT --right HOST:PORT [--rounds N] [--seed N] [--only TEXT]";
 
 /// Generated requests for each API and version.
 const DEFAULT_ROUNDS: u64 = 20;

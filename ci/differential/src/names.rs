@@ -126,7 +126,8 @@ mod tests {
     #[test]
     fn topics_of_other_runs_are_left_out() {
         let topic = |name: &'static str| MetadataResponseTopic { name: Some(name.into()), ..Default::default() };
-        let response = MetadataResponse { topics: vec![topic("d5-a"), topic("d4-b"), topic("dx-c")], ..Default::default() };
+        let response =
+            MetadataResponse { topics: vec![topic("d5-a"), topic("d4-b"), topic("dx-c")], ..Default::default() };
         let leaves = names().normalise("", Tree::of(&response)).flatten();
         let listed = |name| leaves.keys().any(|path| path.starts_with(&format!("topics[{name}]")));
         assert!(listed("a") && !listed("d4-b") && listed("dx-c"));

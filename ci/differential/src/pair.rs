@@ -20,7 +20,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// How long an answer may take: joining an empty group takes Millrace three seconds.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an answer is awaited where none is due.
 const SILENCE: Duration = Duration::from_millis(300);
 /// Pauses between looks at a broker that is not ready, and how many looks.
@@ -99,8 +99,7 @@ impl Side {
         let create = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
         self.exchange(&create, 7)?;
         let named = MetadataRequestTopic { name: Some(self.name(name)), ..Default::default() };
-        let ask =
-            MetadataRequest { topics: Some(vec![named]), allow_auto_topic_creation: false, ..Default::default() };
+        let ask = MetadataRequest { topics: Some(vec![named]), allow_auto_topic_creation: false, ..Default::default() };
         for _ in 0..LOOKS {
             let found = self.exchange(&ask, 12)?.and_then(|mut answer| answer.topics.pop());
             if let Some(found) = found
@@ -140,13 +139,7 @@ impl Pair {
     ) -> io::Result<Pair> {
         let side = |address: &str| Side {
             client: Client::new(address),
-            names: Names {
-                tag: format!("d{tag}-"),
-                node: -1,
-                host: String::new(),
-                port: 0,
-                ids: BTreeMap::new(),
-            },
+            names: Names { tag: format!("d{tag}-"), node: -1, host: String::new(), port: 0, ids: BTreeMap::new() },
             member: StrBytes::new(),
             producer: -1,
             epoch: -1,

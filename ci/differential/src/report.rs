@@ -1,6 +1,7 @@
 //! What was compared and what differed.
 
 use crate::accepted::Accepted;
+use crate::tree::PRESENT;
 use millrace_protocol::api::ApiKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -8,7 +9,7 @@ use std::fmt::Write;
 /// Characters of a value that are shown.
 const SHOWN_CHARS: usize = 160;
 /// Differences that are shown; more are counted.
-const SHOWN_DIFFERENCES: usize = 400;
+const SHOWN_DIFFERENCES: usize = 5_000;
 
 /// One field that differs, apart from the version that it was seen in.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -55,10 +56,16 @@ impl Report {
     ) {
         let mut found = Vec::new();
         let paths: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+        let mut missing: Option<&str> = None;
         for path in paths {
+            // An element that only one side has differs once, not by every field.
+            if missing.is_some_and(|element| path.starts_with(element)) {
+                continue;
+            }
             let value = |side: &BTreeMap<String, String>| side.get(path).cloned().unwrap_or("(absent)".to_owned());
             let (left, right) = (value(left), value(right));
             if left != right {
+                missing = [&left, &right].contains(&&PRESENT.to_owned()).then_some(path.as_str());
                 let (api, case) = (format!("{api:?}"), case.to_owned());
                 found.push(Difference { api, case, path: path.clone(), left, right });
             }
@@ -107,7 +114,11 @@ impl Report {
                 let _ = writeln!(text, "ACCEPTED IN VAIN {}", entry.title());
             }
         }
-        let _ = writeln!(text, "{:24} {:>8} {:>8} {:>8} {:>8} {:>8}", "API", "versions", "requests", "equal", "accepted", "differ");
+        let _ = writeln!(
+            text,
+            "{:24} {:>8} {:>8} {:>8} {:>8} {:>8}",
+            "API", "versions", "requests", "equal", "accepted", "differ"
+        );
         for (api, tally) in &self.tallies {
             let differ = tally.requests - tally.equal - tally.accepted;
             let Tally { versions, requests, equal, accepted } = tally;

@@ -79,7 +79,9 @@ fn metadata(pair: &mut Pair) -> io::Result<()> {
         let by = |topic_id, name| MetadataRequestTopic { topic_id, name };
         let ask = |topics| about(version, Some(topics));
         pair.ask("by id", version, |side| ask(vec![by(side.id(TOPIC), None)]))?;
-        pair.ask("by an unknown id", version, |side| ask(vec![by(side.id("nowhere"), None), by(side.id(TOPIC), None)]))?;
+        pair.ask("by an unknown id", version, |side| {
+            ask(vec![by(side.id("nowhere"), None), by(side.id(TOPIC), None)])
+        })?;
         pair.ask("by id and name", version, |side| ask(vec![by(side.id(TOPIC), Some(side.name(TOPIC)))]))?;
         pair.ask("by no id and no name", version, |_| ask(vec![by(Uuid::nil(), None)]))?;
         pair.ask("by id and by name", version, |side| {

@@ -132,12 +132,7 @@ fn members(pair: &mut Pair) -> io::Result<()> {
 }
 
 /// Asks for these partitions, `None` for all, in the form of the version.
-fn fetching(
-    side: &Side,
-    version: i16,
-    group: StrBytes,
-    topics: Option<&[(&str, &[i32])]>,
-) -> OffsetFetchRequest {
+fn fetching(side: &Side, version: i16, group: StrBytes, topics: Option<&[(&str, &[i32])]>) -> OffsetFetchRequest {
     if version < MANY_GROUPS {
         let named = |(name, indexes): &(&str, &[i32])| OffsetFetchRequestTopic {
             name: side.name(name),

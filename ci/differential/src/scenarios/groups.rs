@@ -154,7 +154,8 @@ fn life(pair: &mut Pair, version: i16) -> io::Result<()> {
             syncing(name(side), member.map_or(side.member.clone(), StrBytes::from_static), generation)
         })?;
     }
-    for (case, kind, protocol) in [("another protocol type", "connect", "range"), ("another protocol", "consumer", "x")] {
+    for (case, kind, protocol) in [("another protocol type", "connect", "range"), ("another protocol", "consumer", "x")]
+    {
         pair.ask(case, SYNC_NAMES_PROTOCOL, |side| SyncGroupRequest {
             protocol_type: Some(kind.into()),
             protocol_name: Some(protocol.into()),

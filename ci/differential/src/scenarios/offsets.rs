@@ -40,10 +40,7 @@ fn list(pair: &mut Pair) -> io::Result<()> {
     pair.every("a partition twice", |side, _| listing(side, TOPIC, vec![at(0, -1), at(0, -2), at(1, -1)]))?;
     pair.every("no partition", |side, _| listing(side, TOPIC, Vec::new()))?;
     pair.every("no topic", |_, _| ListOffsetsRequest { replica_id: -1, ..Default::default() })?;
-    pair.every("replica -2", |side, _| ListOffsetsRequest {
-        replica_id: -2,
-        ..listing(side, TOPIC, vec![at(0, -1)])
-    })?;
+    pair.every("replica -2", |side, _| ListOffsetsRequest { replica_id: -2, ..listing(side, TOPIC, vec![at(0, -1)]) })?;
     for isolation_level in [1, 9, -1] {
         pair.every(&format!("isolation level {isolation_level}"), |side, version| ListOffsetsRequest {
             isolation_level: if version >= 2 { isolation_level } else { 0 },
@@ -72,10 +69,7 @@ fn epochs(pair: &mut Pair) -> io::Result<()> {
             })?;
         }
         pair.every(&format!("{case} as the client's own"), |side, _| {
-            let own = OffsetForLeaderPartition {
-                current_leader_epoch: side.epoch + above,
-                ..end_of(0, side.epoch)
-            };
+            let own = OffsetForLeaderPartition { current_leader_epoch: side.epoch + above, ..end_of(0, side.epoch) };
             asked(side, TOPIC, vec![own])
         })?;
     }

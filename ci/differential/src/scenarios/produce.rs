@@ -44,12 +44,7 @@ fn request(side: &Side, version: i16, topic: &str, index: i32, records: Option<B
     }
 }
 
-fn topic_data(
-    side: &Side,
-    version: i16,
-    topic: &str,
-    partition_data: Vec<PartitionProduceData>,
-) -> TopicProduceData {
+fn topic_data(side: &Side, version: i16, topic: &str, partition_data: Vec<PartitionProduceData>) -> TopicProduceData {
     if version >= TOPIC_IDS {
         TopicProduceData { topic_id: side.id(topic), partition_data, ..Default::default() }
     } else {

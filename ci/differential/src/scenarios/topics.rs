@@ -2,9 +2,7 @@
 
 use crate::pair::{Pair, Side, versions};
 use millrace_protocol::StrBytes;
-use millrace_protocol::messages::create_topics::{
-    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
-};
+use millrace_protocol::messages::create_topics::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
 use millrace_protocol::messages::delete_topics::DeleteTopicState;
 use millrace_protocol::messages::{CreateTopicsRequest, DeleteTopicsRequest};
 use std::io;
@@ -158,10 +156,8 @@ fn settings(pair: &mut Pair) -> io::Result<()> {
         })?;
     }
     checked(pair, "a setting twice", |_, new| {
-        let setting = |value: &'static str| CreatableTopicConfig {
-            name: "retention.ms".into(),
-            value: Some(value.into()),
-        };
+        let setting =
+            |value: &'static str| CreatableTopicConfig { name: "retention.ms".into(), value: Some(value.into()) };
         CreatableTopic { configs: vec![setting("1000"), setting("2000")], ..new }
     })
 }
@@ -172,7 +168,9 @@ fn existing(pair: &mut Pair) -> io::Result<()> {
             creation(vec![topic(side.name(TOPIC))], validate_only)
         })?;
     }
-    pair.every("a name that collides", |side, _| creation(vec![topic(side.name("a.b")), topic(side.name("a_b"))], true))?;
+    pair.every("a name that collides", |side, _| {
+        creation(vec![topic(side.name("a.b")), topic(side.name("a_b"))], true)
+    })?;
     pair.every("good and bad topics", |side, version| {
         let good = CreatableTopic { num_partitions: 2, ..topic(side.name(&format!("made-{version}"))) };
         let bad = CreatableTopic { num_partitions: 0, ..topic(side.name("none")) };
@@ -207,7 +205,9 @@ fn delete(pair: &mut Pair) -> io::Result<()> {
         let name = format!("deleted-{version}");
         pair.make_topic(&name, 1)?;
         pair.ask("a topic twice", version, |side| by_name(version, vec![side.name(&name), side.name(&name)]))?;
-        pair.ask("good and bad topics", version, |side| by_name(version, vec![side.name(&name), side.name("nowhere")]))?;
+        pair.ask("good and bad topics", version, |side| {
+            by_name(version, vec![side.name(&name), side.name("nowhere")])
+        })?;
         pair.ask("a deleted topic", version, |side| by_name(version, vec![side.name(&name)]))?;
     }
     let ids = |topics| DeleteTopicsRequest { topics, timeout_ms: 10_000, ..Default::default() };
