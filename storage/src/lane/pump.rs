@@ -7,7 +7,7 @@
 //! 3. Store operations under way are bounded by the core: the window of sequences, one checkpoint, one look-up, the gate
 //!    of transactions.
 
-use super::config::{LaneConfig, LaneIdentity};
+use super::config::{LaneConfig, LaneIdentity, backoff};
 use super::core::LaneCore;
 use super::events::{Effect, Event, Now};
 use super::messages::{LaneCommand, LaneReport, ToLane, ToShard};
@@ -225,8 +225,12 @@ impl LanePump {
             Effect::Seal(wid) => {
                 let (env, stores, boot) = (self.env.clone(), self.stores.clone(), self.identity.boot);
                 async move {
+                    let mut attempt = 0_u32;
                     while let Err(error) = recovery::seal(&env, &stores, boot, wid).await {
                         tracing::warn!(%wid, %error, "the lane's old log is not sealed yet");
+                        attempt = attempt.saturating_add(1);
+                        // Without a pause a store that refuses at once would keep the thread from anything else.
+                        env.sleep(backoff(attempt, env.random())).await;
                     }
                     Event::Sealed(wid)
                 }

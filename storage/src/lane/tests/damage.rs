@@ -1,12 +1,15 @@
 //! Data that must exist does not, or contradicts itself: an alarm, and the partition is not served.
 
 use super::world::{Life, World, entry, partition};
+use crate::env::WallMs;
 use crate::format::checkpoint::checkpoint_key;
-use crate::ids::{LeaderEpoch, Seq, ShardIndex, Wid};
+use crate::format::object::{ObjectHeader, ObjectKind, encode_header};
+use crate::ids::{BootId, LeaderEpoch, Seq, ShardIndex, Wid, WriterId};
 use crate::lane::{LaneCommand, LaneConfig, LaneReport, ToShard};
 use crate::meta::records::{PartitionRecord, Record};
 use crate::meta::{MetaStore, Op, Txn, keys};
 use crate::wal::WalStore;
+use bytes::Bytes;
 use futures::executor::block_on;
 use std::time::Duration;
 
@@ -69,4 +72,28 @@ fn what_is_whole_is_no_alarm() {
     let world = World::new();
     crashed(&world, true);
     assert!(!alarms(&mut world.start(&LaneConfig::default())));
+}
+
+#[test]
+fn a_log_that_cannot_be_sealed_is_tried_again_with_pauses_and_the_lane_goes_on_once_it_can() {
+    let world = World::new();
+    let mut life = world.start(&LaneConfig::default());
+    life.lead(partition(0), 0);
+    let wid = life.record(partition(0)).wid;
+    let whole = life.wal_record(wid).expect("open");
+    let put = |value: Bytes| {
+        let ops = vec![Op::Put(keys::wal(wid), value)];
+        block_on(world.meta.txn(Txn { compares: vec![], ops })).expect("memory");
+    };
+    put(Bytes::from_static(b"no record"));
+    let writer = WriterId { boot: BootId(99), lane: WriterId::FENCER };
+    let fence = ObjectHeader { kind: ObjectKind::Fence, wid, writer, seq: Seq(0), sealed_at: WallMs(0) };
+    block_on(world.wal.put_if_absent(wid, Seq(0), vec![encode_header(&fence)])).expect("memory");
+    life.seal(0, entry(partition(0), 1, 0, 1, "a"));
+    // Refused at once, every time: without pauses this never returns.
+    life.pass(Duration::from_secs(60));
+    assert!(life.reports(0).contains(&LaneReport::Fenced));
+    put(whole.encode());
+    life.pass(Duration::from_secs(5));
+    assert!(life.reports(0).iter().any(|report| matches!(report, LaneReport::Opened { .. })));
 }
