@@ -131,7 +131,8 @@ impl LaneCore {
         let due = if state.wanted || objects >= self.config.checkpoint_objects {
             self.now.mono
         } else {
-            state.progress_since?.plus(self.config.checkpoint_every)
+            let progress = state.progress_since.map(|since| since.plus(self.config.checkpoint_every));
+            progress.into_iter().chain(self.flights.wants_evidence(&self.config)).min()?
         };
         Some(state.started.map_or(due, |at| due.max(at.plus(self.config.checkpoint_gap))))
     }
@@ -275,6 +276,10 @@ impl LaneCore {
         if result.is_err() {
             draft.retry_at = Some(now.plus(backoff(draft.attempts, random)));
             return;
+        }
+        // A sync is none: on an object store it asks nothing of anybody.
+        if draft.stage != Stage::Syncing {
+            self.flights.answered(now);
         }
         draft.attempts = 0;
         draft.stage = match draft.stage {

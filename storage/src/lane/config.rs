@@ -89,12 +89,16 @@ pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 pub(super) const BACKOFF_LIMIT: Duration = Duration::from_secs(2);
 /// A store that answered a request this recently is not out.
 pub(super) const RECENT_SUCCESS: Duration = Duration::from_secs(5);
+/// After this part of the limit a sequence is suspected, and other writes are made to see whether the store is out.
+pub(super) const SUSPECT_AFTER: u32 = 3;
 /// Unanswered puts of the same sequence at once.
 pub(super) const PUTS_OF_ONE_SEQUENCE: u32 = 3;
 /// Transactions that compare the lane's `/wal` record without changing it, in flight at once.
 pub(super) const SHARED_TXNS: usize = 8;
 /// Merged reference chunks hold at most about this many references.
 pub(super) const CHUNK_REFERENCES: u32 = 65_536;
+/// Deleted topics remembered beyond those of which the lane still holds something.
+pub(super) const FORGOTTEN_TOPICS: usize = 1024;
 /// Seals wait in the shards' mailboxes while this many bytes wait in the lane, in multiples of `object_limit_bytes`.
 pub(super) const WAITING_OBJECTS: usize = 2;
 /// How often the records of released partitions and of partitions that cannot be had yet are read again.

@@ -5,13 +5,15 @@
 //! 2. A sequence is durable only by its own 200, or by a header that names this lane as the writer of DATA.
 //! 3. The commit point passes a sequence only when all before it are durable.
 //! 4. A 412 alone decides nothing: the header does. An unknown outcome sends the same bytes again.
+//! 5. A log is given up for a sequence only while other writes succeed: those of other sequences, and of checkpoints,
+//!    which are taken for that alone when nothing else is written. A full store is never held against a sequence.
 
-use super::config::{LaneConfig, PUTS_OF_ONE_SEQUENCE, RECENT_SUCCESS, VANISHED_ROUNDS, backoff};
+use super::config::{LaneConfig, PUTS_OF_ONE_SEQUENCE, RECENT_SUCCESS, SUSPECT_AFTER, VANISHED_ROUNDS, backoff};
 use super::messages::CommittedObject;
 use crate::env::Mono;
 use crate::format::object::{ObjectKind, decode_header};
 use crate::ids::{Seq, ShardIndex, Wid, WriterId};
-use crate::store_error::StoreError;
+use crate::store_error::{FailureKind, StoreError};
 use crate::wal::PutOutcome;
 use crate::wrong::{Wrong, wrong};
 use bytes::Bytes;
@@ -74,7 +76,8 @@ pub(super) struct Flight {
     pub through: BTreeMap<ShardIndex, u64>,
     slices: Vec<Bytes>,
     state: State,
-    first_sent: Mono,
+    /// First sent, or last refused by a full store.
+    unresolved_since: Mono,
     sent: Mono,
     attempts: u32,
     /// Puts without an answer yet.
@@ -147,7 +150,7 @@ impl InFlight {
             through,
             slices,
             state,
-            first_sent: now,
+            unresolved_since: now,
             sent: now,
             attempts: 1,
             unanswered: 1,
@@ -166,6 +169,9 @@ impl InFlight {
         }
         let Some(flight) = self.find(seq) else { return Step::Wait };
         flight.unanswered = flight.unanswered.saturating_sub(1);
+        if result.as_ref().is_err_and(|error| error.kind == FailureKind::Full) {
+            flight.unresolved_since = now;
+        }
         match result {
             Ok(PutOutcome::Stored) => flight.state = State::Durable,
             Ok(PutOutcome::AlreadyExists) if wrong(Wrong::OwnRetryTakenForFence) => return Step::Fenced,
@@ -256,7 +262,8 @@ impl InFlight {
         again
     }
 
-    fn answered(&mut self, now: Mono) {
+    /// The store has just carried out a request.
+    pub(super) fn answered(&mut self, now: Mono) {
         let since = self.answering.filter(|one| now.since(one.last) <= RECENT_SUCCESS).map_or(now, |one| one.since);
         self.answering = Some(Answering { since, last: now });
     }
@@ -266,9 +273,18 @@ impl InFlight {
     pub(super) fn hopeless(&self, config: &LaneConfig, now: Mono) -> bool {
         let answering = self.answering.filter(|one| now.since(one.last) <= RECENT_SUCCESS);
         answering.is_some_and(|one| {
-            let waits = |flight: &Flight| now.since(flight.first_sent.max(one.since)) >= config.unresolved_limit;
+            let waits = |flight: &Flight| now.since(flight.unresolved_since.max(one.since)) >= config.unresolved_limit;
             self.flights.iter().any(|flight| flight.state != State::Durable && waits(flight))
         })
+    }
+
+    /// When it is time for another write, whose success or failure tells a sequence that does not resolve from an
+    /// outage: the window may be full, so that this log has none.
+    pub(super) fn wants_evidence(&self, config: &LaneConfig) -> Option<Mono> {
+        let unresolved = self.flights.iter().filter(|flight| flight.state != State::Durable);
+        let suspect =
+            unresolved.map(|flight| flight.unresolved_since).min()?.plus(config.unresolved_limit / SUSPECT_AFTER);
+        Some(self.answering.map_or(suspect, |one| suspect.max(one.last.plus(RECENT_SUCCESS / 2))))
     }
 
     /// The next sequence that the commit point passes, if it is durable.
