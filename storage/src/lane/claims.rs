@@ -53,6 +53,7 @@ impl LaneCore {
     }
 
     fn want(&mut self, partition: TopicPartition, shard: ShardIndex) {
+        self.unwanted.remove(&partition);
         self.wanted.insert(partition, Wanted { shard, look_at: self.now.mono });
     }
 
@@ -60,10 +61,13 @@ impl LaneCore {
     pub(super) fn on_release(&mut self, partitions: &[TopicPartition]) {
         for &partition in partitions {
             self.wanted.remove(&partition);
-            if self.partitions.contains_key(&partition) {
-                self.drain(partition, AfterDrain::Release);
-            } else {
-                self.report(LaneReport::NotLeading { partition });
+            match self.partitions.get(&partition).map(|led| led.role) {
+                // It may be in a checkpoint at the epoch to come, and its claim under way: finished, then released.
+                Some(Role::Read | Role::Claimable | Role::Claiming) => drop(self.unwanted.insert(partition)),
+                Some(_) => self.drain(partition, AfterDrain::Release),
+                None if self.births.remove(&partition).is_some() => self.partition_lost(partition),
+                None if self.being_born.contains(&partition) => drop(self.unwanted.insert(partition)),
+                None => self.report(LaneReport::NotLeading { partition }),
             }
         }
     }

@@ -66,7 +66,10 @@ pub struct LaneCore {
     pub(super) wanted: BTreeMap<TopicPartition, Wanted>,
     /// Partitions that went elsewhere: the first sequence that holds something of them.
     pub(super) departed: BTreeMap<TopicPartition, Seq>,
+    /// Deleted topics: those of which something is held, and a bounded number of others.
     pub(super) forgotten: BTreeSet<TopicId>,
+    /// Being acquired or born, and to be released once that is decided.
+    pub(super) unwanted: BTreeSet<TopicPartition>,
     pub(super) looking: Option<(Token, Vec<TopicPartition>)>,
     pub(super) look_attempts: u32,
     pub(super) transactions: Transactions,
@@ -120,6 +123,7 @@ impl LaneCore {
             wanted: BTreeMap::new(),
             departed: BTreeMap::new(),
             forgotten: BTreeSet::new(),
+            unwanted: BTreeSet::new(),
             looking: None,
             look_attempts: 0,
             transactions: Transactions::default(),
@@ -319,6 +323,7 @@ impl LaneCore {
         self.claimable.clear();
         self.births.clear();
         self.being_born.clear();
+        self.unwanted.clear();
         self.departed.clear();
         self.looking = None;
         self.transactions.clear();

@@ -5,13 +5,15 @@
 //! 2. Committed state changes only by folding committed objects.
 //! 3. A released partition stays, frozen, until its record names another write-ahead log.
 
+use super::config::FORGOTTEN_TOPICS;
 use super::core::LaneCore;
 use super::events::Effect;
 use super::messages::{LaneReport, Seal, ToShard};
 use super::transactions::{Change, Kind};
 use crate::env::Mono;
 use crate::ids::{LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
-use crate::meta::records::PartitionRecord;
+use crate::meta::records::{PartitionRecord, Record};
+use crate::meta::{Compare, Op, Txn, keys};
 use crate::partition::CommittedPartition;
 use std::collections::BTreeSet;
 
@@ -171,7 +173,7 @@ impl LaneCore {
     pub(super) fn forget_topic(&mut self, topic: TopicId) {
         self.wanted.retain(|partition, _| partition.topic != topic);
         self.departed.retain(|partition, _| partition.topic != topic);
-        self.forgotten.insert(topic);
+        self.remember_forgotten(topic);
         let unborn: Vec<TopicPartition> =
             self.births.keys().filter(|partition| partition.topic == topic).copied().collect();
         for partition in unborn {
@@ -183,6 +185,17 @@ impl LaneCore {
         for partition in of_topic {
             self.forget(partition);
         }
+    }
+
+    /// The ids of topics are never used twice and commands come in order, so that a topic of which nothing is held any
+    /// more need not be remembered; some are, should a command be late.
+    fn remember_forgotten(&mut self, topic: TopicId) {
+        if self.forgotten.len() >= FORGOTTEN_TOPICS {
+            let held = self.partitions.keys().chain(&self.being_born).map(|partition| partition.topic);
+            let held: BTreeSet<TopicId> = held.collect();
+            self.forgotten.retain(|topic| held.contains(topic));
+        }
+        self.forgotten.insert(topic);
     }
 
     /// Stops leading a partition of a deleted topic, as soon as its role allows.
@@ -197,8 +210,11 @@ impl LaneCore {
 
     /// Goes on with a partition whose birth, claim or release was decided while its topic was deleted or the lane stops.
     fn settle(&mut self, partition: TopicPartition) {
+        let unwanted = self.unwanted.remove(&partition);
         if self.forgotten.contains(&partition.topic) {
             self.forget(partition);
+        } else if unwanted {
+            self.drain(partition, AfterDrain::Release);
         } else if self.stop.is_some() {
             self.drain(partition, AfterDrain::Stop);
         }
@@ -208,6 +224,7 @@ impl LaneCore {
         self.partitions.remove(&partition);
         self.moving.remove(&partition);
         self.claimable.remove(&partition);
+        self.unwanted.remove(&partition);
         self.joining.forget(partition);
         self.report(LaneReport::NotLeading { partition });
     }
@@ -218,6 +235,9 @@ impl LaneCore {
             Kind::Birth => {
                 self.being_born.remove(&partition);
                 let state = CommittedPartition::born(change.after.epoch);
+                if self.forgotten.contains(&partition.topic) {
+                    self.unbear(partition, &change.after);
+                }
                 let led = Led::new(change.shard, Role::Leader, state, change.after, self.wid);
                 self.partitions.insert(partition, led);
                 self.lead(partition);
@@ -240,6 +260,15 @@ impl LaneCore {
             }
         }
         self.settle(partition);
+    }
+
+    /// Deletes the record of a birth that came after the records of its deleted topic went: it would hold this log back.
+    /// Sent once: if it is lost, the record stays until the next start.
+    fn unbear(&mut self, partition: TopicPartition, record: &PartitionRecord) {
+        let key = keys::partition(partition);
+        let compares = vec![Compare::Value(key.clone(), record.encode())];
+        let token = self.token();
+        self.effects.push_back(Effect::Txn(token, Txn { compares, ops: vec![Op::Delete(key)] }));
     }
 
     fn lead(&mut self, partition: TopicPartition) {
@@ -267,6 +296,7 @@ impl LaneCore {
             self.depart(partition, led.first_own);
         }
         self.being_born.remove(&partition);
+        self.unwanted.remove(&partition);
         self.claimable.remove(&partition);
         self.moving.remove(&partition);
         self.report(LaneReport::NotLeading { partition });

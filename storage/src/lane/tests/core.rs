@@ -429,3 +429,123 @@ fn nothing_is_deleted_before_the_checkpoints_transaction_is_known() {
     let effects = bare.give(Event::Txn(token, Ok(TxnOutcome::Committed(Revision(7)))));
     assert!(effects.contains(&Effect::DeleteWalBelow { wid: WID, below: Seq(2) }));
 }
+
+/// Lets `seconds` pass with the log's sequence 0 answered by `refusal` and every other request by success or `objects`.
+fn struggle(bare: &mut Bare, seconds: u32, refusal: &StoreError, objects: &Result<(), StoreError>) -> Option<u32> {
+    for second in 0..seconds {
+        let mut effects = bare.pass(Duration::from_secs(1));
+        while !effects.is_empty() {
+            if fenced(&effects) {
+                return Some(second);
+            }
+            let mut next = VecDeque::new();
+            for effect in effects {
+                next.extend(match effect {
+                    Effect::PutWal { seq: Seq(0), .. } => bare.put(0, Err(refusal.clone())),
+                    Effect::PutWal { seq, .. } => bare.put(seq.0, Ok(PutOutcome::Stored)),
+                    Effect::SyncBelow { token, .. } => bare.give(Event::Stored(token, Ok(()))),
+                    Effect::PutObject { token, .. } => bare.give(Event::Stored(token, objects.clone())),
+                    Effect::Txn(token, _) => bare.give(Event::Txn(token, Ok(TxnOutcome::Committed(Revision(9))))),
+                    _ => VecDeque::new(),
+                });
+            }
+            effects = next;
+        }
+    }
+    None
+}
+
+/// A lane with a full window: sequence 0 refused, the others stored.
+fn stuck() -> Bare {
+    let mut bare = Bare::leading(LaneConfig { linger: Duration::ZERO, ..LaneConfig::default() });
+    (0..30).for_each(|base| drop(bare.seal(one(base))));
+    (1..16).for_each(|seq| drop(bare.put(seq, Ok(PutOutcome::Stored))));
+    bare.put(0, Err(outage()));
+    bare
+}
+
+#[test]
+fn a_sequence_that_fails_alone_ends_the_log_though_the_window_is_full_and_nothing_else_is_put() {
+    let at = struggle(&mut stuck(), 120, &outage(), &Ok(())).expect("given up");
+    assert!((29..60).contains(&at), "after {at} s");
+}
+
+#[test]
+fn neither_an_outage_nor_a_full_disk_fences_however_full_the_window_is() {
+    assert_eq!(struggle(&mut stuck(), 600, &outage(), &Err(outage())), None);
+    let full = StoreError::not_done(FailureKind::Full, "no space");
+    let mut bare = stuck();
+    assert_eq!(struggle(&mut bare, 600, &full, &Ok(())), None, "a checkpoint is small and may still fit");
+    assert_eq!(struggle(&mut bare, 20, &outage(), &Ok(())), None, "time on a full disk does not count");
+}
+
+#[test]
+fn deleted_topics_are_remembered_in_bounded_numbers() {
+    let mut bare = Bare::leading(LaneConfig::default());
+    bare.give(Event::Command(LaneCommand::Forget { topic: partition(0).topic }));
+    for id in 100..5_000 {
+        bare.give(Event::Command(LaneCommand::Forget { topic: crate::ids::TopicId(uuid::Uuid::from_u128(id)) }));
+    }
+    assert!(bare.core.forgotten.len() <= 1024, "{}", bare.core.forgotten.len());
+    assert!(bare.core.forgotten.contains(&partition(0).topic), "it is still draining");
+}
+
+fn release() -> Event {
+    Event::Command(LaneCommand::Release { partitions: vec![partition(0)] })
+}
+
+fn drains(effects: &VecDeque<Effect>) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::ToShard(SHARD, ToShard::Drain { .. })))
+}
+
+#[test]
+fn a_partition_released_while_it_is_acquired_is_released_once_its_claim_is_decided() {
+    for claimed in [false, true] {
+        let (mut bare, token, _) = acquiring();
+        if !claimed {
+            bare.give(release());
+        }
+        let (claim, _) = txn(&bare.give(Event::Txn(token, Ok(TxnOutcome::Committed(Revision(5))))));
+        if claimed {
+            bare.give(release());
+        }
+        assert!(drains(&bare.give(Event::Txn(claim, Ok(TxnOutcome::Committed(Revision(6)))))));
+    }
+}
+
+/// A lane whose birth of partition 0 is undecided.
+fn bearing() -> (Bare, Token, Txn) {
+    let mut bare = Bare::open(LaneConfig::default());
+    let effects = bare.give(Event::Command(LaneCommand::Lead { partitions: vec![(partition(0), SHARD)] }));
+    let found = BTreeMap::from([(partition(0), Found::Unborn)]);
+    let (token, sent) = txn(&bare.give(Event::LookedUp(look_up(&effects), Ok(found))));
+    (bare, token, sent)
+}
+
+#[test]
+fn a_partition_released_while_it_is_born_is_released_unless_it_is_wanted_again() {
+    for again in [false, true] {
+        let (mut bare, token, _) = bearing();
+        bare.give(release());
+        if again {
+            bare.give(Event::Command(LaneCommand::Lead { partitions: vec![(partition(0), SHARD)] }));
+        }
+        let effects = bare.give(Event::Txn(token, Ok(TxnOutcome::Committed(Revision(2)))));
+        assert_eq!(drains(&effects), !again);
+    }
+}
+
+#[test]
+fn a_birth_that_comes_after_its_topics_records_went_leaves_no_record() {
+    let (mut bare, token, sent) = bearing();
+    bare.give(Event::Txn(token, Err(outage())));
+    bare.give(Event::Command(LaneCommand::Forget { topic: partition(0).topic }));
+    bare.pass(Duration::from_secs(2));
+    bare.give(Event::MetaRead(token, Ok(stands(&sent, false))));
+    let (token, again) = txn(&bare.pass(Duration::from_secs(2)));
+    assert_eq!(again, sent, "sent again, so that it is decided");
+    let (_, deleted) = txn(&bare.give(Event::Txn(token, Ok(TxnOutcome::Committed(Revision(9))))));
+    let record = record_of(&sent, partition(0)).expect("of the birth");
+    assert_eq!(deleted.compares, vec![Compare::Value(keys::partition(partition(0)), record.encode())]);
+    assert_eq!(deleted.ops, vec![Op::Delete(keys::partition(partition(0)))]);
+}
