@@ -4,7 +4,9 @@
 //! 1. A partition's record and the `/wal` record that it names are read at one revision.
 //! 2. The state given is the checkpoint's, plus every entry of the record's epoch up to the end (of the sealed log, or
 //!    of what was released), without a gap.
-//! 3. What is missing or contradicts itself is read again; the same again with nothing changed is an alarm.
+//! 3. What is missing or contradicts itself is read again; the same again with nothing changed is an alarm. So is, at
+//!    once, a record that can't be decoded, or one that names a log without a record at the same revision.
+//! 4. An alarm is of the partitions that it concerns; the others of a look-up are not held up by it.
 
 use super::Stores;
 use crate::format::Footer;
@@ -118,7 +120,8 @@ async fn records(stores: &Stores, partitions: &[TopicPartition]) -> Result<Vec<(
     let first = stores.meta.get(record_keys.clone()).await?;
     let mut wids: Vec<Wid> = Vec::new();
     for value in first.values.iter().flatten() {
-        wids.push(partition_record(&value.value)?.wid);
+        // One that can't be decoded is told of below.
+        wids.extend(PartitionRecord::decode(&value.value).map(|record| record.wid));
     }
     wids.sort_unstable();
     wids.dedup();
@@ -126,27 +129,34 @@ async fn records(stores: &Stores, partitions: &[TopicPartition]) -> Result<Vec<(
     all.extend(wids.iter().map(|&wid| keys::wal(wid)));
     let snapshot = stores.meta.get(all).await?;
     let (record_values, wal_values) = snapshot.values.split_at(partitions.len());
-    let mut wals: BTreeMap<Wid, WalRecord> = BTreeMap::new();
+    let mut wals: BTreeMap<Wid, Result<WalRecord, String>> = BTreeMap::new();
     for (&wid, value) in wids.iter().zip(wal_values) {
-        if let Some(value) = value {
-            wals.insert(wid, WalRecord::decode(&value.value).map_err(|error| corrupt(error.to_string()))?);
-        }
+        let wal = match value {
+            Some(value) => WalRecord::decode(&value.value).map_err(|error| format!("log {wid}: {error}")),
+            None => Err(format!("the log {wid} that it names has no record")),
+        };
+        wals.insert(wid, wal);
     }
     let mut looked = Vec::with_capacity(partitions.len());
     for (&partition, value) in partitions.iter().zip(record_values) {
         let one = match value {
             None => Looked::Done(Found::Unborn),
-            Some(value) => classify(partition_record(&value.value)?, &wals),
+            Some(value) => match PartitionRecord::decode(&value.value) {
+                Ok(record) => classify(record, &wals),
+                Err(error) => Looked::Done(Found::Alarm { detail: error.to_string() }),
+            },
         };
         looked.push((partition, one));
     }
     Ok(looked)
 }
 
-fn classify(record: PartitionRecord, wals: &BTreeMap<Wid, WalRecord>) -> Looked {
-    let Some(wal) = wals.get(&record.wid) else {
-        // Named between the two reads, or its record is gone although a partition names it: the next look tells.
-        return Looked::Done(Found::Held { record });
+fn classify(record: PartitionRecord, wals: &BTreeMap<Wid, Result<WalRecord, String>>) -> Looked {
+    let wal = match wals.get(&record.wid) {
+        // Named between the two reads: the next look tells.
+        None => return Looked::Done(Found::Held { record }),
+        Some(Err(detail)) => return Looked::Done(Found::Alarm { detail: detail.clone() }),
+        Some(Ok(wal)) => wal,
     };
     let sealed = matches!(wal.state, WalState::Sealed { .. });
     if sealed || record.released.is_some() || wrong(Wrong::ReleaseBySomebodyElse) {
@@ -331,14 +341,6 @@ async fn footer(stores: &Stores, wid: Wid, seq: Seq) -> Result<(ObjectHeader, Fo
         return Err(Failure::Broken(format!("{wid}/{seq} holds {header:?}")));
     }
     Ok((header, footer))
-}
-
-fn partition_record(bytes: &[u8]) -> Result<PartitionRecord, StoreError> {
-    PartitionRecord::decode(bytes).map_err(|error| corrupt(error.to_string()))
-}
-
-fn corrupt(detail: String) -> StoreError {
-    StoreError::not_done(FailureKind::Corrupt, detail)
 }
 
 fn broken(error: crate::format::FormatError) -> Failure {

@@ -97,3 +97,39 @@ fn a_log_that_cannot_be_sealed_is_tried_again_with_pauses_and_the_lane_goes_on_o
     life.pass(Duration::from_secs(5));
     assert!(life.reports(0).iter().any(|report| matches!(report, LaneReport::Opened { .. })));
 }
+
+#[test]
+fn a_record_that_names_a_log_without_a_record_is_an_alarm() {
+    let world = World::new();
+    let wid = crashed(&world, false);
+    let mut life = world.start(&LaneConfig::default());
+    let delete = Op::Delete(keys::wal(wid));
+    block_on(world.meta.txn(Txn { compares: vec![], ops: vec![delete] })).expect("memory");
+    assert!(alarms(&mut life));
+}
+
+#[test]
+fn a_record_that_cannot_be_decoded_is_an_alarm_for_its_partition_alone() {
+    let world = World::new();
+    crashed(&world, false);
+    let mut life = world.start(&LaneConfig::default());
+    let put = Op::Put(keys::partition(partition(1)), Bytes::from_static(b"no record"));
+    block_on(world.meta.txn(Txn { compares: vec![], ops: vec![put] })).expect("memory");
+    let partitions = (0..2).map(|index| (partition(index), ShardIndex(0))).collect();
+    life.command(0, LaneCommand::Lead { partitions });
+    life.pass(Duration::from_secs(3));
+    let served: Vec<_> = life
+        .heard(0)
+        .into_iter()
+        .filter_map(|message| match message {
+            ToShard::Acquired { partition, .. } => Some(partition),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(served, vec![partition(0)]);
+    let alarmed = life
+        .reports(0)
+        .into_iter()
+        .any(|report| matches!(report, LaneReport::Alarm { partition: Some(of), .. } if of == partition(1)));
+    assert!(alarmed);
+}
