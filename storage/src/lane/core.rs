@@ -105,6 +105,7 @@ impl LaneCore {
             state: WalState::Open,
             ck: 0,
             lw: Seq(0),
+            emptied: None,
         };
         LaneCore {
             joining: Joining::new(&config, now.mono),

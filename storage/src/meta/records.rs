@@ -52,6 +52,9 @@ pub struct WalRecord {
     pub ck: u64,
     /// Low-water mark: data objects below need not exist.
     pub lw: Seq,
+    /// Unix milliseconds since which only the fence remains. Absent before, so that nothing else of the bytes changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emptied: Option<i64>,
 }
 
 /// What a released partition was left at.

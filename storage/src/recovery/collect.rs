@@ -8,22 +8,23 @@
 //! Invariants:
 //! 1. A log that a partition record names, or that a reference of a partition points into, keeps every object.
 //! 2. The fence at the end stays for ever.
-//! 3. The `/wal` key goes last, [`KEY_STAYS`] after the objects (counted anew by every process life).
+//! 3. The `/wal` key goes last, [`KEY_STAYS_MS`] after the objects: the record keeps since when, by the wall clock (nothing
+//!    needs the key by then, so that a clock that jumps does no harm).
+//! 4. A log that can't be collected, or whose record can't be read, is an alarm and keeps none of the others.
 
 use super::Stores;
 use super::acquire::{Failure, checkpoint};
-use crate::env::{Env, Mono};
+use crate::env::Env;
 use crate::format::checkpoint::checkpoint_key;
-use crate::ids::{TopicPartition, Wid};
+use crate::ids::{Seq, TopicPartition, Wid};
 use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
 use crate::meta::{Compare, Op, Txn, keys};
 use crate::store_error::{FailureKind, StoreError};
 use crate::wrong::{Wrong, wrong};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-/// How long the `/wal` key of a collected log stays.
-pub(super) const KEY_STAYS: Duration = Duration::from_secs(24 * 3600);
+/// How long the `/wal` key of a collected log stays, milliseconds: 24 hours.
+const KEY_STAYS_MS: i64 = 24 * 3_600_000;
 /// Records read at once.
 const PAGE: usize = 120;
 
@@ -34,26 +35,32 @@ pub struct Collected {
     pub logs: usize,
     /// `/wal` keys removed.
     pub keys: usize,
+    /// Logs that stay because something is wrong with them: a person must look.
+    pub damaged: usize,
 }
 
 /// Collects now and then; one per cluster is enough, several do no harm.
 #[derive(Default)]
 pub struct Collector {
-    /// Logs of which only the fence remains, since when.
-    emptied: BTreeMap<Wid, Mono>,
+    /// Logs whose damage was said.
+    alarmed: BTreeSet<Wid>,
 }
 
 impl Collector {
     /// One pass.
     ///
     /// # Errors
-    /// A store failed; what was done so far stays done, and a later pass goes on.
+    /// A store failed, or a partition's record can't be read (it may name any log); what was done so far stays done, and
+    /// a later pass goes on.
     pub async fn pass(&mut self, env: &Env, stores: &Stores) -> Result<Collected, StoreError> {
         let mut done = Collected::default();
         // In this order: the checkpoint of a log that a record names was there when the record came to name it, so a
         // `/wal` record read later names that one or a newer one, and its references into older logs only get fewer.
         let records = all_partitions(stores).await?;
-        let wals = all_wals(stores).await?;
+        let (wals, unreadable) = all_wals(stores).await?;
+        for (wid, error) in unreadable {
+            self.alarm(&mut done, wid, &error);
+        }
         let Some(needed) = needed(stores, &wals, &records).await? else { return Ok(done) };
         if all_partitions(stores).await? != records {
             return Ok(done);
@@ -63,29 +70,50 @@ impl Collector {
             if needed.contains(&wid) {
                 continue;
             }
-            match self.emptied.get(&wid) {
+            let key = keys::wal(wid);
+            let compares = vec![Compare::Value(key.clone(), record.encode())];
+            let op = match record.emptied {
                 None => {
-                    if wrong(Wrong::FenceDeleted) {
-                        stores.wal.retain_only_fence(wid, crate::ids::Seq(u64::MAX)).await?;
-                    } else {
-                        stores.wal.retain_only_fence(wid, end).await?;
+                    match empty(stores, wid, end).await {
+                        Ok(()) => {}
+                        Err(error) if is_damage(&error) => {
+                            self.alarm(&mut done, wid, &error.to_string());
+                            continue;
+                        }
+                        Err(error) => return Err(error),
                     }
-                    delete_checkpoints(stores, wid).await?;
-                    self.emptied.insert(wid, env.now());
                     done.logs += 1;
+                    Op::Put(key, WalRecord { emptied: Some(env.wall().0), ..record.clone() }.encode())
                 }
-                Some(&since) if env.now().since(since) >= KEY_STAYS => {
-                    let key = keys::wal(wid);
-                    let compares = vec![Compare::Value(key.clone(), record.encode())];
-                    stores.meta.txn(Txn { compares, ops: vec![Op::Delete(key)] }).await?;
-                    self.emptied.remove(&wid);
+                Some(since) if env.wall().0.saturating_sub(since) >= KEY_STAYS_MS => {
                     done.keys += 1;
+                    Op::Delete(key)
                 }
-                Some(_) => {}
-            }
+                Some(_) => continue,
+            };
+            stores.meta.txn(Txn { compares, ops: vec![op] }).await?;
         }
         Ok(done)
     }
+
+    fn alarm(&mut self, done: &mut Collected, wid: Wid, error: &str) {
+        done.damaged += 1;
+        if self.alarmed.insert(wid) {
+            tracing::error!(%wid, error, "a sealed write-ahead log can't be collected: something of it is damaged or missing");
+        }
+    }
+}
+
+/// Leaves nothing of a log but its fence.
+async fn empty(stores: &Stores, wid: Wid, end: Seq) -> Result<(), StoreError> {
+    let kept = if wrong(Wrong::FenceDeleted) { Seq(u64::MAX) } else { end };
+    stores.wal.retain_only_fence(wid, kept).await?;
+    delete_checkpoints(stores, wid).await
+}
+
+/// Whether an error is of this one log; others end a pass, since they meet the next log too.
+fn is_damage(error: &StoreError) -> bool {
+    matches!(error.kind, FailureKind::Corrupt | FailureKind::Other)
 }
 
 /// Logs that partition records name, and those that references of such partitions point into; `None` if a checkpoint
@@ -98,12 +126,15 @@ async fn needed(
     let named: BTreeSet<Wid> = records.values().map(|record| record.wid).collect();
     let mut needed = if wrong(Wrong::SealedWalCollectedWhileNamed) { BTreeSet::new() } else { named.clone() };
     for wid in named {
-        // Its key may have gone with the last record that named it.
+        // Its key may have gone with the last record that named it, or it can't be read.
         let Some(wal) = wals.get(&wid) else { return Ok(None) };
         let checkpoint = match checkpoint(stores, wid, wal.ck).await {
             Ok(checkpoint) => checkpoint,
             Err(Failure::Store(error)) => return Err(error),
-            Err(Failure::Broken(_)) => return Ok(None),
+            Err(Failure::Broken(detail)) => {
+                tracing::warn!(%wid, detail, "nothing is collected while a checkpoint changes or can't be read");
+                return Ok(None);
+            }
         };
         for (partition, state) in &checkpoint.partitions {
             if records.contains_key(partition) {
@@ -121,18 +152,22 @@ async fn delete_checkpoints(stores: &Stores, wid: Wid) -> Result<(), StoreError>
     stores.objects.delete(listed.into_iter().map(|object| object.key).collect()).await
 }
 
-async fn all_wals(stores: &Stores) -> Result<BTreeMap<Wid, WalRecord>, StoreError> {
-    let mut wals = BTreeMap::new();
+/// Logs by their records, and those whose record can't be read.
+async fn all_wals(stores: &Stores) -> Result<(BTreeMap<Wid, WalRecord>, Vec<(Wid, String)>), StoreError> {
+    let (mut wals, mut unreadable) = (BTreeMap::new(), Vec::new());
     let mut after = None;
     loop {
         let page = stores.meta.list(keys::WALS, after, PAGE).await?;
         for (key, value) in &page.entries {
             let wid = keys::parse_wal(key).ok_or_else(|| corrupt(key))?;
-            wals.insert(wid, WalRecord::decode(&value.value).map_err(|_| corrupt(key))?);
+            match WalRecord::decode(&value.value) {
+                Ok(record) => drop(wals.insert(wid, record)),
+                Err(error) => unreadable.push((wid, error.to_string())),
+            }
         }
         after = page.entries.last().map(|(key, _)| key.clone());
         if !page.more {
-            return Ok(wals);
+            return Ok((wals, unreadable));
         }
     }
 }

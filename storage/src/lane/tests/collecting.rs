@@ -1,12 +1,18 @@
 //! Collection beside lanes that are at work.
 
-use super::world::{World, entry, partition};
+use super::world::{Life, World, entry, partition};
 use crate::env::Env;
+use crate::ids::{Seq, Wid};
 use crate::lane::LaneConfig;
 use crate::meta::memory::MemoryMeta;
 use crate::meta::{Key, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream};
-use crate::recovery::{Collector, Stores};
-use crate::wal::StoreFuture;
+use crate::recovery::{Collected, Collector, Stores};
+use crate::store_error::{FailureKind, StoreError};
+use crate::wal::memory::MemoryWal;
+use crate::wal::{Listed, PutOutcome, StoreFuture, Suffix, WalStore};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -61,4 +67,84 @@ fn a_log_whose_partitions_are_acquired_while_a_pass_reads_is_not_collected() {
         life.pass(LISTING * 4);
         assert_eq!(life.content(&state), b"abc", "acquired {changes_after:?} into the pass");
     }
+}
+
+/// The world's write-ahead logs, of which one has lost its fence.
+struct WithoutFence(MemoryWal, Wid);
+
+impl WalStore for WithoutFence {
+    fn put_if_absent(&self, wid: Wid, seq: Seq, slices: Vec<Bytes>) -> StoreFuture<PutOutcome> {
+        self.0.put_if_absent(wid, seq, slices)
+    }
+    fn header(&self, wid: Wid, seq: Seq) -> StoreFuture<Option<Bytes>> {
+        self.0.header(wid, seq)
+    }
+    fn read(&self, wid: Wid, seq: Seq, range: Range<u64>) -> StoreFuture<Option<Bytes>> {
+        self.0.read(wid, seq, range)
+    }
+    fn suffix(&self, wid: Wid, seq: Seq, length: u64) -> StoreFuture<Option<Suffix>> {
+        self.0.suffix(wid, seq, length)
+    }
+    fn list(&self, wid: Wid, from: Seq) -> StoreFuture<Vec<Listed>> {
+        self.0.list(wid, from)
+    }
+    fn list_wids(&self) -> StoreFuture<Vec<Wid>> {
+        self.0.list_wids()
+    }
+    fn delete_below(&self, wid: Wid, below: Seq) -> StoreFuture<()> {
+        self.0.delete_below(wid, below)
+    }
+    fn retain_only_fence(&self, wid: Wid, end: Seq) -> StoreFuture<()> {
+        if wid == self.1 {
+            return Box::pin(async { Err(StoreError::not_done(FailureKind::Other, "no fence")) });
+        }
+        self.0.retain_only_fence(wid, end)
+    }
+    fn sync_below(&self, wid: Wid, below: Seq) -> StoreFuture<()> {
+        self.0.sync_below(wid, below)
+    }
+}
+
+/// Logs of lives that led nothing.
+fn idle_logs(world: &World, count: usize) -> BTreeSet<Wid> {
+    (0..count)
+        .map(|_| {
+            let mut life = world.start(&LaneConfig::default());
+            life.pass(Duration::from_secs(1));
+            life.open_wids()[0]
+        })
+        .collect()
+}
+
+#[test]
+fn a_log_without_its_fence_keeps_no_other_from_being_collected() {
+    let world = World::new();
+    let logs = idle_logs(&world, 3);
+    let mut life = world.start(&LaneConfig::default());
+    let wal = Rc::new(WithoutFence(world.wal.clone(), *logs.first().expect("three")));
+    let (env, stores) = (life.env.clone(), Stores { wal, ..life.stores.clone() });
+    let done = life.run(async move { Collector::default().pass(&env, &stores).await }).expect("memory");
+    assert_eq!((done.logs, done.damaged), (2, 1));
+}
+
+#[test]
+fn the_keys_of_collected_logs_go_a_day_later_though_the_process_starts_again_and_again() {
+    let world = World::new();
+    let logs = idle_logs(&world, 2);
+    let pass = |life: &mut Life| {
+        let (env, stores) = (life.env.clone(), life.stores.clone());
+        life.run(async move { Collector::default().pass(&env, &stores).await }).expect("memory")
+    };
+    let mut life = world.start(&LaneConfig::default());
+    assert_eq!(pass(&mut life).logs, logs.len());
+    life.pass(Duration::from_secs(20 * 3600));
+    assert_eq!(pass(&mut life), Collected::default(), "nothing is done twice");
+    drop(life);
+    // Every life of the test's world begins at the same wall-clock time.
+    let mut life = world.start(&LaneConfig::default());
+    life.pass(Duration::from_secs(23 * 3600));
+    assert_eq!(pass(&mut life).keys, 0);
+    life.pass(Duration::from_secs(2 * 3600));
+    assert_eq!(pass(&mut life).keys, logs.len());
+    assert!(logs.iter().all(|wid| life.wal_record(*wid).is_none()));
 }
