@@ -54,7 +54,7 @@ const BURST: usize = 32;
 /// While others wait for memory: from the first byte of a request to its last,
 const PRESSED_BODY_TIME: Duration = Duration::from_secs(10);
 /// without the peer taking a byte of its replies,
-const PRESSED_STALL_TIME: Duration = Duration::from_secs(5);
+const PRESSED_STALL_TIME: Duration = Duration::from_secs(3);
 /// and for the peer to take all that waits for it.
 const PRESSED_REPLY_TIME: Duration = Duration::from_secs(60);
 /// While no further connection has a place: without any request.
@@ -365,8 +365,14 @@ impl Connection {
     /// Waits until the shard can bear one more request of this API (invariant 5).
     async fn bearable(&self, api: Option<ApiKey>) {
         let Burden { replies, asks } = Burden::of(api);
-        if replies && self.intake.replies.is_at_mark() {
-            self.without_clock(self.intake.replies.below_mark()).await;
+        // A peer that does not take what it has asked for gets no more of it, or it would fill the pool again each time
+        // that another one's place comes free.
+        while replies && (self.stalled_since.get().is_some() || self.intake.replies.is_at_mark()) {
+            if self.stalled_since.get().is_some() {
+                self.without_clock(self.relieved.wait()).await;
+            } else {
+                self.without_clock(self.intake.replies.below_mark()).await;
+            }
         }
         if asks && self.intake.outbox.is_at_mark() {
             self.without_clock(self.intake.outbox.below_mark()).await;

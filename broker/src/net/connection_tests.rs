@@ -337,6 +337,23 @@ fn a_few_peers_that_take_no_replies_are_cut_off_soon_when_others_wait_for_them()
 }
 
 #[test]
+fn a_peer_that_takes_no_replies_is_given_no_further_large_ones() {
+    in_a_world(async |world| {
+        let mut stuck = world.connect();
+        stuck.send(&request(FETCH, 1, 20)).await;
+        world.kept(1).await;
+        // More than the wire takes, and less than the bounds of the connection and of the pool.
+        stuck.answer(0, Reply::Frame(vec![Bytes::from(vec![1; (1 << 20) + 1000])]));
+        until(&world.env, || world.intake.reply_bytes() == 1000).await;
+        stuck.send(&request(FETCH, 1, 20)).await;
+        world.env.sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.kept.requests.borrow().len(), 1);
+        stuck.receive(1 << 20).await;
+        world.kept(2).await;
+    });
+}
+
+#[test]
 fn while_the_control_task_is_behind_heartbeats_go_on() {
     in_a_world(async |world| {
         world.outbox.add(1);
