@@ -85,6 +85,17 @@ fn a_store_that_is_in_use_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_store_whose_making_was_cut_off_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    // What a process leaves that is killed before redb has written the first page.
+    std::fs::write(directory.path().join("0.unfinished"), [0; 4096]).unwrap();
+    let revision = run(&open(directory.path()), put("/a", "1"));
+    assert_eq!(run(&open(directory.path()), put("/a", "2")), Revision(revision.0 + 1), "made once");
+    let names: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, [super::embedded::FILE_NAME]);
+}
+
+#[test]
 fn a_file_that_is_no_store_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(super::embedded::FILE_NAME);

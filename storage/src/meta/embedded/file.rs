@@ -6,6 +6,9 @@
 //! | `keys` | key | (revision of the last change, value) |
 //!
 //! The revision is written in the same transaction as the changes that it counts.
+//!
+//! The file has its name only once it is whole: redb can't open one whose making was cut off by a crash, so it is made
+//! under another name and linked.
 
 use crate::meta::apply::{self, KeyValues};
 use crate::meta::{Key, Page, Revision, Snapshot, Versioned};
@@ -15,6 +18,8 @@ use bytes::Bytes;
 use redb::{
     Database, DatabaseError, Durability, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction,
 };
+use std::fs;
+use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +31,9 @@ const FORMAT: u32 = 1;
 
 /// redb's page cache. Its default of 1 GiB is not ours to take; the whole metadata is a few MiB.
 const CACHE_BYTES: usize = 16 << 20;
+
+/// Extension of a file that is being made.
+const UNFINISHED: &str = "unfinished";
 
 /// The open file.
 pub(super) struct File(Database);
@@ -40,16 +48,31 @@ impl File {
     /// Opens or makes the file at `path`; a new one gets `new_cluster_id`.
     pub(super) fn open(path: PathBuf, new_cluster_id: uuid::Uuid) -> Result<(File, Opened), OpenError> {
         let directory = path.parent().expect("the path ends in a file name");
-        let io = |e: std::io::Error| unusable(&path, &e.to_string());
-        std::fs::create_dir_all(directory).map_err(io)?;
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(|e| refused(&path, &e))?;
+        let io = |e: io::Error| unusable(&path, &e.to_string());
+        fs::create_dir_all(directory).map_err(io)?;
+        if !path.try_exists().map_err(io)? {
+            remove_unfinished(directory).map_err(io)?;
+            let unfinished = directory.join(format!("{new_cluster_id}.{UNFINISHED}"));
+            drop(File::open_whole(&unfinished, new_cluster_id)?);
+            match fs::hard_link(&unfinished, &path) {
+                // Another process was faster; if it still runs, its lock on the file refuses us below.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                linked => linked.map_err(io)?,
+            }
+            fs::remove_file(&unfinished).map_err(io)?;
+        }
         // The name of a new file survives a power loss only when its directory is synced.
-        std::fs::File::open(directory).and_then(|d| d.sync_all()).map_err(io)?;
+        fs::File::open(directory).and_then(|d| d.sync_all()).map_err(io)?;
+        File::open_whole(&path, new_cluster_id)
+    }
+
+    /// Opens a file that is whole, or makes one that nobody else looks for yet.
+    fn open_whole(path: &Path, new_cluster_id: uuid::Uuid) -> Result<(File, Opened), OpenError> {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| refused(path, &e))?;
         let file = File(database);
-        let opened = file.read_about(new_cluster_id).map_err(|e| unusable(&path, &e.to_string()))?;
-        let opened = opened.map_err(|found| {
-            unusable(&path, &format!("its layout has version {found}, this program knows {FORMAT}"))
-        })?;
+        let opened = file.read_about(new_cluster_id).map_err(|e| unusable(path, &e.to_string()))?;
+        let opened = opened
+            .map_err(|found| unusable(path, &format!("its layout has version {found}, this program knows {FORMAT}")))?;
         Ok((file, opened))
     }
 
@@ -203,6 +226,18 @@ fn failed(error: impl Into<redb::Error>) -> StoreError {
         _ => FailureKind::Other,
     };
     StoreError::not_done(kind, error.to_string())
+}
+
+/// Removes what processes left that were killed while they made the file. One that is still at it is refused when it
+/// finds its work gone.
+fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn unusable(path: &Path, detail: &str) -> OpenError {
