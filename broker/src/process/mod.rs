@@ -46,6 +46,8 @@ const LEAST_SHARD_BYTES: usize = 8 << 20;
 const MOST_DEFAULT_SHARDS: usize = 16;
 /// How long a stopping process waits for replies that are on their way out once all else is done.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// How often a shard that recovers publishes.
+const READY_LOOK: Duration = Duration::from_millis(10);
 /// Messages about the end of threads: one per thread at most, and signals.
 const FATES: usize = 256;
 
@@ -243,11 +245,13 @@ impl ControlThread {
 /// Copies what a shard counts to where the admin endpoint reads it, for as long as the shard runs.
 async fn publish(env: Env, pump: ShardPump, cells: Arc<Cells>) {
     loop {
-        {
+        let ready = {
             let core = pump.core().borrow();
             cells.publish(env.now(), core.is_ready(), pump.connections(), core.counters());
-        }
-        env.sleep(PUBLISH_INTERVAL).await;
+            core.is_ready()
+        };
+        // A service manager that asks for readiness is not told half a second late.
+        env.sleep(if ready { PUBLISH_INTERVAL } else { READY_LOOK }).await;
     }
 }
 

@@ -68,11 +68,16 @@ fn a_full_disk_refuses_produce_and_serves_fetch_until_there_is_room_again() {
     let kept = client.read("t", 0, 0);
     assert_eq!((kept.len(), kept[0].as_str()), (written, "first"));
     assert_eq!(broker.get("/healthz").0, 200);
+    let said = |text: &str| broker.process.err().lines().filter(|line| line.contains(text)).count();
+    until("the log says what is wrong", || (said("takes nothing") > 0).then_some(()));
+    assert!(broker.process.err().contains("No space left on device"), "{}", broker.process.err());
     fs::remove_file(&filler).expect("it is there");
     let base = until("produce goes on", || {
         let answer = client.produce("t", 0, batch(&["after"]));
         (answer.error_code == ErrorCode::None).then_some(answer.base_offset)
     });
+    until("the log says that it is over", || (said("takes writes again") > 0).then_some(()));
+    assert_eq!(said("takes nothing"), 1, "once, not per write: {}", broker.process.err());
     let last = client.read("t", 0, base);
     assert_eq!(last, ["after"]);
     // What was refused may or may not be there; what was acknowledged is, also after the end.

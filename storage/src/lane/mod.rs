@@ -10,6 +10,7 @@ mod inflight;
 mod joining;
 mod leadership;
 pub mod messages;
+mod outage;
 mod pump;
 mod ring;
 mod stop;

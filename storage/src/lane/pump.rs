@@ -11,6 +11,7 @@ use super::config::{LaneConfig, LaneIdentity, backoff};
 use super::core::LaneCore;
 use super::events::{Effect, Event, Now};
 use super::messages::{LaneCommand, LaneReport, ToLane, ToShard};
+use super::outage::{News, Outage};
 use crate::env::{Env, Mono};
 use crate::ids::{ShardIndex, Wid};
 use crate::mailbox::{Receiver, Sender};
@@ -55,6 +56,7 @@ pub struct LanePump {
     identity: LaneIdentity,
     core: LaneCore,
     operations: FuturesUnordered<LocalBoxFuture<'static, Event>>,
+    outage: Outage,
 }
 
 /// What ended the wait.
@@ -78,7 +80,7 @@ impl LanePump {
         let shards = ends.shards.iter().map(|end| end.shard).collect();
         let now = Now { mono: env.now(), wall: env.wall() };
         let core = LaneCore::new(identity.clone(), config, shards, now, env.random());
-        LanePump { env, stores, ends, identity, core, operations: FuturesUnordered::new() }
+        LanePump { env, stores, ends, identity, core, operations: FuturesUnordered::new(), outage: Outage::default() }
     }
 
     /// Runs until a graceful stop is done or the mailboxes close.
@@ -92,7 +94,7 @@ impl LanePump {
                 return;
             }
             match self.wait().await {
-                Woken::Event(event) => self.core.on_event(self.now(), event),
+                Woken::Event(event) => self.hand_over(self.now(), event),
                 Woken::Deadline => {}
                 Woken::Closed => return,
             }
@@ -104,11 +106,26 @@ impl LanePump {
         Now { mono: self.env.now(), wall: self.env.wall() }
     }
 
+    fn hand_over(&mut self, now: Now, event: Event) {
+        if let Event::WalPut { result, .. } = &event {
+            match (self.outage.on_put(now.mono, result.is_ok()), result) {
+                (Some(News::Began), Err(error)) => {
+                    tracing::error!(%error, "the write-ahead store takes nothing; producers wait until it does");
+                }
+                (Some(News::Over(lasted)), _) => {
+                    tracing::info!(seconds = lasted.as_secs(), "the write-ahead store takes writes again");
+                }
+                _ => {}
+            }
+        }
+        self.core.on_event(now, event);
+    }
+
     /// Gives the core everything that has come, without waiting.
     fn take_what_waits(&mut self) {
         let now = self.now();
         while let Some(Some(event)) = self.operations.next().now_or_never() {
-            self.core.on_event(now, event);
+            self.hand_over(now, event);
         }
         while let Some(command) = self.ends.commands.try_recv() {
             self.core.on_event(now, Event::Command(command));
