@@ -8,7 +8,9 @@
 //!    is bound.
 //! 2. The process shares one fate: a thread that panics, or ends while no stop was asked for, aborts it.
 //! 3. SIGTERM and SIGINT stop it gracefully: shards refuse and finish, lanes seal their logs, then it ends with success.
-//!    A second signal ends it at once, which is as safe as kill −9.
+//!    A store that does not answer holds this up for ten seconds and no longer: the exit code is 0 then too, the log says
+//!    `"sealed":false`, and the next start seals what was left open.
+//!    A second signal ends it at once with exit code 130, which is as safe as kill −9.
 
 pub mod assembly;
 pub mod open;
