@@ -90,7 +90,7 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
     setting("remote.storage.enable", Boolean, "false"),
     setting("retention.bytes", ANY, "-1"),
     setting("retention.ms", FROM_MINUS_ONE, "604800000"),
-    setting("segment.bytes", Whole { min: 14, max: i32::MAX as i64 }, "1073741824"),
+    setting("segment.bytes", Whole { min: 1 << 20, max: i32::MAX as i64 }, "1073741824"),
     setting("segment.index.bytes", Whole { min: 4, max: i32::MAX as i64 }, "10485760"),
     setting("segment.jitter.ms", NOT_NEGATIVE, "0"),
     setting("segment.ms", POSITIVE, "604800000"),

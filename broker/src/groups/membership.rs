@@ -160,7 +160,8 @@ impl Coordinator {
 
     /// Deletes a group that has no members.
     pub fn delete(&mut self, ticket: Ticket, name: &str) {
-        let deletable = self.slot_for(name).and_then(|slot| {
+        let slot = if name.is_empty() { Err(ErrorCode::GroupIdNotFound) } else { self.slot_for(name) };
+        let deletable = slot.and_then(|slot| {
             let group = self.group_mut(slot, name).ok_or(ErrorCode::GroupIdNotFound)?;
             if group.state != GroupState::Empty || !group.pending.is_empty() || group.offsets.is_busy() {
                 return Err(ErrorCode::NonEmptyGroup);
@@ -178,8 +179,12 @@ impl Coordinator {
     /// Describes a group; `None` if it does not exist (Kafka: state Dead).
     ///
     /// # Errors
-    /// NOT_COORDINATOR, INVALID_GROUP_ID.
+    /// NOT_COORDINATOR.
     pub fn describe(&self, name: &str) -> Result<Option<GroupView>, ErrorCode> {
+        // There is no group without a name.
+        if name.is_empty() {
+            return Ok(None);
+        }
         self.slot_for(name)?;
         let Some(group) = self.find(name)? else { return Ok(None) };
         let stable = group.state == GroupState::Stable;

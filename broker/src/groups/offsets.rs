@@ -125,7 +125,7 @@ impl Coordinator {
             return Err(ErrorCode::InvalidCommitOffsetSize);
         }
         // A consumer that assigns partitions itself commits from outside of the group's protocol.
-        if caller.generation < 0 && caller.member.is_empty() && group.state == GroupState::Empty {
+        if caller.generation < 0 && group.state == GroupState::Empty {
             return Ok(slot);
         }
         group.check_generation(caller)?;

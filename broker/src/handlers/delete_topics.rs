@@ -36,6 +36,7 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
             },
         });
     }
+    refuse_repetitions(&mut results);
     let names: Vec<String> = results.iter().filter_map(|result| to_delete(result)).map(str::to_owned).collect();
     if names.is_empty() {
         return answered(core, context, Asked(results), Some(Vec::new()));
@@ -54,6 +55,21 @@ fn by_name(core: &ShardCore, name: StrBytes) -> DeletableTopicResult {
         },
         None => failed(Some(name.detached()), Default::default(), ErrorCode::UnknownTopicOrPartition),
     }
+}
+
+/// What is named more than once is refused, and answered once.
+fn refuse_repetitions(results: &mut Vec<DeletableTopicResult>) {
+    let mut kept: Vec<DeletableTopicResult> = Vec::with_capacity(results.len());
+    for result in results.drain(..) {
+        let same = |other: &&mut DeletableTopicResult| {
+            other.name == result.name && (result.name.is_some() || other.topic_id == result.topic_id)
+        };
+        match kept.iter_mut().find(same) {
+            Some(first) => *first = failed(result.name, Default::default(), ErrorCode::InvalidRequest),
+            None => kept.push(result),
+        }
+    }
+    *results = kept;
 }
 
 fn failed(name: Option<StrBytes>, topic_id: uuid::Uuid, error_code: ErrorCode) -> DeletableTopicResult {

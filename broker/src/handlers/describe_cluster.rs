@@ -1,6 +1,6 @@
 //! DescribeCluster: cluster id, controller and nodes, from the cluster's image (KIP-700).
 
-use super::RequestContext;
+use super::{RequestContext, operations};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
 use millrace_protocol::StrBytes;
@@ -10,6 +10,8 @@ use millrace_protocol::messages::{DescribeClusterRequest, DescribeClusterRespons
 
 /// The endpoint type that asks for brokers (KIP-919).
 const BROKERS: i8 = 1;
+/// The one that asks for controllers.
+const CONTROLLERS: i8 = 2;
 
 /// Answers with every node.
 pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, request: DescribeClusterRequest) {
@@ -20,9 +22,15 @@ pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, r
         ..DescribeClusterResponse::default()
     };
     if context.version >= 1 && request.endpoint_type != BROKERS {
-        response.error_code = ErrorCode::MismatchedEndpointType;
-        response.error_message = Some(StrBytes::from_static("this is a broker's listener"));
+        (response.error_code, response.error_message) = if request.endpoint_type == CONTROLLERS {
+            (ErrorCode::MismatchedEndpointType, Some(StrBytes::from_static("this is a broker's listener")))
+        } else {
+            (ErrorCode::UnsupportedEndpointType, Some(StrBytes::from_static("no such type of endpoint")))
+        };
         return context.reply(core, &response);
+    }
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = operations::ON_CLUSTER;
     }
     response.controller_id = image.controller;
     response.brokers.extend(image.nodes.values().map(|node| DescribeClusterBroker {

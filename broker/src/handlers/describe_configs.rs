@@ -1,6 +1,7 @@
 //! DescribeConfigs: the settings of topics and of this node, defaults included, so that tools find what they look for.
 
 use super::RequestContext;
+use super::metadata::is_legal;
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
 use millrace_protocol::StrBytes;
@@ -70,6 +71,7 @@ fn describe(core: &ShardCore, resource: DescribeConfigsResource) -> DescribeConf
     let found = match resource.resource_type {
         TOPIC => match core.image.topics.get(&*resource.resource_name) {
             Some(topic) => Ok(topic_settings(&topic.settings)),
+            None if !is_legal(&resource.resource_name) => Err(ErrorCode::InvalidTopicException),
             None => Err(ErrorCode::UnknownTopicOrPartition),
         },
         BROKER if is_node(core, &resource.resource_name) => Ok(node_settings(core)),

@@ -1,5 +1,6 @@
 //! DescribeGroups: state and members.
 
+use super::operations;
 use super::{RequestContext, message};
 use crate::groups::{GroupView, MemberView};
 use crate::shard::core::ShardCore;
@@ -29,7 +30,11 @@ pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, requ
             Ok(None) => DescribedGroup { group_state: StrBytes::from_static("Dead"), ..Default::default() },
             Err(error_code) => DescribedGroup { error_code, ..Default::default() },
         };
-        DescribedGroup { group_id: name, ..described }
+        let mut described = DescribedGroup { group_id: name, ..described };
+        if request.include_authorized_operations && described.error_code == ErrorCode::None {
+            described.authorized_operations = operations::ON_GROUP;
+        }
+        described
     });
     let groups = groups.collect();
     context.reply(core, &DescribeGroupsResponse { groups, ..Default::default() });

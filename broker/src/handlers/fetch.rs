@@ -64,8 +64,6 @@ fn session_error(request: &FetchRequest) -> Option<ErrorCode> {
     match (request.session_id, request.session_epoch) {
         // A full fetch, with or without the wish for a session.
         (_, FINAL_EPOCH) | (0, 0) => None,
-        // An incremental fetch without a session.
-        (0, _) => Some(ErrorCode::InvalidFetchSessionEpoch),
         // A full fetch that closes the session named and asks for a new one.
         (_, 0) => None,
         (_, _) => Some(ErrorCode::FetchSessionIdNotFound),

@@ -65,7 +65,6 @@ fn find(image: &ClusterImage, kind: i8, key: StrBytes) -> Coordinator {
 
 fn node<'a>(image: &'a ClusterImage, kind: i8, key: &str) -> Result<&'a Node, (ErrorCode, &'static str)> {
     match kind {
-        GROUP if key.is_empty() => Err((ErrorCode::InvalidGroupId, "the group id is empty")),
         GROUP => image
             .slots
             .get(usize::from(slot_of(key)))

@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
+/// What stands for no producer id, and for no epoch.
+const NONE: i64 = -1;
 /// Ids in a block.
 const BLOCK: i64 = 1000;
 /// How long requests wait for a block; then the client is told to try again.
@@ -35,6 +37,10 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
         Some("") => return refuse(core, context, ErrorCode::InvalidRequest),
         // Transactions are not offered. Retriable codes would make clients try for a minute; this one they report.
         Some(_) => return refuse(core, context, ErrorCode::TransactionalIdAuthorizationFailed),
+    }
+    // An id and its epoch are given together or not at all (KIP-360).
+    if (request.producer_id == NONE) != (i64::from(request.producer_epoch) == NONE) {
+        return refuse(core, context, ErrorCode::InvalidRequest);
     }
     if let Some(id) = core.producer_ids.left.next() {
         return give(core, context, id);

@@ -3,7 +3,7 @@
 //! By time, what can be said without looking into batches is exact: that nothing is as new as asked for, and that the
 //! log is empty. Anything else is refused with Kafka's error for logs without a time index.
 
-use super::errors::{PartitionError, partition_error};
+use super::errors::partition_error;
 use super::{RequestContext, topics};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
@@ -26,7 +26,7 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 /// The last offset in tiered storage (KIP-1005): without it, none.
 const LATEST_TIERED: i64 = -5;
-/// The first offset not yet uploaded (KIP-1023): without tiered storage, the log start.
+/// The first offset not yet uploaded (KIP-1023): without tiered storage, none.
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 /// Answers from memory.
@@ -41,7 +41,7 @@ pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, r
                 partition_index: asked.partition_index,
                 ..ListOffsetsPartitionResponse::default()
             };
-            match find(core, &topic.name, asked) {
+            match find(core, context.version, &topic.name, asked) {
                 _ if twice => answer.error_code = ErrorCode::InvalidRequest,
                 Ok(Some((offset, epoch))) => {
                     answer.offset = offset.0;
@@ -58,19 +58,39 @@ pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, r
 }
 
 /// The offset and its leader epoch; `None` if there is no such record.
-fn find(core: &ShardCore, topic: &str, asked: &ListOffsetsPartition) -> Result<Option<(Offset, i32)>, ErrorCode> {
+fn find(
+    core: &ShardCore,
+    version: i16,
+    topic: &str,
+    asked: &ListOffsetsPartition,
+) -> Result<Option<(Offset, i32)>, ErrorCode> {
+    if version < first_version(asked.timestamp) {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
     let found = topics::by_name(&core.image, topic, asked.partition_index);
     let log = found.and_then(|partition| core.leading(partition, asked.current_leader_epoch));
     let log = log.map_err(partition_error)?;
     match asked.timestamp {
         LATEST => Ok(Some((log.high_watermark(), log.epoch().0))),
-        EARLIEST | EARLIEST_LOCAL | EARLIEST_PENDING_UPLOAD => {
+        EARLIEST | EARLIEST_LOCAL => {
             let start = log.log_start();
             Ok(Some((start, log.epochs().epoch_at(start).map_or(-1, |epoch| epoch.0))))
         }
-        LATEST_TIERED => Ok(None),
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(None),
         MAX_TIMESTAMP | 0.. => by_time(log, asked.timestamp),
-        _ => Err(partition_error(PartitionError::OutOfRange)),
+        _ => unreachable!("no version has this timestamp"),
+    }
+}
+
+/// The version that brought a special timestamp; none has those that mean nothing.
+fn first_version(timestamp: i64) -> i16 {
+    match timestamp {
+        EARLIEST.. => 1,
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
+        _ => i16::MAX,
     }
 }
 

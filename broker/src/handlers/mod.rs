@@ -26,6 +26,7 @@ pub(crate) mod metadata;
 pub(crate) mod offset_commit;
 pub(crate) mod offset_fetch;
 pub(crate) mod offset_for_leader_epoch;
+pub(crate) mod operations;
 pub(crate) mod produce;
 pub(crate) mod questions;
 pub(crate) mod sync_group;

@@ -7,10 +7,18 @@ use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
 use bytes::Bytes;
 use millrace_protocol::StrBytes;
+use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
+
+/// First version in which a member says type and name of the protocol that it follows (KIP-559).
+const NAMES_PROTOCOL: i16 = 5;
 
 /// Hands the request to the coordinator. What it keeps is copied out of the frame.
 pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, request: SyncGroupRequest) {
+    if context.version >= NAMES_PROTOCOL && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
+        let response = SyncGroupResponse { error_code: ErrorCode::InconsistentGroupProtocol, ..Default::default() };
+        return context.reply(core, &response);
+    }
     let assignments =
         request.assignments.iter().map(|a| (a.member_id.as_str().to_owned(), Bytes::copy_from_slice(&a.assignment)));
     let sync = SyncRequest {

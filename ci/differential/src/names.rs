@@ -63,6 +63,7 @@ impl Names {
             "topic_id" => return self.topic_id(&value),
             "producer_id" if not_negative => "<producer>",
             "leader_epoch" if not_negative => "<epoch>",
+            "session_id" if number.is_some_and(|number| number > 0) => "<session>",
             "log_append_time_ms" if not_negative => "<time>",
             _ if is_member_id(&value) => "<member>",
             _ => return value.replace(&self.tag, ""),

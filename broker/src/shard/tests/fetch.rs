@@ -154,7 +154,7 @@ fn sessions_that_nobody_holds_are_not_found() {
     for (session_id, session_epoch, error) in [
         (0, 0, ErrorCode::None),
         (0, -1, ErrorCode::None),
-        (0, 3, ErrorCode::InvalidFetchSessionEpoch),
+        (0, 3, ErrorCode::FetchSessionIdNotFound),
         (5, 3, ErrorCode::FetchSessionIdNotFound),
     ] {
         let request = FetchRequest { session_id, session_epoch, ..Ask::from(0).request() };

@@ -64,7 +64,10 @@ impl World {
         assert_eq!((joined.error_code, joined.generation_id), (ErrorCode::None, 1));
         assert_eq!((joined.leader.clone(), joined.members.len()), (joined.member_id.clone(), 1));
         let assignment = Bytes::from_static(b"part");
+        let named = |text: &'static str| (version >= 5).then(|| text.into());
         let sync = SyncGroupRequest {
+            protocol_type: named("consumer"),
+            protocol_name: named("range"),
             group_id: GROUP.into(),
             generation_id: 1,
             member_id: joined.member_id.clone(),

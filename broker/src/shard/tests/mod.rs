@@ -4,6 +4,7 @@ mod fetch;
 mod groups;
 mod lane;
 mod produce;
+mod refusals;
 mod strangers;
 mod topics;
 
