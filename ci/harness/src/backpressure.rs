@@ -7,14 +7,14 @@
 use crate::cluster;
 use crate::load::{Load, Plan};
 use crate::member::Member;
-use crate::process::{Broker, RunDirectory, Setup, Target};
+use crate::process::{RunDirectory, Setup, Target};
 use crate::slow_proxy::SlowProxy;
 use crate::trouble::Trouble;
 use clap::Args;
 use std::env;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The topic of the load.
 const TOPIC: &str = "backpressure";
@@ -26,8 +26,6 @@ const ENDPOINT: &str = "AWS_ENDPOINT_URL";
 const LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for what piled up to be stored once the store is fast.
 const DRAIN_LIMIT: Duration = Duration::from_secs(120);
-/// How often the resident size is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A heartbeat may wait so long for its answer; a session ends after 6 seconds.
 const SLOWEST_HEARTBEAT: Duration = Duration::from_secs(2);
 /// Producers may have so many bytes acknowledged for each byte that reached the store.
@@ -94,17 +92,15 @@ fn press(options: &Options, setup: &Setup, proxy: &SlowProxy) -> Result<(), Trou
     let load = Load::start(setup.bootstrap, TOPIC, PARTITIONS, &plan)?;
 
     let stored_before = proxy.passed();
-    let largest_kib = watch(&broker, Duration::from_secs(options.seconds))?;
+    let resident = broker.watch_resident()?;
+    thread::sleep(Duration::from_secs(options.seconds));
     let acknowledged = load.shared().ledger().acknowledged() * options.record_bytes as u64;
     let stored = proxy.passed() - stored_before;
     println!(
-        "backpressure: {} s, {} MiB acknowledged, {} MiB reached the store, resident at most {} MiB (budget {} + {})",
+        "backpressure: {} s, {} MiB acknowledged, {} MiB reached the store",
         options.seconds,
         acknowledged >> 20,
         stored >> 20,
-        largest_kib / 1024,
-        options.memory_mib,
-        options.besides_mib,
     );
     proxy.lift();
     let heartbeats = member.stop()?;
@@ -119,7 +115,14 @@ fn press(options: &Options, setup: &Setup, proxy: &SlowProxy) -> Result<(), Trou
         let ledger = load.shared().ledger();
         (ledger.verdict(), ledger.acknowledged(), ledger.findings().join("\n"))
     };
-    println!("backpressure: {records} records acknowledged and read back; {verdict}");
+    let largest_kib = resident.stop()?;
+    println!(
+        "backpressure: {records} records acknowledged and read back, resident at most {} MiB all the while (budget {} + \
+         {}); {verdict}",
+        largest_kib / 1024,
+        options.memory_mib,
+        options.besides_mib,
+    );
     load.stop()?;
 
     let bounds = [
@@ -133,15 +136,4 @@ fn press(options: &Options, setup: &Setup, proxy: &SlowProxy) -> Result<(), Trou
         (heartbeats.slowest <= SLOWEST_HEARTBEAT, "a heartbeat waited too long".to_owned()),
     ];
     bounds.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, broken)| Err(Trouble::proof(broken)))
-}
-
-/// The largest resident size within this time, in KiB.
-fn watch(broker: &Broker, time: Duration) -> Result<u64, Trouble> {
-    let began = Instant::now();
-    let mut largest = 0;
-    while began.elapsed() < time {
-        largest = largest.max(broker.resident_kib()?);
-        thread::sleep(LOOK_EVERY);
-    }
-    Ok(largest)
 }

@@ -6,8 +6,9 @@ use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Where the search for free ports begins; below the range that the kernel gives to clients.
@@ -18,6 +19,8 @@ const PORTS: u16 = 10_000;
 const SHOWN_LINES: usize = 30;
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How often the resident size is looked at.
+const WATCH_EVERY: Duration = Duration::from_millis(50);
 
 /// Which broker a proof runs against.
 #[derive(Args, Clone, Debug)]
@@ -163,11 +166,44 @@ impl Broker {
 
     /// Resident size, in KiB.
     pub(crate) fn resident_kib(&self) -> Result<u64, Trouble> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
-        number.ok_or_else(|| Trouble::proof("the broker is gone: no VmRSS"))
+        resident_kib(self.child.id())
     }
+
+    /// Watches the resident size until told to stop.
+    pub(crate) fn watch_resident(&self) -> Result<ResidentWatch, Trouble> {
+        let (process, stopped) = (self.child.id(), Arc::new(AtomicBool::new(false)));
+        let until = Arc::clone(&stopped);
+        let thread = thread::Builder::new().name("resident".to_owned()).spawn(move || {
+            let mut largest = 0;
+            while !until.load(Ordering::Acquire) {
+                largest = largest.max(resident_kib(process)?);
+                thread::sleep(WATCH_EVERY);
+            }
+            Ok(largest)
+        })?;
+        Ok(ResidentWatch { stopped, thread })
+    }
+}
+
+/// A watch on the resident size of a broker.
+pub(crate) struct ResidentWatch {
+    stopped: Arc<AtomicBool>,
+    thread: JoinHandle<Result<u64, Trouble>>,
+}
+
+impl ResidentWatch {
+    /// The largest size seen, in KiB.
+    pub(crate) fn stop(self) -> Result<u64, Trouble> {
+        self.stopped.store(true, Ordering::Release);
+        self.thread.join().map_err(|_| Trouble::proof("the watch panicked"))?
+    }
+}
+
+fn resident_kib(process: u32) -> Result<u64, Trouble> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
+    number.ok_or_else(|| Trouble::proof("the broker is gone: no VmRSS"))
 }
 
 impl Drop for Broker {
