@@ -10,6 +10,9 @@ use millrace_protocol::messages::{DeleteGroupsRequest, OffsetCommitRequest, Offs
 use std::io;
 use uuid::Uuid;
 
+/// A topic and the partitions of it that are asked for.
+type Asked<'a> = (&'a str, &'a [i32]);
+
 const TOPIC: &str = "committed";
 const GROUP: &str = "committers";
 /// From this version on topics are named by id, and several groups asked for.
@@ -163,7 +166,7 @@ fn group_of(
 }
 
 fn fetch(pair: &mut Pair, when: &str) -> io::Result<()> {
-    let cases: [(&str, Option<&[(&str, &[i32])]>); 6] = [
+    let cases: [(&str, Option<&[Asked<'_>]>); 6] = [
         ("partitions", Some(&[(TOPIC, &[0, 1, 2, 3])])),
         ("unknown partitions", Some(&[(TOPIC, &[0, 99, -1]), ("nowhere", &[0])])),
         ("a partition twice", Some(&[(TOPIC, &[0, 0])])),
