@@ -211,10 +211,7 @@ impl Inner {
             (Some(old), Some(new)) => self.on_wal_changed(wid, &old, &new),
             (Some(old), None) => {
                 assert!(matches!(old.state, WalState::Sealed { .. }), "FINDING {wid} forgotten while {old:?}");
-                for (key, value) in self.meta.contents(keys::PARTITIONS) {
-                    let record = PartitionRecord::decode(&value).expect("our own record");
-                    assert!(record.wid != wid, "FINDING {wid} forgotten while {key} names it");
-                }
+                self.check_unnamed(wid, "forgotten");
             }
             (None, None) => {}
         }
@@ -234,12 +231,32 @@ impl Inner {
             (WalState::Fencing | WalState::Sealed { .. }, _) => false,
         };
         assert!(allowed, "FINDING I4: {wid} went from {old:?} to {new:?}");
+        if new.emptied != old.emptied {
+            return self.on_wal_emptied(wid, old, new);
+        }
         let s = self.check_checkpoint(wid, new);
         let WalState::Sealed { end } = new.state else { return };
         let kind = |seq: u64| self.object(wid, Seq(seq)).map(|object| object.header.kind);
         assert!(kind(end.0) == Some(ObjectKind::Fence), "FINDING I3: {wid} sealed at {end}: {:?}", kind(end.0));
         for seq in s.0..end.0 {
             assert!(kind(seq) == Some(ObjectKind::Data), "FINDING I5: {wid} sealed at {end}, {seq}: {:?}", kind(seq));
+        }
+    }
+
+    /// The collector says that nothing of a sealed log is left but the fence at its end. Whether it might go is checked where
+    /// its objects were deleted.
+    fn on_wal_emptied(&self, wid: Wid, old: &WalRecord, new: &WalRecord) {
+        let WalState::Sealed { end } = old.state else { panic!("FINDING {wid} was emptied while {old:?}") };
+        assert!(old.emptied.is_none() && new.emptied.is_some(), "FINDING {wid} went from {old:?} to {new:?}");
+        let fence = self.object(wid, end).map(|object| object.header.kind);
+        assert!(fence == Some(ObjectKind::Fence), "FINDING I3: {wid} emptied without its fence: {fence:?}");
+        self.check_unnamed(wid, "emptied");
+    }
+
+    fn check_unnamed(&self, wid: Wid, what: &str) {
+        for (key, value) in self.meta.contents(keys::PARTITIONS) {
+            let record = PartitionRecord::decode(&value).expect("our own record");
+            assert!(record.wid != wid, "FINDING {wid} {what} while {key} names it");
         }
     }
 
