@@ -83,9 +83,18 @@ impl Truth {
         truth
     }
 
-    /// I2: what is told to be committed is durable, with everything before it.
+    /// I2: what is told to be committed is durable, with everything before it. A process that was suspended may tell it of
+    /// a log that was sealed, and collected, meanwhile: then it must lie below the end, and what lies below was looked at
+    /// when the log was sealed.
     pub fn check_committed(&self, wid: Wid, seq: Seq) {
-        let lw = self.0.wal(wid).map_or(Seq(0), |record| record.lw);
+        let lw = match self.0.wal(wid) {
+            Some(WalRecord { state: WalState::Sealed { end }, .. }) => {
+                assert!(seq < end, "FINDING I2: {wid}/{seq} was committed, but the log ends at {end}");
+                return;
+            }
+            Some(record) => record.lw,
+            None => Seq(0),
+        };
         let mut durable = self.0.durable.borrow_mut();
         let checked = durable.entry(wid).or_default();
         for below in lw.max(*checked).0..=seq.0 {
