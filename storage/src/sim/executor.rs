@@ -306,6 +306,18 @@ impl Sim {
         self.sleep_until(self.now().saturating_add(length.as_nanos() as u64))
     }
 
+    /// Lets virtual time pass until `holds`, looking every 20 ms, or until `limit` is over; whether it came to hold.
+    pub async fn within(&self, limit: Duration, holds: impl Fn() -> bool) -> bool {
+        let end = self.now() + limit.as_nanos() as u64;
+        while !holds() {
+            if self.now() > end {
+                return false;
+            }
+            self.sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
     fn add_event(&self, at: u64, event: Event) -> (u64, u64) {
         let order = self.0.next_event.get();
         self.0.next_event.set(order + 1);

@@ -192,18 +192,6 @@ impl Cluster {
         self.sim.kill(handle.process);
         handle.life.replace(None);
     }
-
-    /// Lets time pass until `holds` or the limit; whether it came to hold.
-    async fn within(&self, limit: Duration, holds: impl Fn() -> bool) -> bool {
-        let end = self.sim.now() + limit.as_nanos() as u64;
-        while !holds() {
-            if self.sim.now() > end {
-                return false;
-            }
-            self.sim.sleep(Duration::from_millis(20)).await;
-        }
-        true
-    }
 }
 
 /// What a partition's recovered state must satisfy: all that was readable is in it, byte for byte.
@@ -268,7 +256,7 @@ async fn accident(cluster: &Cluster) {
         0..=2 => {
             let polls = sim.dice(|d| d.below(1..MAX_POLLS));
             sim.kill_after(handle.process, polls);
-            cluster.within(Duration::from_secs(60), || !sim.is_alive(handle.process)).await;
+            cluster.sim.within(Duration::from_secs(60), || !sim.is_alive(handle.process)).await;
         }
         // At some time, perhaps after an outage.
         3 => {
@@ -284,12 +272,12 @@ async fn accident(cluster: &Cluster) {
         }
         // Gracefully, perhaps killed on the way.
         4 => {
-            cluster.within(Duration::from_secs(30), || handle.life().is_some_and(|life| life.leads_all())).await;
+            cluster.sim.within(Duration::from_secs(30), || handle.life().is_some_and(|life| life.leads_all())).await;
             sim.sleep(ms(0..2_000)).await;
             if let Some(life) = handle.life() {
                 life.stop();
                 let patience = ms(0..5_000);
-                cluster.within(patience, || life.has_stopped()).await;
+                cluster.sim.within(patience, || life.has_stopped()).await;
             }
         }
         // Suspended or merely slow: it lives on beside its successors.
@@ -311,21 +299,27 @@ async fn accident(cluster: &Cluster) {
 async fn finish(cluster: &Cluster, producing: &Cell<u64>) {
     let last = cluster.start();
     let leads_all = |handle: &LifeHandle| handle.life().is_some_and(|life| life.leads_all());
-    let led = cluster.within(LIVENESS, || leads_all(&last)).await;
+    let led = cluster.sim.within(LIVENESS, || leads_all(&last)).await;
     assert!(led, "FINDING liveness: not every partition is led {LIVENESS:?} after everything was healed");
-    let taken = cluster.within(LIVENESS, || producing.get() == 0).await;
+    let taken = cluster.sim.within(LIVENESS, || producing.get() == 0).await;
     assert!(taken, "FINDING liveness: {} producers wait {LIVENESS:?} after everything was healed", producing.get());
     // What was under way hours ago arrives now, at a living process.
     cluster.still.set(true);
     cluster.quiet.set(true);
     cluster.sim.sleep(cluster.aftermath).await;
     cluster.quiet.set(false);
-    assert!(cluster.within(LIVENESS, || leads_all(&last)).await, "FINDING liveness: what came late ended leaderships");
+    assert!(
+        cluster.sim.within(LIVENESS, || leads_all(&last)).await,
+        "FINDING liveness: what came late ended leaderships"
+    );
     let live = states(cluster, &last);
     cluster.kill(&last);
     rebuild::check(&cluster.bucket, &cluster.ledger, &live);
     let cold = cluster.start();
-    assert!(cluster.within(LIVENESS, || leads_all(&cold)).await, "FINDING liveness: a cold start leads not everything");
+    assert!(
+        cluster.sim.within(LIVENESS, || leads_all(&cold)).await,
+        "FINDING liveness: a cold start leads not everything"
+    );
     let recovered = states(cluster, &cold);
     for (p, state) in &live {
         let again = &recovered[p];

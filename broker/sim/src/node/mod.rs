@@ -130,24 +130,13 @@ impl Node {
         }
     }
 
-    async fn within(&self, limit: Duration, holds: impl Fn() -> bool) -> bool {
-        let end = self.sim.now() + limit.as_nanos() as u64;
-        while !holds() {
-            if self.sim.now() > end {
-                return false;
-            }
-            self.sim.sleep(Duration::from_millis(20)).await;
-        }
-        true
-    }
-
     async fn accident(&self, life: &Life) {
         let sim = &self.sim;
         let ms = |range| Duration::from_millis(sim.dice(|d| d.below(range)));
         match sim.dice(|d| d.index(5)) {
             0..=1 => {
                 sim.kill_after(life.process, sim.dice(|d| d.below(1..MAX_POLLS)));
-                self.within(Duration::from_secs(20), || !sim.is_alive(life.process)).await;
+                self.sim.within(Duration::from_secs(20), || !sim.is_alive(life.process)).await;
             }
             2 => sim.sleep(ms(0..5_000)).await,
             3 => {
@@ -166,7 +155,7 @@ impl Node {
                     drop(stop.send(()));
                 }
                 let patience = ms(0..15_000);
-                self.within(patience, || !sim.is_alive(life.process)).await;
+                self.sim.within(patience, || !sim.is_alive(life.process)).await;
             }
         }
         sim.kill(life.process);
@@ -242,13 +231,13 @@ pub async fn run(sim: Sim) {
         let life = current.borrow().clone();
         node.accident(&life).await;
         rebuild::check_nothing_lost(&node.bucket, &node.world.ledger);
-        node.within(Duration::from_secs(1), || current.borrow().process != life.process).await;
+        node.sim.within(Duration::from_secs(1), || current.borrow().process != life.process).await;
     }
     node.bucket.heal();
     node.meta.heal();
     node.network.heal();
     let done: &Cell<u64> = &node.world.done;
-    let produced = node.within(LIVENESS, || done.get() >= clients / 2).await;
+    let produced = node.sim.within(LIVENESS, || done.get() >= clients / 2).await;
     assert!(
         produced,
         "FINDING liveness: {} of {} producers are done {LIVENESS:?} after all was healed",
@@ -256,7 +245,7 @@ pub async fn run(sim: Sim) {
         clients / 2
     );
     node.world.finishing.set(true);
-    let read = node.within(LIVENESS, || done.get() == clients).await;
+    let read = node.sim.within(LIVENESS, || done.get() == clients).await;
     assert!(read, "FINDING liveness: {} of {clients} clients are done {LIVENESS:?} after all was healed", done.get());
     // A cold start serves the same log from its beginning.
     sim.kill(current.borrow().process);
@@ -266,7 +255,7 @@ pub async fn run(sim: Sim) {
         let again = topic_of(&node, *p);
         sim.spawn(ProcessId::WORLD, "reader", Consumer::new(&node.world, &again, p.index).run());
     }
-    let read = node.within(LIVENESS, || done.get() == partitions.len() as u64).await;
+    let read = node.sim.within(LIVENESS, || done.get() == partitions.len() as u64).await;
     assert!(read, "FINDING liveness: {} of {} logs can be read after a cold start", done.get(), partitions.len());
     rebuild::check_nothing_lost(&node.bucket, &node.world.ledger);
 }
