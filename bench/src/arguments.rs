@@ -6,16 +6,47 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Parser, Debug)]
 #[command(name = "millrace-bench", version)]
 pub(crate) struct Arguments {
-    /// What to run.
+    /// What to do.
     #[command(subcommand)]
-    pub workload: Workload,
+    pub command: Command,
+}
+
+/// What the program does.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "each workload has its own line")]
+    Run(Workload),
 }
 
 /// A workload.
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Workload {
     /// Batches from many connections, as fast as they are acknowledged or at a given rate.
-    Produce(Produce),
+    Produce(Load),
+}
+
+impl Workload {
+    /// As on the command line.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Workload::Produce(_) => "produce",
+        }
+    }
+
+    /// What it has in common with the others.
+    pub(crate) fn load(&self) -> &Load {
+        match self {
+            Workload::Produce(load) => load,
+        }
+    }
+
+    /// The same, to change.
+    pub(crate) fn load_mut(&mut self) -> &mut Load {
+        match self {
+            Workload::Produce(load) => load,
+        }
+    }
 }
 
 /// What producers ask for.
@@ -37,9 +68,9 @@ impl Acks {
     }
 }
 
-/// `millrace-bench produce`.
+/// What every workload sends, where, and how long.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Produce {
+pub(crate) struct Load {
     /// A broker, HOST:PORT.
     #[arg(long, default_value = "127.0.0.1:9092")]
     pub bootstrap: String,
@@ -76,4 +107,25 @@ pub(crate) struct Produce {
     /// Process whose CPU time and memory to report (the broker's).
     #[arg(long)]
     pub pid: Option<u32>,
+}
+
+impl Load {
+    /// The names and values that a result states.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let rate = self.rate.map_or_else(|| "as fast as answered".to_owned(), |rate| rate.to_string());
+        let all: [(&str, &dyn ToString); 11] = [
+            ("bootstrap", &self.bootstrap),
+            ("topic", &self.topic),
+            ("partitions", &self.partitions),
+            ("connections", &self.connections),
+            ("in-flight", &self.in_flight),
+            ("record-size", &self.record_size),
+            ("batch-bytes", &self.batch_bytes),
+            ("acks", &self.acks.code()),
+            ("seconds", &self.seconds),
+            ("warm-up", &self.warm_up),
+            ("rate", &rate),
+        ];
+        all.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())).collect()
+    }
 }

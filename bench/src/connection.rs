@@ -6,7 +6,7 @@
 //! 3. Bytes of batches are never copied: they leave from where they were encoded.
 
 use crate::batches::{Batches, HEAD_BYTES, PRODUCE_VERSION};
-use crate::tally::Tally;
+use crate::load::recorder::Recorder;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::frame::{LENGTH_BYTES, decode_response};
@@ -143,11 +143,11 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
-    /// Takes the answers that have come at `now` into `tally`.
+    /// Takes the answers that have come at `now` into `recorder`.
     ///
     /// # Errors
     /// When the connection is of no more use.
-    pub(crate) fn receive(&mut self, batches: &Batches, now: u64, tally: &mut Tally) -> io::Result<()> {
+    pub(crate) fn receive(&mut self, batches: &Batches, now: u64, recorder: &mut Recorder) -> io::Result<()> {
         loop {
             let had = self.input.len();
             self.input.resize(had + READ_BYTES, 0);
@@ -155,7 +155,7 @@ impl<S: Read + Write> Connection<S> {
             self.input.truncate(had + read.as_ref().copied().unwrap_or(0));
             match read {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => self.take_answers(batches, now, tally)?,
+                Ok(_) => self.take_answers(batches, now, recorder)?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -163,7 +163,7 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
-    fn take_answers(&mut self, batches: &Batches, now: u64, tally: &mut Tally) -> io::Result<()> {
+    fn take_answers(&mut self, batches: &Batches, now: u64, recorder: &mut Recorder) -> io::Result<()> {
         let mut at = 0;
         while let Some(length) = self.input[at..].first_chunk::<LENGTH_BYTES>() {
             let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(usize::MAX);
@@ -173,14 +173,14 @@ impl<S: Read + Write> Connection<S> {
             let start = at + LENGTH_BYTES;
             let Some(frame) = self.input.get(start..start + length) else { break };
             let frame = Bytes::copy_from_slice(frame);
-            self.answered(&frame, batches, now, tally)?;
+            self.answered(&frame, batches, now, recorder)?;
             at = start + length;
         }
         self.input.drain(..at);
         Ok(())
     }
 
-    fn answered(&mut self, frame: &Bytes, batches: &Batches, now: u64, tally: &mut Tally) -> io::Result<()> {
+    fn answered(&mut self, frame: &Bytes, batches: &Batches, now: u64, recorder: &mut Recorder) -> io::Result<()> {
         let (correlation, response) =
             decode_response::<ProduceResponse>(frame, PRODUCE_VERSION).map_err(io::Error::other)?;
         let open = self.open.pop_front().filter(|open| open.correlation == correlation);
@@ -191,14 +191,15 @@ impl<S: Read + Write> Connection<S> {
             return Err(io::Error::other("an answer for other than one partition"));
         };
         if usize::try_from(result.index) != Ok(partition.index) {
-            tally.failed("an answer for another partition", 1);
+            recorder.failed("an answer for another partition", 1);
         } else if result.error_code != ErrorCode::None {
-            tally.failed(&format!("{:?}", result.error_code), 1);
+            recorder.failed(&format!("{:?}", result.error_code), 1);
         } else if result.base_offset <= partition.newest {
-            tally.failed("an offset given twice", 1);
+            recorder.failed("an offset given twice", 1);
         } else {
             partition.newest = result.base_offset + batches.records as i64 - 1;
-            tally.answered(open.due, now, batches.records, batches.bytes);
+            recorder.timed(open.due, now);
+            recorder.answered(now, batches.records, batches.bytes);
         }
         Ok(())
     }
@@ -207,6 +208,8 @@ impl<S: Read + Write> Connection<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::recorder::live_cell;
+    use crate::pace::SECOND;
     use millrace_protocol::frame::response_frame;
     use millrace_protocol::messages::produce::{PartitionProduceResponse, TopicProduceResponse};
 
@@ -288,23 +291,24 @@ mod tests {
     #[test]
     fn answers_are_matched_and_counted_with_their_due_times_however_they_are_cut() {
         let (batches, mut connection) = (batches(), connection(4));
-        let mut tally = Tally::new(0..u64::MAX);
+        let mut recorder = Recorder::new(0..SECOND, live_cell());
         (1..=3).for_each(|due| connection.ask(due));
         connection.send(&batches).unwrap();
         let all: Vec<u8> = (1..=3).flat_map(|n| answer(n, (n - 1) % 2, i64::from(n), ErrorCode::None)).collect();
         for piece in all.chunks(5) {
             connection.stream.incoming.extend(piece);
-            connection.receive(&batches, 100, &mut tally).unwrap();
+            connection.receive(&batches, 100, &mut recorder).unwrap();
         }
-        assert_eq!((tally.requests, tally.records, connection.unanswered()), (3, 3, 0));
-        assert_eq!((tally.latency.min(), tally.latency.max()), (97, 99));
-        assert!(tally.errors.is_empty());
+        assert!(recorder.errors.is_empty());
+        let total = recorder.series("x").total;
+        assert_eq!((total.requests, total.records, connection.unanswered()), (3, 3, 0));
+        assert_eq!((total.latency.min(), total.latency.max()), (97, 99));
     }
 
     #[test]
     fn errors_and_offsets_given_twice_are_counted() {
         let (batches, mut connection) = (batches(), connection(9));
-        let mut tally = Tally::new(0..u64::MAX);
+        let mut recorder = Recorder::new(0..SECOND, live_cell());
         (0..5).for_each(|due| connection.ask(due));
         connection.send(&batches).unwrap();
         for (correlation, index, base, error) in [
@@ -315,12 +319,12 @@ mod tests {
         ] {
             connection.stream.incoming.extend(answer(correlation, index, base, error));
         }
-        connection.receive(&batches, 100, &mut tally).unwrap();
-        let errors: Vec<(&str, u64)> = tally.errors.iter().map(|(what, times)| (what.as_str(), *times)).collect();
+        connection.receive(&batches, 100, &mut recorder).unwrap();
+        let errors: Vec<(&str, u64)> = recorder.errors.iter().map(|(what, times)| (what.as_str(), *times)).collect();
         let expected =
             [("NotLeaderOrFollower", 1), ("an answer for another partition", 1), ("an offset given twice", 1)];
-        assert_eq!((tally.requests, &errors[..]), (1, &expected[..]));
+        assert_eq!(errors, expected);
         connection.stream.incoming.extend(answer(9, 0, 9, ErrorCode::None));
-        assert!(connection.receive(&batches, 100, &mut tally).is_err());
+        assert!(connection.receive(&batches, 100, &mut recorder).is_err());
     }
 }

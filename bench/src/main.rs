@@ -1,7 +1,8 @@
 //! `millrace-bench`: measures brokers that speak Kafka's protocol, from outside.
 //!
 //! A run is one thread that owns every connection ([`run`]): batches are encoded once ([`batches`]), sent as the
-//! schedule asks ([`pace`]), every answer is checked ([`connection`]) and counted ([`tally`]). Where partitions are led
+//! schedule asks ([`pace`]), every answer is checked ([`connection`]) and counted ([`load::recorder`]); what came of it is a
+//! [`result::RunResult`]. Where partitions are led
 //! is asked once before ([`cluster`]); what the broker used comes from the kernel ([`usage`]).
 //!
 //! 1. Latency under a given rate counts from the moment at which a request was due, not from when it could be sent, so
@@ -16,21 +17,24 @@ mod arguments;
 mod batches;
 mod cluster;
 mod connection;
+mod load;
 mod pace;
+mod result;
 mod run;
-mod tally;
+mod summary;
 mod usage;
+mod workload;
 
-use arguments::{Arguments, Workload};
+use arguments::{Arguments, Command};
 use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let Workload::Produce(produce) = Arguments::parse().workload;
-    match run::produce(&produce) {
-        Ok(report) => {
-            print!("{report}");
-            if report.tally.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let Command::Run(workload) = Arguments::parse().command;
+    match workload::run(&workload, &mut |_| {}) {
+        Ok(result) => {
+            print!("{}", summary::Summary(&result));
+            if result.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             eprintln!("millrace-bench: {error}");

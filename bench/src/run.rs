@@ -1,11 +1,12 @@
 //! A produce run: one thread, all connections, until the window is over and every request is answered.
 
-use crate::arguments::Produce;
+use crate::arguments::Load;
 use crate::batches::Batches;
 use crate::cluster::{Cluster, ClusterError};
 use crate::connection::Connection;
+use crate::load::recorder::{Live, LiveCell, Recorder, live_cell};
 use crate::pace::{SECOND, Schedule};
-use crate::tally::Tally;
+use crate::result::{Counts, Progress, RunResult, Stage};
 use crate::usage::Usage;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
@@ -13,11 +14,10 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use rustix::time::{timerfd_create, timerfd_settime};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{io, mem};
 
 /// How long answers may take after the last request, nanoseconds.
 const DRAIN: u64 = 30 * SECOND;
@@ -41,41 +41,11 @@ pub(crate) enum RunError {
     TooFewConnections(usize),
 }
 
-/// What came of a run.
-pub(crate) struct Report {
-    /// What was counted.
-    pub tally: Tally,
-    /// Of the broker during the window, if its process was named: from the first to the second.
-    pub broker: Option<(Usage, Usage)>,
-    /// Of this process during the window.
-    pub own: (Usage, Usage),
-}
+/// The name of the only series.
+const SERIES: &str = "produce";
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.tally)?;
-        let gib = self.tally.bytes as f64 / f64::from(1 << 30);
-        let show = |f: &mut fmt::Formatter<'_>, who: &str, (from, to): &(Usage, Usage)| {
-            let cpu = to.cpu_seconds - from.cpu_seconds;
-            writeln!(
-                f,
-                "{who:<11} {cpu:.2} CPU-s  {:.3} CPU-s/GiB  {:.2} µs/request  {:.2} cores  resident {} MiB (peak {})",
-                cpu / gib,
-                cpu * 1e6 / self.tally.requests as f64,
-                cpu / self.tally.seconds(),
-                to.resident >> 20,
-                to.peak >> 20
-            )
-        };
-        if let Some(broker) = &self.broker {
-            show(f, "broker", broker)?;
-        }
-        show(f, "client", &self.own)
-    }
-}
-
-/// Runs it.
-pub(crate) fn produce(arguments: &Produce) -> Result<Report, RunError> {
+/// Runs it, and shows how it goes.
+pub(crate) fn produce(arguments: &Load, show: &mut dyn FnMut(&Progress)) -> Result<RunResult, RunError> {
     let leaders = Cluster::connect(&arguments.bootstrap)?.topic(&arguments.topic, arguments.partitions)?;
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let batches = Batches::encode(
@@ -104,18 +74,31 @@ pub(crate) fn produce(arguments: &Produce) -> Result<Report, RunError> {
     poll.registry().register(&mut source, TIMER, Interest::READABLE).map_err(failed("epoll"))?;
     let window = arguments.warm_up * SECOND..(arguments.warm_up + arguments.seconds) * SECOND;
     let schedule = arguments.rate.map(|rate| Schedule::new(rate, connections.len()));
+    let live = live_cell();
     let mut run = Run {
         poll,
         connections,
         timer,
         schedule,
         batches,
-        tally: Tally::new(window.clone()),
+        recorder: Recorder::new(window.clone(), live.clone()),
+        live,
         start: Instant::now(),
         watched: arguments.pid,
     };
-    let (from, to) = run.go(window.start, window.end).map_err(failed("the run"))?;
-    Ok(Report { broker: from.0.zip(to.0), own: (from.1, to.1), tally: run.tally })
+    let (from, to) = run.go(window.start, window.end, show).map_err(failed("the run"))?;
+    let (errors, retries) = (mem::take(&mut run.recorder.errors), mem::take(&mut run.recorder.retries));
+    Ok(RunResult {
+        workload: SERIES.to_owned(),
+        settings: arguments.settings(),
+        window: Duration::from_secs(arguments.seconds),
+        series: vec![run.recorder.series(SERIES)],
+        findings: Vec::new(),
+        errors,
+        retries,
+        own: to.1.since(&from.1),
+        broker: from.0.zip(to.0).map(|(from, to)| to.since(&from)),
+    })
 }
 
 /// Connections, dealt out in turn over the nodes: each with the partitions that its node leads.
@@ -149,7 +132,8 @@ struct Run {
     /// `None`: as fast as requests are answered.
     schedule: Option<Schedule>,
     batches: Batches,
-    tally: Tally,
+    recorder: Recorder,
+    live: LiveCell,
     start: Instant,
     watched: Option<u32>,
 }
@@ -164,9 +148,9 @@ impl Run {
     }
 
     /// Runs; gives what was used at `from` and at `to`.
-    fn go(&mut self, from: u64, to: u64) -> io::Result<(Look, Look)> {
+    fn go(&mut self, from: u64, to: u64, show: &mut dyn FnMut(&Progress)) -> io::Result<(Look, Look)> {
         let mut events = Events::with_capacity(EVENTS);
-        let (mut first, mut last) = (None, None);
+        let (mut first, mut last, mut shown) = (None, None, 0);
         if self.schedule.is_none() {
             (0..self.connections.len()).for_each(|number| self.fill(number));
         }
@@ -183,9 +167,14 @@ impl Run {
                 }
                 let unanswered: usize = self.connections.iter().flatten().map(Connection::unanswered).sum();
                 if unanswered == 0 || now > to + DRAIN {
-                    self.tally.failed("no answer", unanswered as u64);
+                    self.recorder.failed("no answer", unanswered as u64);
                     break;
                 }
+            }
+            self.recorder.hand_over(now);
+            if now >= shown + SECOND {
+                shown = now;
+                show(&self.progress(now, from, to));
             }
             self.wait(now, &mut events)?;
             for event in &events {
@@ -200,12 +189,25 @@ impl Run {
         Ok((first.expect("the window has begun"), last.expect("the window has ended")))
     }
 
+    fn progress(&self, now: u64, from: u64, to: u64) -> Progress {
+        let (stage, began, ends) = match now {
+            _ if now < from => (Stage::WarmUp, 0, from),
+            _ if now < to => (Stage::Window, from, to),
+            _ => (Stage::Drain, to, to + DRAIN),
+        };
+        let mut live = self.live.lock().expect("who holds it does not panic");
+        let counts = mem::replace(&mut live.counts, Counts::new());
+        let Live { errors, retries, .. } = *live;
+        let (elapsed, whole) = (Duration::from_nanos(now - began), Duration::from_nanos(ends - began));
+        Progress { stage, elapsed, whole, series: vec![(SERIES.to_owned(), counts)], errors, retries }
+    }
+
     /// Asks connections for what the schedule says.
     fn ask_what_is_due(&mut self, now: u64) {
         while let Some((number, at)) = self.schedule.as_mut().and_then(|schedule| schedule.take(now)) {
             match &mut self.connections[number] {
                 Some(connection) => connection.ask(at),
-                None => self.tally.failed("no connection", 1),
+                None => self.recorder.failed("no connection", 1),
             }
             self.with(number, |connection, batches, _| connection.send(batches));
         }
@@ -226,8 +228,8 @@ impl Run {
     /// The socket of a connection is ready.
     fn serve(&mut self, number: usize) {
         let now = self.now();
-        self.with(number, |connection, batches, tally| {
-            connection.receive(batches, now, tally)?;
+        self.with(number, |connection, batches, recorder| {
+            connection.receive(batches, now, recorder)?;
             connection.send(batches)
         });
     }
@@ -235,12 +237,12 @@ impl Run {
     fn with(
         &mut self,
         number: usize,
-        act: impl FnOnce(&mut Connection<TcpStream>, &Batches, &mut Tally) -> io::Result<()>,
+        act: impl FnOnce(&mut Connection<TcpStream>, &Batches, &mut Recorder) -> io::Result<()>,
     ) {
         let Some(connection) = &mut self.connections[number] else { return };
-        if let Err(error) = act(connection, &self.batches, &mut self.tally) {
-            self.tally.failed(&format!("connection lost: {error}"), 1);
-            self.tally.failed("no answer", connection.unanswered() as u64);
+        if let Err(error) = act(connection, &self.batches, &mut self.recorder) {
+            self.recorder.failed(&format!("connection lost: {error}"), 1);
+            self.recorder.failed("no answer", connection.unanswered() as u64);
             // Closing the socket takes it out of the poll.
             self.connections[number] = None;
         }

@@ -29,6 +29,11 @@ impl Usage {
             peak: kib(&status, "VmHWM:").ok_or_else(strange)? << 10,
         })
     }
+
+    /// What was used since `earlier`: the CPU seconds between, and the memory of now.
+    pub(crate) fn since(&self, earlier: &Usage) -> Usage {
+        Usage { cpu_seconds: self.cpu_seconds - earlier.cpu_seconds, ..*self }
+    }
 }
 
 /// utime + stime: fields 14 and 15; the name before them may hold blanks and parentheses.

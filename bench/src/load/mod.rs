@@ -1,0 +1,3 @@
+//! What sends and counts.
+
+pub(crate) mod recorder;
