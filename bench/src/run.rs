@@ -7,7 +7,7 @@ use crate::connection::Connection;
 use crate::load::recorder::{Live, LiveCell, Recorder, live_cell};
 use crate::pace::{SECOND, Schedule};
 use crate::result::{Counts, Progress, RunResult, Stage};
-use crate::usage::Usage;
+use crate::usage::{Usage, Watch};
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -86,7 +86,7 @@ pub(crate) fn produce(arguments: &Load, show: &mut dyn FnMut(&Progress)) -> Resu
         start: Instant::now(),
         watched: arguments.pid,
     };
-    let (from, to) = run.go(window.start, window.end, show).map_err(failed("the run"))?;
+    let (broker, own) = run.go(window.start, window.end, show).map_err(failed("the run"))?;
     let (errors, retries) = (mem::take(&mut run.recorder.errors), mem::take(&mut run.recorder.retries));
     Ok(RunResult {
         workload: SERIES.to_owned(),
@@ -96,8 +96,8 @@ pub(crate) fn produce(arguments: &Load, show: &mut dyn FnMut(&Progress)) -> Resu
         findings: Vec::new(),
         errors,
         retries,
-        own: to.1.since(&from.1),
-        broker: from.0.zip(to.0).map(|(from, to)| to.since(&from)),
+        own,
+        broker,
     })
 }
 
@@ -121,9 +121,6 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(TcpStream::from_std(stream))
 }
 
-/// The broker, if it is watched, and this process.
-type Look = (Option<Usage>, Usage);
-
 struct Run {
     poll: Poll,
     /// `None` once a connection is lost.
@@ -143,27 +140,24 @@ impl Run {
         u64::try_from(self.start.elapsed().as_nanos()).expect("a run lasts days at most")
     }
 
-    fn look(&self) -> io::Result<Look> {
-        Ok((self.watched.map(Usage::of).transpose()?, Usage::of(std::process::id())?))
-    }
-
-    /// Runs; gives what was used at `from` and at `to`.
-    fn go(&mut self, from: u64, to: u64, show: &mut dyn FnMut(&Progress)) -> io::Result<(Look, Look)> {
+    /// Runs; gives what the broker, if it is watched, and this process used between `from` and `to`.
+    fn go(&mut self, from: u64, to: u64, show: &mut dyn FnMut(&Progress)) -> io::Result<(Option<Usage>, Usage)> {
         let mut events = Events::with_capacity(EVENTS);
-        let (mut first, mut last, mut shown) = (None, None, 0);
+        let (mut watches, mut used, mut shown) = (None, None, 0);
         if self.schedule.is_none() {
             (0..self.connections.len()).for_each(|number| self.fill(number));
         }
         loop {
             let now = self.now();
-            if first.is_none() && now >= from {
-                first = Some(self.look()?);
+            if watches.is_none() && used.is_none() && now >= from {
+                let broker = self.watched.map(|pid| Watch::start(&[pid])).transpose()?;
+                watches = Some((broker, Watch::start(&[std::process::id()])?));
             }
             if now < to {
                 self.ask_what_is_due(now);
             } else {
-                if last.is_none() {
-                    last = Some(self.look()?);
+                if let Some((broker, own)) = watches.take() {
+                    used = Some((broker.map(Watch::end).transpose()?, own.end()?));
                 }
                 let unanswered: usize = self.connections.iter().flatten().map(Connection::unanswered).sum();
                 if unanswered == 0 || now > to + DRAIN {
@@ -186,7 +180,7 @@ impl Run {
                 }
             }
         }
-        Ok((first.expect("the window has begun"), last.expect("the window has ended")))
+        Ok(used.expect("the window has ended"))
     }
 
     fn progress(&self, now: u64, from: u64, to: u64) -> Progress {

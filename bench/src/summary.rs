@@ -49,7 +49,7 @@ fn show_series(f: &mut fmt::Formatter<'_>, series: &Series, seconds: f64) -> fmt
 }
 
 fn show_usage(f: &mut fmt::Formatter<'_>, who: &str, usage: &Usage, result: &RunResult) -> fmt::Result {
-    let cpu = usage.cpu_seconds;
+    let cpu = usage.cpu_seconds();
     let bytes: u64 = result.series.iter().map(|series| series.total.bytes).sum();
     let requests: u64 = result.series.iter().map(|series| series.total.requests).sum();
     writeln!(

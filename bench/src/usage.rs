@@ -1,33 +1,86 @@
-//! What a process used, as the kernel tells under `/proc`.
+//! What processes used during a stretch of time, as the kernel tells under `/proc` (proc(5), Linux).
+//!
+//! 1. Counters are differences between two looks; resident sizes are those of the second look. Several processes add up.
+//! 2. What the kernel does not tell (another user's I/O, a kernel without scheduler statistics) is `None`, never 0.
+//! 3. The longest wait in the run queue is an upper bound: what one thread waited within one [`SAMPLE`], which is one
+//!    wait or several. It is read from `/proc/PID/task/TID/schedstat`; a wait counts when it ends, so none is cut in
+//!    two. (`wait_max` of `/proc/PID/sched` is exact, but needs a kernel built for it and covers the thread's whole
+//!    life, its start-up included.)
 
-use std::{fs, io};
+mod look;
 
-/// A look at a process.
-#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) use look::Look;
+
+use look::run_delays;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Sub;
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often waits in the run queue are looked at.
+pub(crate) const SAMPLE: Duration = Duration::from_millis(100);
+
+/// What processes used between two looks.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(crate) struct Usage {
-    /// CPU seconds of all its threads, ended ones too, user and kernel.
-    pub cpu_seconds: f64,
-    /// Resident bytes now.
+    /// CPU seconds in user mode, of all threads, ended ones too.
+    pub user_seconds: f64,
+    /// CPU seconds in the kernel.
+    pub system_seconds: f64,
+    /// Resident bytes at the end.
     pub resident: u64,
-    /// Most resident bytes so far.
+    /// Most resident bytes of the processes' lives.
     pub peak: u64,
+    /// Threads at the end.
+    pub threads: u64,
+    /// Context switches because a thread had to wait, of the threads that live at the end.
+    pub voluntary_switches: u64,
+    /// Context switches because a thread's time was up, of the same threads.
+    pub involuntary_switches: u64,
+    /// Bytes and calls, if the kernel tells.
+    pub io: Option<Io>,
+    /// The longest that a thread waited for a core, at most (invariant 3).
+    pub longest_wait: Option<Duration>,
+}
+
+/// What processes read and wrote, `/proc/PID/io`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Io {
+    /// Bytes read by calls, from sockets, pages or disks.
+    pub read_bytes: u64,
+    /// Bytes written by calls.
+    pub written_bytes: u64,
+    /// Read calls.
+    pub reads: u64,
+    /// Write calls.
+    pub writes: u64,
+    /// Bytes that came from a disk.
+    pub disk_read_bytes: u64,
+    /// Bytes that go to a disk, now or later.
+    pub disk_written_bytes: u64,
 }
 
 impl Usage {
-    /// Looks at process `pid`.
-    ///
-    /// # Errors
-    /// When there is no such process.
-    pub(crate) fn of(pid: u32) -> io::Result<Usage> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let strange = || io::Error::other(format!("/proc/{pid} does not read as on Linux"));
-        let ticks = cpu_ticks(&stat).ok_or_else(strange)?;
-        Ok(Usage {
-            cpu_seconds: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
-            resident: kib(&status, "VmRSS:").ok_or_else(strange)? << 10,
-            peak: kib(&status, "VmHWM:").ok_or_else(strange)? << 10,
-        })
+    /// CPU seconds.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        self.user_seconds + self.system_seconds
+    }
+
+    /// Between two looks.
+    pub(crate) fn between(from: &Look, to: &Look) -> Usage {
+        Usage {
+            user_seconds: to.user_seconds - from.user_seconds,
+            system_seconds: to.system_seconds - from.system_seconds,
+            resident: to.resident,
+            peak: to.peak,
+            threads: to.threads,
+            voluntary_switches: to.voluntary_switches.saturating_sub(from.voluntary_switches),
+            involuntary_switches: to.involuntary_switches.saturating_sub(from.involuntary_switches),
+            io: to.io.zip(from.io).map(|(to, from)| to - from),
+            longest_wait: None,
+        }
     }
 
     /// What was used since `earlier`: the CPU seconds between, and the memory of now.
@@ -36,16 +89,82 @@ impl Usage {
     }
 }
 
-/// utime + stime: fields 14 and 15; the name before them may hold blanks and parentheses.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ').skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+impl Sub for Io {
+    type Output = Io;
+
+    fn sub(self, from: Io) -> Io {
+        Io {
+            read_bytes: self.read_bytes.saturating_sub(from.read_bytes),
+            written_bytes: self.written_bytes.saturating_sub(from.written_bytes),
+            reads: self.reads.saturating_sub(from.reads),
+            writes: self.writes.saturating_sub(from.writes),
+            disk_read_bytes: self.disk_read_bytes.saturating_sub(from.disk_read_bytes),
+            disk_written_bytes: self.disk_written_bytes.saturating_sub(from.disk_written_bytes),
+        }
+    }
 }
 
-fn kib(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
+/// Watches processes from its start to its end.
+pub(crate) struct Watch {
+    pids: Vec<u32>,
+    from: Look,
+    stop: SyncSender<()>,
+    sampler: JoinHandle<Option<Duration>>,
+}
+
+impl Watch {
+    /// Watches these processes from now on. A thread of this process looks at theirs every [`SAMPLE`].
+    ///
+    /// # Errors
+    /// When one of them does not exist.
+    pub(crate) fn start(pids: &[u32]) -> io::Result<Watch> {
+        let from = Look::at(pids)?;
+        let (stop, stopped) = mpsc::sync_channel(1);
+        let pids = pids.to_vec();
+        let watched = pids.clone();
+        let sampler = std::thread::spawn(move || {
+            let mut longest = LongestWait::default();
+            longest.sample(&run_delays(&watched));
+            while stopped.recv_timeout(SAMPLE) == Err(RecvTimeoutError::Timeout) {
+                longest.sample(&run_delays(&watched));
+            }
+            longest.sample(&run_delays(&watched));
+            longest.longest
+        });
+        Ok(Watch { pids, from, stop, sampler })
+    }
+
+    /// What was used since the start.
+    ///
+    /// # Errors
+    /// When one of the processes has ended.
+    pub(crate) fn end(self) -> io::Result<Usage> {
+        let to = Look::at(&self.pids);
+        drop(self.stop);
+        let longest_wait = self.sampler.join().expect("the sampler does not panic");
+        Ok(Usage { longest_wait, ..Usage::between(&self.from, &to?) })
+    }
+}
+
+/// The most that one thread waited between two samples.
+#[derive(Default)]
+struct LongestWait {
+    /// By thread, nanoseconds waited in its life.
+    last: BTreeMap<u32, u64>,
+    longest: Option<Duration>,
+}
+
+impl LongestWait {
+    /// Takes what each thread has waited in its life. One that was not there before has waited since it began.
+    fn sample(&mut self, delays: &BTreeMap<u32, u64>) {
+        let first = self.last.is_empty();
+        for (thread, &delay) in delays {
+            let before = self.last.get(thread).copied().unwrap_or(if first { delay } else { 0 });
+            let waited = Duration::from_nanos(delay.saturating_sub(before));
+            self.longest = Some(self.longest.map_or(waited, |longest| longest.max(waited)));
+        }
+        self.last.clone_from(delays);
+    }
 }
 
 #[cfg(test)]
@@ -53,22 +172,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_read_behind_a_name_with_parentheses() {
-        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 99 0 0 0 150 50 7 8 20 0 9 0 1000 1 2";
-        assert_eq!(cpu_ticks(stat), Some(200));
-        assert_eq!(cpu_ticks("42 (a"), None);
+    fn the_longest_wait_is_the_most_that_one_thread_waited_between_two_samples() {
+        let mut longest = LongestWait::default();
+        longest.sample(&BTreeMap::new());
+        assert_eq!(longest.longest, None);
+        longest.sample(&BTreeMap::from([(1, 900), (2, 50)])); // what lies before the first sample does not count
+        longest.sample(&BTreeMap::from([(1, 930), (2, 60)]));
+        longest.sample(&BTreeMap::from([(1, 931), (3, 40)])); // thread 3 is new
+        assert_eq!(longest.longest, Some(Duration::from_nanos(40)));
     }
 
     #[test]
-    fn memory_is_read_by_its_name() {
-        let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n";
-        assert_eq!((kib(status, "VmRSS:"), kib(status, "VmHWM:")), (Some(1024), Some(2048)));
-        assert_eq!(kib(status, "VmSwap:"), None);
+    fn a_watch_of_this_process_counts_what_it_does() {
+        let watch = Watch::start(&[std::process::id()]).unwrap();
+        let mut spent = 0_u64;
+        let ticks = || Look::at(&[std::process::id()]).map(|look| look.user_seconds + look.system_seconds).unwrap();
+        let before = ticks();
+        while ticks() < before + 0.03 {
+            spent = std::hint::black_box(spent + 1);
+        }
+        let usage = watch.end().unwrap();
+        assert!(usage.cpu_seconds() >= 0.02 && usage.threads >= 1, "{usage:?}");
+        assert!(usage.resident > 0 && usage.peak >= usage.resident, "{usage:?}");
     }
 
     #[test]
-    fn this_process_can_be_looked_at() {
-        let usage = Usage::of(std::process::id()).unwrap();
-        assert!(usage.resident > 0 && usage.peak >= usage.resident && usage.cpu_seconds >= 0.0);
+    fn a_process_that_is_not_there_cannot_be_watched() {
+        assert!(Watch::start(&[u32::MAX]).is_err());
     }
 }
