@@ -82,11 +82,6 @@ impl Usage {
             longest_wait: None,
         }
     }
-
-    /// What was used since `earlier`: the CPU seconds between, and the memory of now.
-    pub(crate) fn since(&self, earlier: &Usage) -> Usage {
-        Usage { cpu_seconds: self.cpu_seconds - earlier.cpu_seconds, ..*self }
-    }
 }
 
 impl Sub for Io {
