@@ -74,6 +74,9 @@ pub enum DecodeErrorKind {
         /// Bytes left of [`decoded_bound`].
         left: usize,
     },
+    /// More topics and partitions of a produce request carry no batch than this.
+    #[error("more than {0} topics and partitions without a batch")]
+    WithoutBatch(usize),
     /// A string above 32,767 bytes.
     #[error("string of {0} bytes")]
     LongString(usize),

@@ -5,11 +5,14 @@
 //!
 //! 1. Every range is within the frame it was read from, and those of texts hold UTF-8.
 //! 2. A request of at most [`INLINE_TOPICS`] topics and [`INLINE_PARTITIONS`] partitions is read without an allocation.
+//! 3. At most [`MAX_WITHOUT_BATCH`] topics and partitions carry no batch. Every other partition has the bytes of a batch
+//!    header, so the memory for view and answer grows with the batches that a frame brings and not with its bytes.
 
 use super::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use crate::api::ApiKey;
 use crate::codec::{Message, Version, Wire};
 use crate::frame::{Peek, RequestHeader};
+use crate::records::HEADER_BYTES;
 use crate::wire::{Cursor, DecodeError, DecodeErrorKind};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -20,6 +23,10 @@ pub const INLINE_TOPICS: usize = 2;
 
 /// Partitions held without an allocation.
 pub const INLINE_PARTITIONS: usize = 8;
+
+/// Topics without a partition and partitions too short for a batch in one request. Clients send none; what is refused
+/// for them is told for each. Six bytes make one, and each takes some hundred in memory.
+pub const MAX_WITHOUT_BATCH: usize = 1024;
 
 /// A produce request, versions 3 to 13.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,7 +76,8 @@ impl ProduceView {
     /// Reads a frame (length prefix off), header included.
     ///
     /// # Errors
-    /// When the bytes are not a produce request of a declared version.
+    /// When the bytes are not a produce request of a declared version, or more than [`MAX_WITHOUT_BATCH`] of its
+    /// elements carry no batch.
     pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
         let mut cursor = Cursor::new(frame);
         let header = RequestHeader::skip(&mut cursor)?;
@@ -90,8 +98,9 @@ impl ProduceView {
             partitions: SmallVec::new(),
         };
         let topics = not_null_count(&mut cursor, version.flexible, TopicProduceData::min_size(version))?;
+        let mut without_batch = 0;
         for _ in 0..topics {
-            view.read_topic(&mut cursor, version)?;
+            view.read_topic(&mut cursor, version, &mut without_batch)?;
         }
         end_struct(&mut cursor, version)?;
         Ok(view)
@@ -120,7 +129,12 @@ impl ProduceView {
             && self.topics.iter().zip(&request.topic_data).all(same_topic)
     }
 
-    fn read_topic(&mut self, cursor: &mut Cursor<'_>, version: Version) -> Result<(), DecodeError> {
+    fn read_topic(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        version: Version,
+        without_batch: &mut usize,
+    ) -> Result<(), DecodeError> {
         cursor.enter("TopicProduceData");
         let topic = if version.number >= 13 {
             TopicRef::Id(cursor.uuid()?)
@@ -130,6 +144,9 @@ impl ProduceView {
         };
         let first = self.partitions.len();
         let count = not_null_count(cursor, version.flexible, PartitionProduceData::min_size(version))?;
+        if count == 0 {
+            one_more_without_batch(cursor, without_batch)?;
+        }
         for _ in 0..count {
             cursor.enter("PartitionProduceData");
             let index = cursor.i32()?;
@@ -138,6 +155,9 @@ impl ProduceView {
                 None => None,
             };
             end_struct(cursor, version)?;
+            if records.as_ref().is_none_or(|range| range.len() < HEADER_BYTES) {
+                one_more_without_batch(cursor, without_batch)?;
+            }
             self.partitions.push(PartitionView { index, records });
         }
         self.topics.push(TopicView { topic, partitions: first..self.partitions.len() });
@@ -158,6 +178,15 @@ fn text(cursor: &mut Cursor<'_>, flexible: bool) -> Result<Option<Range<usize>>,
 
 fn not_null_count(cursor: &mut Cursor<'_>, flexible: bool, min_element: usize) -> Result<usize, DecodeError> {
     cursor.count(flexible, min_element)?.ok_or_else(|| cursor.error(DecodeErrorKind::Null))
+}
+
+/// Counts a topic or partition that brings no batch (invariant 3).
+fn one_more_without_batch(cursor: &Cursor<'_>, count: &mut usize) -> Result<(), DecodeError> {
+    *count += 1;
+    if *count > MAX_WITHOUT_BATCH {
+        return Err(cursor.error(DecodeErrorKind::WithoutBatch(MAX_WITHOUT_BATCH)));
+    }
+    Ok(())
 }
 
 /// Goes over the tagged fields that end a struct of a flexible version: ProduceRequest has none that we know.
@@ -195,6 +224,26 @@ mod tests {
         let view = ProduceView::decode(&frame[LENGTH_BYTES..]).unwrap();
         assert_eq!(view.partitions.len(), INLINE_PARTITIONS);
         assert!(!view.topics.spilled() && !view.partitions.spilled());
+    }
+
+    #[test]
+    fn elements_that_carry_no_batch_are_bounded_however_long_the_frame() {
+        let frame = |partitions: usize, topics: usize| {
+            let partition_data = vec![PartitionProduceData::default(); partitions];
+            let topic = TopicProduceData { partition_data, ..TopicProduceData::default() };
+            let mut topic_data = vec![topic];
+            topic_data.extend(vec![TopicProduceData::default(); topics]);
+            let batches = vec![PartitionProduceData { records: Some(vec![0; 1 << 20].into()), index: 0 }];
+            topic_data.push(TopicProduceData { partition_data: batches, ..TopicProduceData::default() });
+            let request = ProduceRequest { topic_data, ..ProduceRequest::default() };
+            request_frame(&request, 9, 7, None).unwrap().concat()
+        };
+        let allowed = frame(MAX_WITHOUT_BATCH / 2, MAX_WITHOUT_BATCH / 2);
+        assert!(ProduceView::decode(&allowed[LENGTH_BYTES..]).is_ok());
+        for refused in [frame(MAX_WITHOUT_BATCH + 1, 0), frame(1, MAX_WITHOUT_BATCH), frame(1_000_000, 0)] {
+            let error = ProduceView::decode(&refused[LENGTH_BYTES..]).unwrap_err();
+            assert_eq!(error.kind, DecodeErrorKind::WithoutBatch(MAX_WITHOUT_BATCH));
+        }
     }
 
     #[test]
