@@ -37,6 +37,11 @@ const ZSTD_FROM: i16 = 7;
 /// Version from which a response says who leads instead (KIP-951).
 const HINTS_FROM: i16 = 10;
 
+/// Memory that a partition of a request takes besides its bytes until it is answered: its place in the log, in the line
+/// of those who wait, and in the answer. For the smallest batches that is several times their bytes.
+const KEPT_PER_PARTITION: usize =
+    size_of::<LogBatch>() + size_of::<Waiting>() + size_of::<OpenSlot>() + size_of::<PartitionProduceResponse>();
+
 /// What became of one partition's batches when they were looked at.
 enum Outcome {
     /// Appended: durable when the high watermark reaches `end`.
@@ -68,11 +73,20 @@ struct Handling {
 }
 
 /// Appends what can be appended; answers, or leaves the request waiting for its commit.
-pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, frame: Frame, permit: Option<Permit>) {
+pub(crate) fn handle(
+    core: &mut ShardCore,
+    now: Now,
+    context: RequestContext,
+    frame: Frame,
+    mut permit: Option<Permit>,
+) {
     // Versions 0 to 2 are advertised for the sake of old clients' guesses, and refused here.
     let Ok(view) = ProduceView::decode(frame.bytes()) else {
         return close(core, context.reply_to, "a broken produce request");
     };
+    if let Some(permit) = &mut permit {
+        permit.grow(view.partitions.len() * KEPT_PER_PARTITION);
+    }
     let mut handling = Handling {
         context,
         acks: view.acks,

@@ -11,10 +11,11 @@
 //! | arena slack | 1/4 | chunks that a few live bytes of the two above keep from reuse | the tail is dropped, the connection not read on meanwhile |
 //! | `replies` | 1/8 | replies that wait for their connection | no request is read whose reply can be large |
 //! | `reads` | 1/16 | the shard, for bytes read from write-ahead objects | reads wait |
-//! | `reserve` | 1/16 | bodies above 4 KiB of all other requests until they are answered | the connection is not read on |
+//! | `reserve` | 1/16 | other requests that wait for their answer, and bodies above 1 KiB while they are read | the connection is not read on |
 //!
 //! Invariants:
-//! 1. What permits hold never exceeds the budget.
+//! 1. A permit is given only while what permits hold stays within the budget; beyond it they come only by
+//!    [`Permit::grow`], for what a request turned out to need besides its frame.
 //! 2. First come, first served: a large request is not overtaken for ever by small ones.
 //! 3. A permit's bytes come back when it is dropped, a waiter's place when it is.
 
@@ -85,13 +86,18 @@ impl State {
             if waiter.granted {
                 continue;
             }
-            if waiter.bytes > self.capacity - self.taken {
+            if waiter.bytes > self.capacity.saturating_sub(self.taken) {
                 break;
             }
             self.taken += waiter.bytes;
             waiter.granted = true;
             waiter.waker.wake_by_ref();
         }
+    }
+
+    fn free(&self) -> usize {
+        // Nothing is free while permits have grown beyond the capacity.
+        self.capacity.saturating_sub(self.taken)
     }
 
     fn anyone_waits(&self) -> bool {
@@ -133,7 +139,7 @@ impl Budget {
     /// Takes `bytes` if they are free and nobody waits for some.
     pub fn try_take(&self, bytes: usize) -> Option<Permit> {
         let mut state = self.0.borrow_mut();
-        if bytes > state.capacity - state.taken || state.anyone_waits() {
+        if bytes > state.free() || state.anyone_waits() {
             return None;
         }
         state.taken += bytes;
@@ -154,6 +160,12 @@ impl Permit {
     /// Its bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Counts `more` bytes without waiting, whatever is free: nobody else gets any until they are back.
+    pub fn grow(&mut self, more: usize) {
+        self.budget.0.borrow_mut().taken += more;
+        self.bytes += more;
     }
 }
 
@@ -273,6 +285,21 @@ mod tests {
         drop(held);
         assert_eq!(budget.taken(), 10, "granted, not yet looked at");
         drop(granted);
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn a_permit_that_grew_beyond_the_budget_keeps_others_waiting_until_it_is_back() {
+        let budget = Budget::new(10);
+        let mut grown = budget.try_take(4).unwrap();
+        let small = budget.try_take(4).unwrap();
+        grown.grow(20);
+        let mut waiting = budget.take(1);
+        drop(small);
+        assert!(now_or_never(&mut waiting).is_none());
+        assert_eq!(budget.taken(), 24);
+        drop(grown);
+        assert!(now_or_never(&mut waiting).is_some());
         assert_eq!(budget.taken(), 0);
     }
 

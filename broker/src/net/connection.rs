@@ -5,10 +5,13 @@
 //!
 //! Invariants:
 //! 1. A body is read only when its memory is accounted for: a produce request holds a permit of the produce budget (it
-//!    travels with the request), any other one of the reserve until it is answered. So a slow store, which keeps
-//!    produce permits, does not keep heartbeats from being read.
+//!    travels with the request). Any other one that is kept until it is answered holds one of the reserve until then;
+//!    one that is not (JoinGroup and SyncGroup: the coordinator counts what it copies) only until it is handed over,
+//!    and none at all if it is small. So neither a slow store, which keeps produce permits, nor whoever waits for
+//!    something keeps heartbeats from being read.
 //! 2. At most `Limits::in_flight` requests of a connection are open, and at most about `Limits::unsent_bytes` of its
-//!    replies wait; beyond that it is not read on, and TCP slows the client.
+//!    replies wait, [`CROWDED_UNSENT_BYTES`] while replies pile up; beyond that it is not read on, and TCP slows the
+//!    client.
 //! 3. A size that is negative, above the limit or too small for a header ends the connection, before any memory is
 //!    taken for it.
 //! 4. An idle connection holds no buffer.
@@ -30,7 +33,7 @@ use millrace_protocol::api::ApiKey;
 use millrace_storage::env::{Env, Mono};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -42,8 +45,13 @@ const HEAD_BYTES: usize = 8;
 const HEAD_IN_FRAME: usize = 4;
 /// Key, version and correlation id: no request is shorter.
 const SHORTEST_FRAME: usize = 8;
-/// Bodies up to this size take no permit of the reserve: heartbeats and commits are never held up by large requests.
-const SMALL_BODY: usize = 4 << 10;
+/// Bodies up to this size take no permit if nothing of them is kept: heartbeats are never held up by other requests. A
+/// connection has one of them at a time.
+const SMALL_BODY: usize = 1 << 10;
+/// What a request that waits for its answer takes besides its body: its places in the tables of those who wait.
+const KEPT_PER_REQUEST: usize = 256;
+/// Bytes of replies that a connection may owe its peer, and read on, while the pool of replies is full.
+const CROWDED_UNSENT_BYTES: usize = 4 << 10;
 /// How long to wait before asking a full arena again.
 const ARENA_RETRY: Duration = Duration::from_millis(2);
 /// Slices per write: 64 keep the list on the stack, and a reply rarely has more.
@@ -175,6 +183,8 @@ struct Burden {
     replies: bool,
     /// It may ask the control task.
     asks: bool,
+    /// Its body, or as much of its decoded form, is kept until it is answered, which may take a while.
+    keeps: bool,
 }
 
 impl Burden {
@@ -183,16 +193,27 @@ impl Burden {
             ApiVersions, CreateTopics, DeleteGroups, DeleteTopics, FindCoordinator, Heartbeat, InitProducerId,
             JoinGroup, LeaveGroup, OffsetCommit, Produce, SyncGroup,
         };
+        let burden = |replies, asks, keeps| Burden { replies, asks, keeps };
         match api {
-            Some(Produce | Heartbeat | ApiVersions | FindCoordinator) => Burden { replies: false, asks: false },
-            Some(
-                OffsetCommit | JoinGroup | SyncGroup | LeaveGroup | InitProducerId | CreateTopics | DeleteTopics
-                | DeleteGroups,
-            ) => Burden { replies: false, asks: true },
+            Some(Produce | Heartbeat | ApiVersions | FindCoordinator) => burden(false, false, false),
+            Some(JoinGroup | SyncGroup | LeaveGroup) => burden(false, true, false),
+            Some(OffsetCommit | InitProducerId | CreateTopics | DeleteTopics | DeleteGroups) => {
+                burden(false, true, true)
+            }
             // Metadata creates topics.
-            Some(ApiKey::Metadata) => Burden { replies: true, asks: true },
-            _ => Burden { replies: true, asks: false },
+            Some(ApiKey::Metadata) => burden(true, true, true),
+            Some(ApiKey::Fetch) => burden(true, false, true),
+            _ => burden(true, false, false),
         }
+    }
+
+    /// Bytes of the reserve for a body of `size`; `None` if it needs none.
+    fn reserved(self, size: usize, capacity: usize) -> Option<usize> {
+        if self.keeps {
+            // What it is decoded into is about as large as itself.
+            return Some((2 * size + KEPT_PER_REQUEST).min(capacity));
+        }
+        (size > SMALL_BODY).then_some(size)
     }
 }
 
@@ -201,8 +222,10 @@ struct Arrived {
     frame: Frame,
     /// Of the produce budget, for produce requests.
     permit: Option<Permit>,
-    /// Of the reserve, for others that are not small.
+    /// Of the reserve, for others that are kept or not small.
     reserve: Option<Permit>,
+    /// Whether it is kept until it is answered.
+    kept: bool,
 }
 
 /// Why a connection ended.
@@ -228,7 +251,7 @@ pub struct Connection {
     intake: Rc<Intake>,
     replies: RefCell<Replies>,
     /// Permits of the reserve of requests that are open.
-    reserved: RefCell<BTreeMap<RequestNumber, Permit>>,
+    reserved: RefCell<VecDeque<(RequestNumber, Permit)>>,
     /// Bytes of replies given to this connection and not sent.
     unsent: Cell<usize>,
     /// A reply came.
@@ -280,8 +303,10 @@ impl Connection {
             self.intake.replies.add(bytes);
         }
         self.replies.borrow_mut().answer(request, reply);
-        let reserved = self.reserved.borrow_mut().remove(&request);
-        drop(reserved);
+        let mut reserved = self.reserved.borrow_mut();
+        let place = reserved.iter().position(|(of, _)| *of == request);
+        let permit = place.and_then(|place| reserved.remove(place));
+        drop((reserved, permit));
         self.answered.raise();
     }
 
@@ -340,10 +365,10 @@ impl Connection {
             for _ in 0..BURST {
                 self.room().await;
                 match self.read_request(stream, requests).await {
-                    Ok(Arrived { frame, permit, reserve }) => {
+                    Ok(Arrived { frame, permit, mut reserve, kept }) => {
                         let request = self.replies.borrow_mut().open();
-                        if let Some(reserve) = reserve {
-                            self.reserved.borrow_mut().insert(request, reserve);
+                        if let Some(reserve) = reserve.take_if(|_| kept) {
+                            self.reserved.borrow_mut().push_back((request, reserve));
                         }
                         requests.request(ReplyTo { connection: self.id, request }, frame, permit);
                     }
@@ -357,14 +382,24 @@ impl Connection {
     /// Waits until one more request may be read (invariant 2).
     async fn room(&self) {
         let limits = &self.intake.limits;
-        while self.replies.borrow().in_flight() >= limits.in_flight || self.unsent.get() >= limits.unsent_bytes {
-            self.relieved.wait().await;
+        loop {
+            let unsent = self.unsent.get();
+            if self.replies.borrow().in_flight() >= limits.in_flight || unsent >= limits.unsent_bytes {
+                self.relieved.wait().await;
+            } else if unsent >= CROWDED_UNSENT_BYTES && self.intake.replies.is_at_mark() {
+                let relieved = self.relieved.wait().fuse();
+                let below_mark = self.intake.replies.below_mark().fuse();
+                pin_mut!(relieved, below_mark);
+                select_biased! { () = relieved => {}, () = below_mark => {} }
+            } else {
+                return;
+            }
         }
     }
 
     /// Waits until the shard can bear one more request of this API (invariant 5).
     async fn bearable(&self, api: Option<ApiKey>) {
-        let Burden { replies, asks } = Burden::of(api);
+        let Burden { replies, asks, .. } = Burden::of(api);
         // A peer that does not take what it has asked for gets no more of it, or it would fill the pool again each time
         // that another one's place comes free.
         while replies && (self.stalled_since.get().is_some() || self.intake.replies.is_at_mark()) {
@@ -408,10 +443,14 @@ impl Connection {
             let (front, body) = frame.bytes_mut().split_at_mut(HEAD_IN_FRAME);
             front.copy_from_slice(start);
             read_all(stream, body).await?;
-            Arrived { frame, permit: Some(permit), reserve: None }
+            Arrived { frame, permit: Some(permit), reserve: None, kept: false }
         } else {
-            let reserve = if size > SMALL_BODY { Some(self.permit(&self.intake.reserve, size).await) } else { None };
-            Arrived { frame: read_growing(stream, start, size).await?, permit: None, reserve }
+            let burden = Burden::of(api);
+            let reserve = match burden.reserved(size, self.intake.reserve.capacity()) {
+                Some(bytes) => Some(self.permit(&self.intake.reserve, bytes).await),
+                None => None,
+            };
+            Arrived { frame: read_growing(stream, start, size).await?, permit: None, reserve, kept: burden.keeps }
         };
         self.arriving_since.set(None);
         self.active_at.set(self.intake.env.now());

@@ -22,6 +22,7 @@ const STEPS: u64 = 1_000_000;
 const HEARTBEAT: i16 = 12;
 const FETCH: i16 = 1;
 const COMMIT: i16 = 8;
+const JOIN: i16 = 11;
 const PRODUCE: i16 = 0;
 
 /// Keeps every request until the test answers it.
@@ -286,6 +287,57 @@ fn produce_waits_for_its_permit_while_heartbeats_go_on() {
 }
 
 #[test]
+fn small_requests_that_wait_are_charged_and_heartbeats_go_on_when_the_reserve_is_gone() {
+    in_a_world(async |world| {
+        let parked = POOLS.reserve / (2 * 1000 + 256);
+        let mut clients: Vec<Client> = (0..=parked).map(|_| world.connect()).collect();
+        for client in &mut clients {
+            client.send(&request(FETCH, 1, 1000)).await;
+        }
+        world.kept(parked).await;
+        let mut member = world.connect();
+        member.send(&request(HEARTBEAT, 1, 1000)).await;
+        world.kept(parked + 1).await;
+        clients[0].answer(0, Reply::Silent);
+        world.kept(parked + 2).await;
+    });
+}
+
+#[test]
+fn a_join_that_waits_keeps_nothing_of_the_reserve() {
+    in_a_world(async |world| {
+        for joined in 1..=3 {
+            let mut member = world.connect();
+            member.send(&request(JOIN, 1, POOLS.reserve)).await;
+            world.kept(joined).await;
+        }
+    });
+}
+
+#[test]
+fn while_replies_pile_up_who_takes_none_of_its_own_is_read_no_further() {
+    in_a_world(async |world| {
+        let (mut stuck, mut member) = (world.connect(), world.connect());
+        stuck.send(&request(FETCH, 1, 20)).await;
+        member.send(&request(HEARTBEAT, 1, 20)).await;
+        world.kept(2).await;
+        stuck.answer(0, Reply::Frame(vec![Bytes::from(vec![1; POOLS.replies + (1 << 20)])]));
+        until(&world.env, || world.intake.reply_bytes() >= POOLS.replies).await;
+        // More than the peer's socket takes.
+        member.answer(0, Reply::Frame(vec![Bytes::from(vec![1; (1 << 20) + (8 << 10)])]));
+        // One more is read, which the connection waited for before.
+        for _ in 0..2 {
+            member.send(&request(HEARTBEAT, 1, 20)).await;
+        }
+        world.kept(3).await;
+        world.env.sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.kept.requests.borrow().len(), 3);
+        stuck.receive(POOLS.replies + (1 << 20)).await;
+        world.kept(4).await;
+    });
+}
+
+#[test]
 fn no_more_requests_are_read_than_may_be_in_flight() {
     in_a_world(async |world| {
         let mut client = world.connect();
@@ -374,11 +426,11 @@ fn requests_that_are_not_answered_keep_their_part_of_the_reserve() {
     in_a_world(async |world| {
         let mut first = world.connect();
         for _ in 0..3 {
-            first.send(&request(COMMIT, 1, 10_000)).await;
+            first.send(&request(COMMIT, 1, 4_900)).await;
         }
         world.kept(3).await;
         let (mut second, mut small) = (world.connect(), world.connect());
-        second.send(&request(COMMIT, 1, 10_000)).await;
+        second.send(&request(COMMIT, 1, 4_900)).await;
         small.send(&request(HEARTBEAT, 1, 100)).await;
         world.kept(4).await;
         world.env.sleep(Duration::from_secs(1)).await;
