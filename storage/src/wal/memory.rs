@@ -2,7 +2,10 @@
 //!
 //! The lane lets the oldest objects go before the ring's cap is reached (PROTOCOL.md section 6); the hard cap here is
 //! what stands between a lane that does not and the machine's memory: a put beyond it fails with
-//! [`FailureKind::Full`]. Bytes are copied in, so that no object pins the receive buffer that its slices were cut from.
+//! [`FailureKind::Full`]. Bytes are copied in, so that no object pins the receive buffer that its slices were cut from,
+//! into [`regions`] that are used again; reads give slices of them. Nobody holds the lock on the logs while copying.
+
+mod regions;
 
 use super::{Listed, PutOutcome, StoreFuture, Suffix, WalStore};
 use crate::format::HEADER_BYTES;
@@ -11,7 +14,9 @@ use crate::object::cut;
 use crate::store_error::{FailureKind, StoreError};
 use bytes::Bytes;
 use futures::future::ready;
+use regions::{Filling, Parts, Regions};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,19 +24,43 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone)]
 pub struct MemoryWal {
     logs: Arc<Mutex<Logs>>,
+    regions: Arc<Mutex<Regions>>,
     cap: u64,
 }
 
 #[derive(Default)]
 struct Logs {
-    objects: BTreeMap<(Wid, Seq), Bytes>,
+    objects: BTreeMap<(Wid, Seq), Stored>,
+    /// Sizes of the objects, and of those that are being copied in.
     bytes: u64,
+}
+
+struct Stored {
+    size: u64,
+    parts: Parts,
+}
+
+impl Stored {
+    /// The bytes `range`, which lies within the object: a slice unless a region ends in it.
+    fn slice(&self, range: Range<u64>) -> Bytes {
+        let mut start = 0;
+        let mut found = Parts::new();
+        for part in &self.parts {
+            let end = start + part.len() as u64;
+            let (from, to) = (range.start.max(start), range.end.min(end));
+            if from < to {
+                found.push(part.slice((from - start) as usize..(to - start) as usize));
+            }
+            start = end;
+        }
+        if found.len() > 1 { found.concat().into() } else { found.pop().unwrap_or_default() }
+    }
 }
 
 impl MemoryWal {
     /// No logs, which may grow to `cap` bytes together.
     pub fn new(cap: u64) -> MemoryWal {
-        MemoryWal { logs: Arc::default(), cap }
+        MemoryWal { logs: Arc::default(), regions: Arc::new(Mutex::new(Regions::new(cap))), cap }
     }
 
     /// Bytes held now.
@@ -44,12 +73,55 @@ impl MemoryWal {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn regions(&self) -> MutexGuard<'_, Regions> {
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an object's bytes before they are copied; the answer to its put if it is not to be copied.
+    fn admit(&self, wid: Wid, seq: Seq, size: u64) -> Result<(), Result<PutOutcome, StoreError>> {
+        let mut logs = self.logs();
+        if logs.objects.contains_key(&(wid, seq)) {
+            return Err(Ok(PutOutcome::AlreadyExists));
+        }
+        if logs.bytes + size > self.cap {
+            let detail = format!("{size} bytes more than the {} held would pass the cap of {}", logs.bytes, self.cap);
+            return Err(Err(StoreError::not_done(FailureKind::Full, detail)));
+        }
+        logs.bytes += size;
+        Ok(())
+    }
+
+    fn copy(&self, slices: &[Bytes]) -> Parts {
+        let first = self.regions().take();
+        let (parts, region) = Filling::new(first).copy(slices, |full| {
+            let mut regions = self.regions();
+            regions.give(full);
+            regions.take()
+        });
+        self.regions().give(region);
+        parts
+    }
+
+    /// Shows what was admitted and copied, unless another put of the sequence came first.
+    fn insert(&self, wid: Wid, seq: Seq, stored: Stored) -> PutOutcome {
+        let mut logs = self.logs();
+        match logs.objects.entry((wid, seq)) {
+            Entry::Vacant(place) => {
+                place.insert(stored);
+                PutOutcome::Stored
+            }
+            Entry::Occupied(_) => {
+                logs.bytes -= stored.size;
+                PutOutcome::AlreadyExists
+            }
+        }
+    }
+
     fn part(&self, wid: Wid, seq: Seq, range: impl FnOnce(u64) -> Range<u64>) -> Option<Suffix> {
         let logs = self.logs();
         let object = logs.objects.get(&(wid, seq))?;
-        let size = object.len() as u64;
-        let range = cut(range(size), size);
-        Some(Suffix { size, bytes: object.slice(range.start as usize..range.end as usize) })
+        let size = object.size;
+        Some(Suffix { size, bytes: object.slice(cut(range(size), size)) })
     }
 
     fn delete_where(&self, wid: Wid, doomed: impl Fn(Seq) -> bool) {
@@ -58,7 +130,7 @@ impl MemoryWal {
         let keys: Vec<(Wid, Seq)> = logs.objects.range(all).map(|(key, _)| *key).filter(|key| doomed(key.1)).collect();
         for key in keys {
             let object = logs.objects.remove(&key).expect("found above, under the same lock");
-            logs.bytes -= object.len() as u64;
+            logs.bytes -= object.size;
         }
     }
 }
@@ -69,18 +141,12 @@ fn answer<T: 'static>(value: T) -> StoreFuture<T> {
 
 impl WalStore for MemoryWal {
     fn put_if_absent(&self, wid: Wid, seq: Seq, slices: Vec<Bytes>) -> StoreFuture<PutOutcome> {
-        let mut logs = self.logs();
-        if logs.objects.contains_key(&(wid, seq)) {
-            return answer(PutOutcome::AlreadyExists);
+        let size = slices.iter().map(|slice| slice.len() as u64).sum();
+        if let Err(answered) = self.admit(wid, seq, size) {
+            return Box::pin(ready(answered));
         }
-        let size: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
-        if logs.bytes + size > self.cap {
-            let detail = format!("{size} bytes more than the {} held would pass the cap of {}", logs.bytes, self.cap);
-            return Box::pin(ready(Err(StoreError::not_done(FailureKind::Full, detail))));
-        }
-        logs.bytes += size;
-        logs.objects.insert((wid, seq), Bytes::from(slices.concat()));
-        answer(PutOutcome::Stored)
+        let parts = self.copy(&slices);
+        answer(self.insert(wid, seq, Stored { size, parts }))
     }
 
     fn header(&self, wid: Wid, seq: Seq) -> StoreFuture<Option<Bytes>> {
@@ -98,7 +164,7 @@ impl WalStore for MemoryWal {
     fn list(&self, wid: Wid, from: Seq) -> StoreFuture<Vec<Listed>> {
         let logs = self.logs();
         let objects = logs.objects.range((wid, from)..=(wid, Seq(u64::MAX)));
-        answer(objects.map(|((_, seq), object)| Listed { seq: *seq, size: object.len() as u64 }).collect())
+        answer(objects.map(|((_, seq), object)| Listed { seq: *seq, size: object.size }).collect())
     }
 
     fn list_wids(&self) -> StoreFuture<Vec<Wid>> {
@@ -137,5 +203,24 @@ mod tests {
         block_on(wal.delete_below(Wid(1), Seq(1))).unwrap();
         assert_eq!(wal.bytes(), 0);
         assert_eq!(block_on(wal.put_if_absent(Wid(1), Seq(1), six())).unwrap(), PutOutcome::Stored);
+    }
+
+    #[test]
+    fn puts_that_race_on_threads_have_one_winner_and_count_once() {
+        let wal = MemoryWal::new(u64::MAX);
+        let large = Bytes::from(vec![3; 5 << 20]);
+        let stored: usize = std::thread::scope(|scope| {
+            let put = || {
+                let puts = (0..4).map(|seq| block_on(wal.put_if_absent(Wid(1), Seq(seq), vec![large.clone(); 3])));
+                puts.filter(|outcome| *outcome.as_ref().unwrap() == PutOutcome::Stored).count()
+            };
+            let racers: Vec<_> = (0..4).map(|_| scope.spawn(put)).collect();
+            racers.into_iter().map(|racer| racer.join().unwrap()).sum()
+        });
+        assert_eq!((stored, wal.bytes()), (4, 4 * 3 * large.len() as u64));
+        for seq in 0..4 {
+            let whole = block_on(wal.read(Wid(1), Seq(seq), 0..u64::MAX)).unwrap().unwrap();
+            assert_eq!(whole, vec![3; 15 << 20]);
+        }
     }
 }
