@@ -1,5 +1,7 @@
 //! The command line.
 
+use crate::load::compress::Codec;
+use crate::load::keys::Keys;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Measures brokers that speak Kafka's protocol.
@@ -56,6 +58,8 @@ pub(crate) enum Acks {
     All,
     /// Appended by the leader.
     Leader,
+    /// Never: what the kernel took counts as answered.
+    None,
 }
 
 impl Acks {
@@ -64,6 +68,7 @@ impl Acks {
         match self {
             Acks::All => -1,
             Acks::Leader => 1,
+            Acks::None => 0,
         }
     }
 }
@@ -78,15 +83,21 @@ pub(crate) struct Load {
     #[arg(long, default_value = "bench")]
     pub topic: String,
     /// Partitions to write to, of a topic that has as many.
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 12, overrides_with = "partitions", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub partitions: u32,
-    /// Connections, dealt out over the nodes that lead partitions.
+    /// Producers, each with a connection to one of the nodes that lead partitions; more if a leader changes.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connections: u32,
     /// Requests that a connection leaves unanswered at a time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub in_flight: u32,
-    /// Bytes of a record's value (no key, no headers).
+    /// Threads that send, and as many that read if the workload does; connections are dealt out over them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+    /// CPUs that threads are pinned to in turn, as 0,2,3 (default: where the kernel puts them).
+    #[arg(long, value_delimiter = ',')]
+    pub cpus: Vec<usize>,
+    /// Bytes of a record's value (no headers).
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub record_size: u32,
     /// Bytes of a batch at most; one batch a request, at least one record.
@@ -95,6 +106,19 @@ pub(crate) struct Load {
     /// When a request is answered.
     #[arg(long, value_enum, default_value_t = Acks::All)]
     pub acks: Acks,
+    /// How records are compressed, once before the run.
+    #[arg(long, value_enum, default_value_t = Codec::None)]
+    pub compression: Codec,
+    /// Of a value, how many bytes in a hundred are zeros; the others do not compress.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub compressibility: u32,
+    /// Keys, and by them partitions as Kafka's default partitioner chooses them: none, uniform:KEYS or
+    /// zipf:KEYS:EXPONENT.
+    #[arg(long, default_value_t = Keys::None)]
+    pub keys: Keys,
+    /// Idempotent producers (KIP-98), one for each connection, at most five requests in flight to a partition.
+    #[arg(long)]
+    pub idempotent: bool,
     /// Seconds that are measured.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
@@ -113,15 +137,23 @@ impl Load {
     /// The names and values that a result states.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let rate = self.rate.map_or_else(|| "as fast as answered".to_owned(), |rate| rate.to_string());
-        let all: [(&str, &dyn ToString); 11] = [
+        let cpus = self.cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        let compression = format!("{:?}", self.compression).to_lowercase();
+        let all: [(&str, &dyn ToString); 17] = [
             ("bootstrap", &self.bootstrap),
             ("topic", &self.topic),
             ("partitions", &self.partitions),
             ("connections", &self.connections),
+            ("threads", &self.threads),
+            ("cpus", &cpus),
             ("in-flight", &self.in_flight),
             ("record-size", &self.record_size),
             ("batch-bytes", &self.batch_bytes),
             ("acks", &self.acks.code()),
+            ("compression", &compression),
+            ("compressibility", &self.compressibility),
+            ("keys", &self.keys),
+            ("idempotent", &self.idempotent),
             ("seconds", &self.seconds),
             ("warm-up", &self.warm_up),
             ("rate", &rate),

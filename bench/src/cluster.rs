@@ -5,9 +5,12 @@ use millrace_protocol::codec::Request;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::frame::{LENGTH_BYTES, decode_response, request_frame};
 use millrace_protocol::messages::create_topics::CreatableTopic;
+use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
 use millrace_protocol::messages::{CreateTopicsRequest, MetadataRequest, MetadataResponse};
+use millrace_protocol::messages::{InitProducerIdRequest, ListOffsetsRequest};
 use millrace_protocol::string::StrBytes;
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -15,6 +18,10 @@ use std::time::{Duration, Instant};
 /// Versions that Kafka 4 and everything newer than Kafka 2.4 serve.
 const METADATA_VERSION: i16 = 8;
 const CREATE_TOPICS_VERSION: i16 = 4;
+const INIT_PRODUCER_ID_VERSION: i16 = 1;
+const LIST_OFFSETS_VERSION: i16 = 4;
+/// The timestamp that asks where a log ends.
+const LOG_END: i64 = -1;
 /// How long each read or write may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a new topic may take until all of its partitions are led.
@@ -90,19 +97,7 @@ impl Cluster {
         }
         let asked = Instant::now();
         loop {
-            let question = MetadataRequest {
-                topics: Some(vec![MetadataRequestTopic {
-                    name: Some(StrBytes::from(topic)),
-                    ..MetadataRequestTopic::default()
-                }]),
-                ..MetadataRequest::default()
-            };
-            let answer = self.ask(&question, METADATA_VERSION)?;
-            let found = answer.topics.first().map_or(0, |topic| topic.partitions.len());
-            if found != 0 && found != partitions as usize {
-                return Err(wrong(format!("it has {found} partitions, not {partitions}: choose another --topic")));
-            }
-            if let Some(leaders) = leaders(&answer, wanted) {
+            if let Some(leaders) = self.leaders(topic, partitions)? {
                 return Ok(leaders);
             }
             if asked.elapsed() > LEADERS_WITHIN {
@@ -110,6 +105,65 @@ impl Cluster {
             }
             std::thread::sleep(ASK_AGAIN);
         }
+    }
+
+    /// Where each partition of a topic is led, by index; `None` unless all are.
+    pub(crate) fn leaders(&mut self, topic: &str, partitions: u32) -> Result<Option<Vec<SocketAddr>>, ClusterError> {
+        let question = MetadataRequest {
+            topics: Some(vec![MetadataRequestTopic {
+                name: Some(StrBytes::from(topic)),
+                ..MetadataRequestTopic::default()
+            }]),
+            ..MetadataRequest::default()
+        };
+        let answer = self.ask(&question, METADATA_VERSION)?;
+        let found = answer.topics.first().map_or(0, |topic| topic.partitions.len());
+        if found != 0 && found != partitions as usize {
+            let problem = format!("it has {found} partitions, not {partitions}: choose another --topic");
+            return Err(ClusterError::Topic { topic: topic.to_owned(), problem });
+        }
+        Ok(leaders(&answer, i32::try_from(partitions).expect("the command line bounds it")))
+    }
+
+    /// A producer id and epoch (KIP-98).
+    pub(crate) fn producer_id(&mut self) -> Result<(i64, i16), ClusterError> {
+        let question = InitProducerIdRequest {
+            transactional_id: None,
+            transaction_timeout_ms: PATIENCE.as_millis() as i32,
+            ..InitProducerIdRequest::default()
+        };
+        let answer = self.ask(&question, INIT_PRODUCER_ID_VERSION)?;
+        match answer.error_code {
+            ErrorCode::None => Ok((answer.producer_id, answer.producer_epoch)),
+            code => Err(self.broken(format!("{code:?} for a producer id"))),
+        }
+    }
+
+    /// Where partitions that this node leads end: the offsets of the next records, in the order asked for.
+    pub(crate) fn ends(&mut self, topic: &str, partitions: &[u32]) -> Result<Vec<i64>, ClusterError> {
+        let partition = |&index: &u32| ListOffsetsPartition {
+            partition_index: i32::try_from(index).expect("the command line bounds it"),
+            timestamp: LOG_END,
+            ..ListOffsetsPartition::default()
+        };
+        let topics = vec![ListOffsetsTopic {
+            name: StrBytes::from(topic),
+            partitions: partitions.iter().map(partition).collect(),
+        }];
+        let question = ListOffsetsRequest { replica_id: -1, topics, ..ListOffsetsRequest::default() };
+        let answer = self.ask(&question, LIST_OFFSETS_VERSION)?;
+        let found = answer.topics.iter().flat_map(|topic| &topic.partitions);
+        let found: BTreeMap<i32, i64> = found
+            .filter(|partition| partition.error_code == ErrorCode::None)
+            .map(|partition| (partition.partition_index, partition.offset))
+            .collect();
+        let end = |&index: &u32| found.get(&i32::try_from(index).ok()?).copied();
+        let ends: Option<Vec<i64>> = partitions.iter().map(end).collect();
+        ends.ok_or_else(|| self.broken("no end of a partition that it leads".to_owned()))
+    }
+
+    fn broken(&self, problem: String) -> ClusterError {
+        ClusterError::Protocol { address: self.address.clone(), problem }
     }
 
     fn ask<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, ClusterError> {

@@ -1,9 +1,9 @@
 //! `millrace-bench`: measures brokers that speak Kafka's protocol, from outside.
 //!
-//! A run is one thread that owns every connection ([`run`]): batches are encoded once ([`batches`]), sent as the
-//! schedule asks ([`pace`]), every answer is checked ([`connection`]) and counted ([`load::recorder`]); what came of it is a
-//! [`result::RunResult`]. Where partitions are led
-//! is asked once before ([`cluster`]); what the broker used comes from the kernel ([`usage`]).
+//! A run of a [`workload`] is a few threads that own their connections ([`load`]): batches are encoded once, sent as the
+//! schedule asks ([`pace`]), every answer is checked and counted; what came of it is a [`result::RunResult`]. Where
+//! partitions are led is asked before and when it changes ([`cluster`]); what the broker used comes from the kernel
+//! ([`usage`]).
 //!
 //! 1. Latency under a given rate counts from the moment at which a request was due, not from when it could be sent, so
 //!    that a broker that stalls is charged for everything that piled up meanwhile.
@@ -14,15 +14,14 @@
 #![allow(clippy::disallowed_methods, reason = "a program that measures real time; it has no simulated form")]
 
 mod arguments;
-mod batches;
 mod cluster;
-mod connection;
 mod load;
 mod pace;
 mod result;
-mod run;
 mod summary;
 mod usage;
+mod validate;
+mod wire;
 mod workload;
 
 use arguments::{Arguments, Command};

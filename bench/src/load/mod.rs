@@ -1,3 +1,15 @@
-//! What sends and counts.
+//! What sends and counts: [`crew`] decides who sends what where, [`team`] runs the threads, a [`sender`] is one of them
+//! and has [`producer`]s over [`link`]s; what they send is encoded once ([`template`]) and counted by [`recorder`]s.
 
+pub(crate) mod clock;
+pub(crate) mod compress;
+pub(crate) mod crew;
+pub(crate) mod keys;
+pub(crate) mod link;
+pub(crate) mod patch;
+pub(crate) mod producer;
 pub(crate) mod recorder;
+pub(crate) mod routes;
+pub(crate) mod sender;
+pub(crate) mod team;
+pub(crate) mod template;

@@ -1,0 +1,4 @@
+//! The program as it is run, against a small broker that answers, refuses, moves or lies as told.
+
+mod broker;
+mod produce;
