@@ -39,14 +39,15 @@ thread_local! {
 
 static QUIET: Once = Once::new();
 
-/// Panics of a run are its findings: they are kept, not printed.
+/// Panics of a run are its findings: they are kept, not printed. One that the simulated machine caught was the death of a
+/// process; the last is the one that ended the run.
 fn keep_panics() {
     QUIET.call_once(|| {
         std::panic::set_hook(Box::new(|info| {
             let text = info.payload().downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| info.payload().downcast_ref::<&str>().copied()).unwrap_or("a panic");
             let place = info.location().map_or(String::new(), |l| format!(" ({}:{})", l.file(), l.line()));
-            LAST_PANIC.with(|last| last.borrow_mut().get_or_insert(format!("{text}{place}")).len());
+            LAST_PANIC.with(|last| last.replace(Some(format!("{text}{place}"))));
         }));
     });
 }

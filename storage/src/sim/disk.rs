@@ -2,10 +2,14 @@
 //!
 //! Every change is reflected in a [`SimBucket`], so that observers and checkers see one truth whatever the store: an
 //! object that a crash tore away is a deletion to them, and a finding if anybody knew of it.
+//!
+//! A sync that fails ends the process by design (`wal/extents/writer.rs`): here the panic that says so kills the simulated
+//! process. Any other panic is passed on, and so a finding.
 
 use super::bucket::SimBucket;
 use super::executor::Sim;
 use crate::ids::{Seq, Wid};
+use crate::store_error::StoreError;
 use crate::wal::extents::ExtentWal;
 use crate::wal::extents::simulated::SimulatedFiles;
 use crate::wal::{Listed, PutOutcome, StoreFuture, Suffix, WalStore};
@@ -13,6 +17,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +45,11 @@ impl SimDisk {
         self.files.die_after(self.sim.dice(|d| d.below(0..DIES_WITHIN)));
     }
 
+    /// The next sync of the process fails, which ends it.
+    pub fn next_sync_fails(&self) {
+        self.files.fail_next_sync();
+    }
+
     /// Starts after the process before, or the power, has gone: what its life left is read as at any start.
     ///
     /// # Panics
@@ -49,6 +59,10 @@ impl SimDisk {
             self.files.power_failure(&mut |bound| self.sim.dice(|d| d.below(0..bound)));
         } else {
             self.files.restart();
+            // What a failed sync left in memory only may be gone although the power was not.
+            if self.files.failed_syncs() > 0 && self.sim.dice(|d| d.index(2)) == 0 {
+                self.files.evict();
+            }
         }
         let opened = ExtentWal::inline(self.files.clone(), true);
         let (wal, dropped) = opened.unwrap_or_else(|e| panic!("FINDING a crash is taken for damage: {e}"));
@@ -56,6 +70,29 @@ impl SimDisk {
         let local = SimLocalWal { wal, disk: self.clone() };
         local.reflect_all();
         local
+    }
+}
+
+impl SimDisk {
+    /// What the call gave; `None` if a sync failed in it and ended the process that is being polled, or if one had in the
+    /// same poll: what else that poll does is not done.
+    fn unless_it_ends_the_process<T>(&self, call: impl FnOnce() -> StoreFuture<T>) -> Option<Result<T, StoreError>> {
+        let (process, _) = self.sim.current_task().expect("a task of the process calls");
+        if !self.sim.is_alive(process) {
+            return None;
+        }
+        let before = self.files.failed_syncs();
+        let result =
+            catch_unwind(AssertUnwindSafe(|| call().now_or_never().expect("calls of simulated files do not wait")));
+        match result {
+            Ok(result) => Some(result),
+            Err(panic) if self.files.failed_syncs() == before => resume_unwind(panic),
+            Err(_) => {
+                self.sim.note(format_args!("disk: a sync failed"));
+                self.sim.kill(process);
+                None
+            }
+        }
     }
 }
 
@@ -91,7 +128,9 @@ impl SimLocalWal {
             let (before, after) =
                 sim.dice(|d| (d.latency(&(Duration::ZERO..CALL)), d.latency(&(Duration::ZERO..CALL))));
             sim.sleep(before).await;
-            let result = call(&this).now_or_never().expect("calls of simulated files do not wait");
+            let Some(result) = this.disk.unless_it_ends_the_process(|| call(&this)) else {
+                return std::future::pending().await;
+            };
             sim.sleep(after).await;
             result
         })

@@ -244,12 +244,18 @@ async fn accident(cluster: &Cluster) {
     let sim = &cluster.sim;
     let handle = cluster.start();
     let ms = |range| Duration::from_millis(sim.dice(|d| d.below(range)));
-    if let Some(disk) = &cluster.disk
-        && sim.dice(|d| d.index(2)) == 0
-    {
-        sim.sleep(ms(0..2_000)).await;
-        cluster.troubled.set(true);
-        disk.dies_soon();
+    if let Some(disk) = &cluster.disk {
+        let dies = sim.dice(|d| d.index(2)) == 0;
+        let sync_fails = !dies && sim.dice(|d| d.index(2)) == 0;
+        if dies || sync_fails {
+            sim.sleep(ms(0..2_000)).await;
+            cluster.troubled.set(true);
+        }
+        if dies {
+            disk.dies_soon();
+        } else if sync_fails {
+            disk.next_sync_fails();
+        }
     }
     match sim.dice(|d| d.index(6)) {
         // At some await.

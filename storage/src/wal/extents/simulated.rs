@@ -25,6 +25,8 @@ struct Disk {
     dies_after: Option<u64>,
     /// The next sync fails.
     sync_fails: bool,
+    /// Syncs that failed so far.
+    failed_syncs: u64,
 }
 
 #[derive(Default)]
@@ -80,6 +82,11 @@ impl SimulatedFiles {
         self.disk().sync_fails = true;
     }
 
+    /// Syncs that failed so far, of a dead process too.
+    pub fn failed_syncs(&self) -> u64 {
+        self.disk().failed_syncs
+    }
+
     /// The kernel forgets pages that it takes for clean: reads show what is on disk.
     pub fn evict(&self) {
         for file in self.disk().files.values_mut() {
@@ -89,13 +96,16 @@ impl SimulatedFiles {
 
     /// The process is gone and starts again: everything that it wrote is there.
     pub fn restart(&self) {
-        self.disk().dies_after = None;
+        let mut disk = self.disk();
+        disk.dies_after = None;
+        disk.sync_fails = false;
     }
 
     /// The power fails. Of what was not synced a random part survives: `below(n)` gives a number below n.
     pub fn power_failure(&self, below: &mut dyn FnMut(u64) -> u64) {
         let mut disk = self.disk();
         disk.dies_after = None;
+        disk.sync_fails = false;
         disk.boot += 1;
         for file in disk.files.values_mut() {
             let same = file.bytes.iter().zip(&file.on_disk).take_while(|(now, then)| now == then).count();
@@ -186,8 +196,9 @@ impl ExtentFiles for SimulatedFiles {
 
     fn sync(&self, name: ExtentName) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.alive()?;
         let fails = std::mem::take(&mut disk.sync_fails);
+        disk.failed_syncs += u64::from(fails || disk.alive().is_err());
+        disk.alive()?;
         let file = disk.file(name)?;
         if fails {
             let same = file.bytes.iter().zip(&file.on_disk).take_while(|(now, then)| now == then).count();
