@@ -119,6 +119,23 @@ impl Truth {
         !open || self.0.bucket.keys(&format!("wal/{wid}/")).iter().any(fence)
     }
 
+    /// The ids that a committed entry holds. A process that was suspended may hear of the commit when its log was sealed
+    /// and collected: then the sequence must lie where deletion was allowed and the entry below the log start, and what
+    /// counts is what was stored once.
+    pub fn ids_committed(&self, wid: Wid, seq: Seq, entry: &PartitionEntry) -> Option<Vec<RecordId>> {
+        let key = SimBucket::wal_key(wid, seq);
+        let object = self.0.bucket.peek(&key).or_else(|| {
+            let record = self.0.wal(wid)?;
+            let gone_by_right = match record.state {
+                WalState::Sealed { end } => seq < end,
+                WalState::Open | WalState::Fencing => seq < record.lw,
+            };
+            let known = gone_by_right && entry.last < self.0.ledger.start(entry.partition);
+            known.then(|| self.0.first.borrow().get(&key).cloned())?
+        })?;
+        Some((self.0.read_ids)(&body_of(&object, entry.position, entry.length)))
+    }
+
     /// The ids that the bytes of a place hold.
     pub fn ids_at(&self, wid: Wid, seq: Seq, position: u32, length: u32) -> Option<Vec<RecordId>> {
         let object = self.0.bucket.peek(&SimBucket::wal_key(wid, seq))?;

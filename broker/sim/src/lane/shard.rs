@@ -290,7 +290,7 @@ impl State {
         for entry in &object.footer.partitions {
             let Some(led) = self.led.get_mut(&entry.partition).filter(|led| led.epoch == entry.epoch) else { continue };
             let count = usize::try_from(entry.last.0 - entry.base.0 + 1).expect("an entry is not empty");
-            let stored = self.truth.ids_at(object.wid, object.seq, entry.position, entry.length);
+            let stored = self.truth.ids_committed(object.wid, object.seq, entry);
             let mine: Vec<RecordId> = led.in_flight.drain(..count.min(led.in_flight.len())).collect();
             assert!(stored.as_ref() == Some(&mine), "FINDING {:?} stored for {mine:?} at {place:?}", stored);
             led.committed
