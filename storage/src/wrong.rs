@@ -1,7 +1,8 @@
 //! The wrong variants of PROTOCOL.md section 9: mistakes that the simulator must catch.
 //!
 //! Without the cargo feature `wrong-variants` every question is answered `false` at compile time, so no shipped binary
-//! holds any of them. With it, one is chosen by name at run time, so one build proves all.
+//! holds any of them. With it, one is chosen by name at run time, so one build proves all. Which of them no run of one node
+//! can show, and why, stands beside the simulator's table (`broker/sim/src/table.rs`).
 
 /// One mistake. Its text form is its name in kebab case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

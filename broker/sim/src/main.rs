@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use millrace_sim::seeds::{Outcome, Scenario, run_seed};
-use millrace_sim::table::{self, BOUND, HIDDEN, ON_ONE_NODE, by_name, seeds_to_catch};
+use millrace_sim::table::{self, BOUND, by_name, seeds_to_catch};
 use millrace_storage::wrong::Wrong;
 use std::ops::Range;
 use std::process::ExitCode;
@@ -60,7 +60,7 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 }
 
 fn parse_wrong(name: &str) -> Result<Wrong, String> {
-    let names = || ON_ONE_NODE.iter().chain(HIDDEN).map(|mistake| mistake.name).collect::<Vec<_>>().join(", ");
+    let names = || table::all().map(|mistake| mistake.name).collect::<Vec<_>>().join(", ");
     by_name(name).ok_or_else(|| format!("one of: {}", names()))
 }
 
@@ -120,6 +120,9 @@ fn print_table(bound: u64) -> ExitCode {
                 println!("{:<40} {:>6}  not caught", mistake.name, "-");
             }
         }
+    }
+    for hidden in table::HIDDEN {
+        println!("{:<40} {:>6}  hidden: {}", hidden.mistake.name, "-", hidden.because);
     }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -55,13 +55,51 @@ pub const ON_ONE_NODE: &[Mistake] = &[
     mistake(Wrong::OwnFenceMisread, "own-fence-misread"),
 ];
 
-/// Mistakes that other rules hide: entries of another epoch are never folded, because they lie below the checkpoint that
-/// a take-back brings.
-pub const HIDDEN: &[Mistake] = &[mistake(Wrong::FoldIgnoresEpoch, "fold-ignores-epoch")];
+/// A mistake of PROTOCOL.md section 9 that no run of one node can show.
+#[derive(Clone, Copy, Debug)]
+pub struct Hidden {
+    /// The switch.
+    pub mistake: Mistake,
+    /// Why.
+    pub because: &'static str,
+}
+
+/// Mistakes that nothing shows here.
+///
+/// `fold-ignores-epoch` makes a fold take entries of any epoch. It changes nothing as long as no fold of a partition at
+/// epoch e meets an entry of another epoch, and the other rules of section 4 see to that, on any number of nodes, since
+/// all of them are about one log, which has one lane:
+/// 1. A log holds entries of a partition at e > 1 only after a checkpoint of that log that holds it at e or was taken to
+///    acquire it; that checkpoint's S is a commit point, and folds start at the S of it or of a newer one (`ck` only
+///    grows). An epoch f < e of the same log ended by a release, which waits until all entries of f are below the commit
+///    point, so that they lie below that S. (An epoch that ended by SEAL is followed by none in that log.)
+/// 2. Entries at f > e are appended once the record names f. A fold at e reads a record that says e: it is released, and
+///    the fold ends at the released sequence, below which all is older; or its log is sealed, and a later epoch of the
+///    same log would have changed the record before the seal.
+/// 3. A born partition (epoch 1, not in `ck`) has no earlier epoch, and ids of topics are never used again.
+/// 4. The live fold at the commit point is rule 1 again: a partition leaves, or changes its epoch, with nothing in flight.
+///
+/// So the comparison is a second line of defence. That the first one holds is checked in every run:
+/// [`crate::truth::Truth`] reports any entry of another epoch that a fold could meet, and `storage`'s own tests hold the
+/// fold itself to it.
+///
+/// `lease-trusted` needs a lease, and with it a second node.
+pub const HIDDEN: &[Hidden] = &[
+    Hidden {
+        mistake: mistake(Wrong::FoldIgnoresEpoch, "fold-ignores-epoch"),
+        because: "no fold meets an entry of another epoch, which every run checks",
+    },
+    Hidden { mistake: mistake(Wrong::LeaseTrusted, "lease-trusted"), because: "needs two nodes" },
+];
+
+/// Every mistake.
+pub fn all() -> impl Iterator<Item = &'static Mistake> {
+    ON_ONE_NODE.iter().chain(HIDDEN.iter().map(|hidden| &hidden.mistake))
+}
 
 /// A mistake by its name.
 pub fn by_name(name: &str) -> Option<Wrong> {
-    ON_ONE_NODE.iter().chain(HIDDEN).find(|mistake| mistake.name == name).map(|mistake| mistake.wrong)
+    all().find(|mistake| mistake.name == name).map(|mistake| mistake.wrong)
 }
 
 /// Seeds within which each mistake must be found.
