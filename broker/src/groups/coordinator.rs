@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// and the id is longer than the name.
 const LONGEST_PREFIX: usize = 255;
 
+/// The part of the bound of the groups' memory from which on writes under way keep others from being begun.
+pub(super) const WRITES_PER_BOUND: usize = 2;
+
 /// Names a write that is being made durable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WriteToken(pub u64);
@@ -63,6 +66,15 @@ pub(super) enum Purpose {
     Deletion { ticket: Ticket, group: String },
 }
 
+/// A write under way.
+#[derive(Debug)]
+struct Writing {
+    slot: u16,
+    /// Its keys and values.
+    bytes: usize,
+    purpose: Purpose,
+}
+
 /// The coordinator of one shard's groups.
 #[derive(Debug)]
 pub struct Coordinator {
@@ -75,7 +87,11 @@ pub struct Coordinator {
     /// For each group with something that ends: a time not later than its next deadline.
     timers: BTreeSet<(Mono, String)>,
     timer_of: BTreeMap<String, Mono>,
-    writes: BTreeMap<WriteToken, (u16, Purpose)>,
+    writes: BTreeMap<WriteToken, Writing>,
+    /// What the groups take, and
+    pub(super) bytes: usize,
+    /// what the writes under way do.
+    pub(super) writing_bytes: usize,
     outputs: Vec<Output>,
 }
 
@@ -91,6 +107,8 @@ impl Coordinator {
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             writes: BTreeMap::new(),
+            bytes: 0,
+            writing_bytes: 0,
             outputs: Vec::new(),
         }
     }
@@ -111,7 +129,11 @@ impl Coordinator {
         let groups = record::load(now, groups, offsets)?;
         let deadlines: Vec<_> =
             groups.iter().filter_map(|(name, g)| g.next_deadline().map(|at| (name.clone(), at))).collect();
+        let names: Vec<String> = groups.keys().cloned().collect();
         self.slots.insert(slot, Slot { epoch, groups });
+        for name in names {
+            self.recount(slot, &name);
+        }
         for (name, at) in deadlines {
             self.set_timer(&name, at);
         }
@@ -123,6 +145,7 @@ impl Coordinator {
         let Some(gone) = self.slots.remove(&slot) else { return };
         for (name, group) in gone.groups {
             self.clear_timer(&name);
+            self.bytes -= group.counted;
             for (id, member) in group.members {
                 if let Some(ticket) = member.joining {
                     self.answer(ticket, Answer::Join(JoinAnswer::failed(ErrorCode::NotCoordinator, id)));
@@ -132,9 +155,11 @@ impl Coordinator {
                 }
             }
         }
-        let orphans: Vec<_> = self.writes.iter().filter(|(_, (of, _))| *of == slot).map(|(token, _)| *token).collect();
+        let orphans: Vec<_> =
+            self.writes.iter().filter(|(_, write)| write.slot == slot).map(|(token, _)| *token).collect();
         for token in orphans {
-            let (_, purpose) = self.writes.remove(&token).expect("listed above");
+            let Writing { bytes, purpose, .. } = self.writes.remove(&token).expect("listed above");
+            self.writing_bytes -= bytes;
             match purpose {
                 Purpose::Assignment { .. } | Purpose::State => {}
                 Purpose::Replacement { ticket, answer, .. } => {
@@ -151,7 +176,8 @@ impl Coordinator {
     /// keeps what it had.
     pub fn on_written(&mut self, now: Mono, token: WriteToken, result: Result<(), ErrorCode>) {
         // A write of a slot that was revoked meanwhile: its tickets are answered.
-        let Some((slot, purpose)) = self.writes.remove(&token) else { return };
+        let Some(Writing { slot, bytes, purpose }) = self.writes.remove(&token) else { return };
+        self.writing_bytes -= bytes;
         match purpose {
             Purpose::Assignment { group, generation } => {
                 self.on_assignment_written(now, slot, &group, generation, result)
@@ -267,7 +293,8 @@ impl Coordinator {
 
     pub(super) fn forget(&mut self, slot: u16, group: &str) {
         if let Some(slot) = self.slots.get_mut(&slot) {
-            slot.groups.remove(group);
+            let gone = slot.groups.remove(group);
+            self.bytes -= gone.map_or(0, |gone| gone.counted);
         }
         self.clear_timer(group);
     }
@@ -287,7 +314,9 @@ impl Coordinator {
         self.next_write += 1;
         let token = WriteToken(self.next_write);
         let slot_epoch = self.slots[&slot].epoch;
-        self.writes.insert(token, (slot, purpose));
+        let bytes = writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum();
+        self.writing_bytes += bytes;
+        self.writes.insert(token, Writing { slot, bytes, purpose });
         self.outputs.push(Output::Write { token, slot, slot_epoch, writes });
     }
 
@@ -298,8 +327,10 @@ impl Coordinator {
         self.write(slot, vec![(keys::group(slot, name), Some(value))], purpose);
     }
 
-    /// Sets the group's timer to its next deadline; drops a group of which nothing is left.
+    /// Counts a group that may have changed, and sets its timer to its next deadline; drops a group of which nothing is
+    /// left.
     pub(super) fn reschedule(&mut self, slot: u16, name: &str) {
+        self.recount(slot, name);
         let Some(group) = self.group_mut(slot, name) else { return self.clear_timer(name) };
         let (deadline, void) = (group.next_deadline(), group.is_void() && group.state == GroupState::Empty);
         // A group whose record is stored keeps its generation; one that was never stored may go without a trace.

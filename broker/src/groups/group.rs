@@ -105,6 +105,8 @@ pub(super) struct Group {
     /// An assignment of this generation is being made durable.
     pub(super) storing: bool,
     pub(super) offsets: GroupOffsets,
+    /// Bytes that the coordinator counts it as.
+    pub(super) counted: usize,
 }
 
 impl Group {
@@ -123,6 +125,7 @@ impl Group {
             sync_until: None,
             storing: false,
             offsets: GroupOffsets::default(),
+            counted: 0,
         }
     }
 

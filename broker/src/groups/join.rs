@@ -12,7 +12,7 @@ use std::time::Duration;
 const ABSENT_STATICS_WAIT: Duration = Duration::from_secs(1);
 
 /// Where a join stands after the checks.
-enum Entry {
+pub(super) enum Entry {
     /// Nobody has this id yet: a new member under it.
     New(String),
     /// A static member that lost its id: it replaces this one.
@@ -46,7 +46,9 @@ impl Coordinator {
             Ok(slot) => slot,
             Err(error) => return self.refuse_join(ticket, error, request.member),
         };
-        match self.check_join(slot, &request) {
+        let entry = self.check_join(slot, &request);
+        let entry = entry.and_then(|entry| self.check_room(slot, &request, &entry).map(|()| entry));
+        match entry {
             Err(error) => self.refuse_join(ticket, error, request.member),
             Ok(Entry::ComeBack(id)) => {
                 let until = now.plus(request.session_timeout);

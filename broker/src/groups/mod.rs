@@ -9,7 +9,8 @@
 //!    restart of the coordinator needs no rebalance.
 //! 2. Every ticket is answered exactly once; a slot that is revoked answers all of its tickets NOT_COORDINATOR.
 //! 3. Writes of one slot leave in the order in which they were decided.
-//! 4. Members, pending members, metadata and offsets of a shard's groups have bounds ([`Limits`]).
+//! 4. Members, pending members, metadata and offsets of a shard's groups have bounds ([`Limits`]), and so has the
+//!    memory that all of them take together.
 //!
 //! The states and their moves are Apache Kafka's (its group coordinator and KIP-62, 134, 345, 394, 800, 814); who sends
 //! the bytes is no business of this module.
@@ -18,6 +19,7 @@ mod coordinator;
 mod group;
 mod join;
 mod membership;
+mod memory;
 mod offsets;
 mod record;
 mod sync;
@@ -57,6 +59,8 @@ pub struct Limits {
     pub offset_metadata_bytes: usize,
     /// Offsets that one group may have committed.
     pub offsets: usize,
+    /// Bytes that the groups of one shard may take, by estimate; as many again may be on their way to the store.
+    pub bytes: usize,
 }
 
 impl Default for Limits {
@@ -70,6 +74,7 @@ impl Default for Limits {
             member_bytes: 1 << 20,
             offset_metadata_bytes: 4_096,
             offsets: 100_000,
+            bytes: 16 << 20,
         }
     }
 }

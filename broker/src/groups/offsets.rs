@@ -34,13 +34,16 @@ pub(super) struct OffsetWrite {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct GroupOffsets {
     durable: BTreeMap<TopicPartition, CommittedOffset>,
+    /// What those take.
+    bytes: usize,
     /// Writes under way, so that a group is not dropped beneath them.
     busy: usize,
 }
 
 impl GroupOffsets {
     pub(super) fn from_durable(durable: BTreeMap<TopicPartition, CommittedOffset>) -> Self {
-        GroupOffsets { durable, busy: 0 }
+        let bytes = durable.values().map(CommittedOffset::memory).sum();
+        GroupOffsets { durable, bytes, busy: 0 }
     }
 
     pub(super) fn committed(&self, partition: TopicPartition) -> Option<&CommittedOffset> {
@@ -55,6 +58,18 @@ impl GroupOffsets {
         self.durable.is_empty() && self.busy == 0
     }
 
+    /// Bytes that they take.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes
+    }
+
+    /// By how much that grows with these.
+    fn growth(&self, offsets: &[(TopicPartition, CommittedOffset)]) -> usize {
+        let old = |partition| self.durable.get(partition).map_or(0, CommittedOffset::memory);
+        let (new, old) = offsets.iter().fold((0, 0), |(new, gone), (p, value)| (new + value.memory(), gone + old(p)));
+        usize::saturating_sub(new, old)
+    }
+
     pub(super) fn is_busy(&self) -> bool {
         self.busy > 0
     }
@@ -62,7 +77,11 @@ impl GroupOffsets {
     pub(super) fn finish(&mut self, writes: &[OffsetWrite], durable: bool) {
         self.busy -= 1;
         if durable {
-            self.durable.extend(writes.iter().map(|w| (w.partition, w.value.clone())));
+            for OffsetWrite { partition, value } in writes {
+                self.bytes += value.memory();
+                let replaced = self.durable.insert(*partition, value.clone());
+                self.bytes -= replaced.map_or(0, |replaced| replaced.memory());
+            }
         }
     }
 }
@@ -114,14 +133,17 @@ impl Coordinator {
         offsets: &[(TopicPartition, CommittedOffset)],
     ) -> Result<u16, ErrorCode> {
         let slot = self.slot_for(name)?;
-        let limit = self.limits.offsets;
+        let (limit, room) = (self.limits.offsets, self.room());
+        if !offsets.is_empty() && self.is_behind() {
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
         if caller.generation >= 0 && self.group_mut(slot, name).is_none() {
             return Err(ErrorCode::IllegalGeneration);
         }
         let group = self.group_or_new(slot, name)?;
         let durable = &group.offsets.durable;
         let more = offsets.iter().filter(|(partition, _)| !durable.contains_key(partition)).count();
-        if more > 0 && durable.len() + more > limit {
+        if more > 0 && durable.len() + more > limit || group.offsets.growth(offsets) > room {
             return Err(ErrorCode::InvalidCommitOffsetSize);
         }
         // A consumer that assigns partitions itself commits from outside of the group's protocol.

@@ -42,7 +42,7 @@ impl Coordinator {
             Ok(slot) => slot,
             Err(error) => return self.answer(ticket, Answer::Sync(SyncAnswer::failed(error))),
         };
-        let limit = self.limits.member_bytes;
+        let (limit, room) = (self.limits.member_bytes, self.room());
         let group = self.group_mut(slot, &name).expect("checked above");
         let leads = group.is_leader(&request.caller.member);
         let state = group.state;
@@ -61,7 +61,9 @@ impl Coordinator {
                 if let Some(earlier) = member.syncing.replace(ticket) {
                     self.answer(earlier, Answer::Sync(SyncAnswer::failed(ErrorCode::UnknownMemberId)));
                 }
-                if leads && request.assignments.iter().any(|(_, part)| part.len() > limit) {
+                let mut parts = request.assignments.iter().map(|(_, part)| part.len());
+                let total: usize = parts.clone().sum();
+                if leads && (total > room || parts.any(|part| part > limit)) {
                     self.fail_generation(now, slot, &name, ErrorCode::GroupMaxSizeReached);
                 } else if leads {
                     self.store_assignment(slot, &name, request.assignments);
@@ -78,6 +80,9 @@ impl Coordinator {
         let differs = |said: &Option<String>, own: &Option<String>| said.is_some() && said != own;
         if differs(&request.protocol_type, &group.protocol_type) || differs(&request.protocol, &group.protocol) {
             return Err(ErrorCode::InconsistentGroupProtocol);
+        }
+        if !request.assignments.is_empty() && self.is_behind() {
+            return Err(ErrorCode::CoordinatorNotAvailable);
         }
         Ok(slot)
     }

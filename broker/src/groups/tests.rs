@@ -13,14 +13,14 @@ const GROUP: &str = "g";
 type Writes = Vec<(Key, Option<Bytes>)>;
 
 /// A coordinator with every slot, its durable store, and the answers so far.
-struct Bench {
-    core: Coordinator,
+pub(super) struct Bench {
+    pub(super) core: Coordinator,
     now: Mono,
     store: BTreeMap<Key, Bytes>,
     answers: BTreeMap<Ticket, Answer>,
     next_ticket: u64,
     /// Writes wait here instead of becoming durable at once.
-    hold: bool,
+    pub(super) hold: bool,
     held: Vec<(WriteToken, Writes)>,
 }
 
@@ -30,7 +30,7 @@ impl Bench {
         Bench::with(limits)
     }
 
-    fn with(limits: Limits) -> Bench {
+    pub(super) fn with(limits: Limits) -> Bench {
         let mut bench = Bench {
             core: Coordinator::new(limits, 7),
             now: Mono(0),
@@ -57,7 +57,7 @@ impl Bench {
         self.pump();
     }
 
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.core = Coordinator::new(self.core.limits, 8);
         self.held.clear();
         self.grant(2);
@@ -90,7 +90,7 @@ impl Bench {
         }
     }
 
-    fn release(&mut self, result: Result<(), ErrorCode>) {
+    pub(super) fn release(&mut self, result: Result<(), ErrorCode>) {
         for (token, writes) in std::mem::take(&mut self.held) {
             if result.is_ok() {
                 for (key, value) in writes {
@@ -114,7 +114,7 @@ impl Bench {
         self.now = end;
     }
 
-    fn request(member: &str) -> JoinRequest {
+    pub(super) fn request(member: &str) -> JoinRequest {
         JoinRequest {
             group: GROUP.into(),
             member: member.into(),
@@ -130,14 +130,14 @@ impl Bench {
         }
     }
 
-    fn send_join(&mut self, request: JoinRequest) -> Ticket {
+    pub(super) fn send_join(&mut self, request: JoinRequest) -> Ticket {
         let ticket = self.ticket();
         self.core.join(self.now, ticket, request);
         self.pump();
         ticket
     }
 
-    fn joined(&self, ticket: Ticket) -> JoinAnswer {
+    pub(super) fn joined(&self, ticket: Ticket) -> JoinAnswer {
         match self.answers.get(&ticket) {
             Some(Answer::Join(answer)) => answer.clone(),
             other => panic!("expected the answer to a join: {other:?}"),
@@ -148,7 +148,7 @@ impl Bench {
         !self.answers.contains_key(&ticket)
     }
 
-    fn send_sync(&mut self, member: &JoinAnswer, assignments: &[(&str, &'static [u8])]) -> Ticket {
+    pub(super) fn send_sync(&mut self, member: &JoinAnswer, assignments: &[(&str, &'static [u8])]) -> Ticket {
         let ticket = self.ticket();
         let request = SyncRequest {
             group: GROUP.into(),
@@ -162,7 +162,7 @@ impl Bench {
         ticket
     }
 
-    fn synced(&self, ticket: Ticket) -> SyncAnswer {
+    pub(super) fn synced(&self, ticket: Ticket) -> SyncAnswer {
         match self.answers.get(&ticket) {
             Some(Answer::Sync(answer)) => answer.clone(),
             other => panic!("expected the answer to a sync: {other:?}"),
@@ -177,7 +177,7 @@ impl Bench {
         self.code(ticket)
     }
 
-    fn code(&self, ticket: Ticket) -> ErrorCode {
+    pub(super) fn code(&self, ticket: Ticket) -> ErrorCode {
         match self.answers.get(&ticket) {
             Some(Answer::Code(code)) => *code,
             other => panic!("expected a code: {other:?}"),
@@ -185,11 +185,22 @@ impl Bench {
     }
 
     fn commit(&mut self, caller: &Caller, offset: i64) -> Ticket {
-        let ticket = self.ticket();
         let value = CommittedOffset { offset, leader_epoch: 3, metadata: "note".into(), committed_at: 1 };
-        self.core.commit(self.now, ticket, GROUP, caller, vec![(partition(), value)]);
+        self.send_commit(caller, partition(), value)
+    }
+
+    pub(super) fn send_commit(&mut self, caller: &Caller, of: TopicPartition, value: CommittedOffset) -> Ticket {
+        let ticket = self.ticket();
+        self.core.commit(self.now, ticket, GROUP, caller, vec![(of, value)]);
         self.pump();
         ticket
+    }
+
+    /// A member of any group leaves.
+    pub(super) fn leave(&mut self, group: &str, member: &str) {
+        let ticket = self.ticket();
+        self.core.leave(self.now, ticket, group, &[Leaver { member: member.to_owned(), instance: None }]);
+        self.pump();
     }
 
     fn offset(&self) -> Option<i64> {
@@ -206,11 +217,11 @@ impl Bench {
     }
 }
 
-fn partition() -> TopicPartition {
+pub(super) fn partition() -> TopicPartition {
     TopicPartition { topic: TopicId(uuid::Uuid::from_u128(1)), index: 0 }
 }
 
-fn outsider() -> Caller {
+pub(super) fn outsider() -> Caller {
     Caller { member: String::new(), instance: None, generation: -1 }
 }
 

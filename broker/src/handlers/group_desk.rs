@@ -41,9 +41,10 @@ pub(crate) struct GroupDesk {
 }
 
 impl GroupDesk {
-    pub(crate) fn new(boot: u64) -> GroupDesk {
+    /// A desk whose groups may take `bytes`.
+    pub(crate) fn new(boot: u64, bytes: usize) -> GroupDesk {
         GroupDesk {
-            coordinator: Coordinator::new(Limits::default(), boot),
+            coordinator: Coordinator::new(Limits { bytes, ..Limits::default() }, boot),
             held: BTreeMap::new(),
             next_ticket: 0,
             writes: BTreeMap::new(),

@@ -1,8 +1,8 @@
 //! Byte budgets: what keeps memory within its total while clients are faster than the store.
 //!
-//! `--memory-mib` is one total. An eighth of it is kept for what grows with topics and producers (references, producer
-//! states, metadata) and for the copies of small batches that a seal makes; the rest is divided among the shards, and
-//! each shard divides its part by this table ([`Pools::split`]):
+//! `--memory-mib` is one total. An eighth of it is kept for what grows with topics, groups and producers, and for the
+//! copies of small batches that a seal makes; the rest is divided among the shards, and each shard divides its part by
+//! this table ([`Pools::split`]):
 //!
 //! | pool | part | charged by | what happens at its end |
 //! |---|---|---|---|
@@ -12,6 +12,13 @@
 //! | `replies` | 1/8 | replies that wait for their connection | no request is read whose reply can be large |
 //! | `reads` | 1/16 | the shard, for bytes read from write-ahead objects | reads wait |
 //! | `reserve` | 1/16 | other requests that wait for their answer, and bodies above 1 KiB while they are read | the connection is not read on |
+//!
+//! Of the eighth, in equal parts for all shards:
+//!
+//! | pool | part | what it holds | what happens at its end |
+//! |---|---|---|---|
+//! | `groups` | 3/8 | members and offsets of consumer groups, and their records while they are written | what would grow them is refused |
+//! | the rest | 5/8 | topics, references, producers, copies at seal time | |
 //!
 //! Invariants:
 //! 1. A permit is given only while what permits hold stays within the budget; beyond it they come only by
@@ -38,6 +45,8 @@ pub struct Pools {
     pub reads: usize,
     /// Bodies of all other requests.
     pub reserve: usize,
+    /// Consumer groups.
+    pub groups: usize,
 }
 
 impl Pools {
@@ -48,12 +57,15 @@ impl Pools {
 
     /// Splits the bytes of one shard by the table above.
     pub fn split(shard_bytes: usize) -> Pools {
+        // The eighth beside the seven that are given.
+        let kept = shard_bytes / 7;
         Pools {
             produce: shard_bytes / 3,
             tail: shard_bytes / 6,
             replies: shard_bytes / 8,
             reads: shard_bytes / 16,
             reserve: shard_bytes / 16,
+            groups: kept * 3 / 8,
         }
     }
 

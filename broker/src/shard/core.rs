@@ -54,6 +54,8 @@ pub struct ShardConfig {
     pub read_bytes: usize,
     /// Bytes of batches in one answer, whatever the client allows. Its first batch may exceed it.
     pub response_bytes: usize,
+    /// Bytes that its groups may take.
+    pub group_bytes: usize,
     /// Whether Metadata creates topics that do not exist.
     pub auto_create: bool,
     /// Random, new for every process life: makes the ids of group members unique.
@@ -87,7 +89,7 @@ impl ShardCore {
     pub fn new(config: ShardConfig) -> ShardCore {
         ShardCore {
             tail: TailBudget::new(config.tail_bytes),
-            groups: GroupDesk::new(config.boot.0),
+            groups: GroupDesk::new(config.boot.0, config.group_bytes),
             config,
             image: Arc::default(),
             logs: BTreeMap::new(),
