@@ -82,6 +82,7 @@ struct Pump {
     core: RefCell<ShardCore>,
     wal: Rc<dyn WalStore>,
     intake: Rc<Intake>,
+    pools: Pools,
     connections: RefCell<BTreeMap<ConnectionId, Rc<Connection>>>,
     next_connection: Cell<u64>,
     /// A connection ended.
@@ -127,6 +128,7 @@ impl ShardPump {
         let outbox = Rc::new(Gauge::new(OUTBOX_MARK));
         let pump = Rc::new(Pump {
             intake: Rc::new(Intake::new(env.clone(), &parts.pools, parts.limits, outbox.clone())),
+            pools: parts.pools,
             env: env.clone(),
             core: RefCell::new(parts.core),
             wal: parts.wal,
@@ -172,6 +174,11 @@ impl ShardPump {
     /// Connections now.
     pub fn connections(&self) -> usize {
         self.0.connections.borrow().len()
+    }
+
+    /// How the shard's memory is divided.
+    pub fn pools(&self) -> &Pools {
+        &self.0.pools
     }
 
     /// What its connections share, to look at.

@@ -1,5 +1,6 @@
 //! Numbers that a thread publishes for others to read, and their text form.
 
+use crate::admin::pools::{POOLS, PoolCells, PoolLevels};
 use crate::shard::counters::Counters;
 use millrace_storage::env::{Mono, WallMs};
 use prometheus_client::collector::Collector;
@@ -27,6 +28,7 @@ pub struct Cells {
     ready: AtomicBool,
     connections: AtomicU64,
     counters: [AtomicU64; FIELDS],
+    pools: PoolCells,
 }
 
 impl Cells {
@@ -38,11 +40,13 @@ impl Cells {
             ready: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             counters: [const { AtomicU64::new(0) }; FIELDS],
+            pools: PoolCells::default(),
         })
     }
 
     /// Publishes. `ready`: the shard knows that the process has recovered everything.
-    pub fn publish(&self, now: Mono, ready: bool, connections: usize, counters: &Counters) {
+    pub fn publish(&self, now: Mono, ready: bool, connections: usize, counters: &Counters, pools: &PoolLevels) {
+        self.pools.store(pools);
         for (cell, value) in self.counters.iter().zip(counters.values()) {
             cell.store(value, Ordering::Relaxed);
         }
@@ -99,6 +103,20 @@ impl Collector for Exposition {
             let open = i64::try_from(cells.connections.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
             ConstGauge::new(open).encode(family.encode_family(&[("shard", cells.shard)])?)?;
         }
+        let gauges = [
+            ("pool_bytes", "Bytes that a pool of memory holds; of groups, producers and references by estimate"),
+            ("pool_bound_bytes", "Bytes that a pool of memory may hold"),
+        ];
+        for (which, (name, help)) in gauges.into_iter().enumerate() {
+            let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            for cells in &self.shards {
+                for (pool, level) in POOLS.iter().zip(cells.pools.load()) {
+                    let value = ConstGauge::new(i64::try_from(level[which]).unwrap_or(i64::MAX));
+                    let labels = [("shard", cells.shard.to_string()), ("pool", (*pool).to_owned())];
+                    value.encode(family.encode_family(&labels)?)?;
+                }
+            }
+        }
         let resident = ConstGauge::new(resident_bytes());
         resident.encode(encoder.encode_descriptor(
             "resident_bytes",
@@ -124,6 +142,7 @@ fn resident_bytes() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::pools::PoolLevel;
 
     #[test]
     fn a_thread_that_stops_publishing_is_unhealthy_and_one_that_recovers_is_not_ready() {
@@ -131,19 +150,23 @@ mod tests {
         let all = Exposition { shards: vec![cells.clone()], started: WallMs(0) };
         let second = |n: u64| Mono(n * 1_000_000_000);
         assert!(all.is_healthy(second(1)) && !all.is_ready(second(1)));
-        cells.publish(second(4), true, 0, &Counters::default());
+        cells.publish(second(4), true, 0, &Counters::default(), &PoolLevels::default());
         assert!(all.is_ready(second(8)));
         assert!(!all.is_healthy(second(9)) && !all.is_ready(second(9)));
     }
 
     #[test]
-    fn metrics_name_every_counter_by_shard() {
+    fn metrics_name_every_counter_and_pool_by_shard() {
         let cells = Cells::new(3, Mono(0));
         let counters = Counters { requests: 7, ..Counters::default() };
-        cells.publish(Mono(1), true, 2, &counters);
+        let mut pools = PoolLevels::default();
+        pools[2] = PoolLevel { bytes: 5, bound: 9 };
+        cells.publish(Mono(1), true, 2, &counters, &pools);
         let text = Exposition { shards: vec![cells], started: WallMs(5_000) }.text();
         assert!(text.contains("millrace_requests_total{shard=\"3\"} 7"), "{text}");
         assert!(text.contains("millrace_connections{shard=\"3\"} 2"), "{text}");
+        assert!(text.contains("millrace_pool_bytes{shard=\"3\",pool=\"tail\"} 5"), "{text}");
+        assert!(text.contains("millrace_pool_bound_bytes{shard=\"3\",pool=\"tail\"} 9"), "{text}");
         assert!(text.contains("millrace_start_time_seconds 5"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }

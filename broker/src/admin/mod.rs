@@ -10,6 +10,8 @@
 
 mod cells;
 mod http;
+mod pools;
 
 pub use cells::{Cells, Exposition, PUBLISH_INTERVAL, PULSE_LIMIT};
 pub use http::{adopt, serve};
+pub use pools::{POOLS, PoolLevel, PoolLevels, levels};

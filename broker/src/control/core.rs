@@ -14,7 +14,7 @@ use super::messages::{ClusterImage, FromControl, Node, ToControl};
 use super::producer_ids::ProducerIds;
 use super::slots::Slots;
 use super::start::Loaded;
-use super::topics::{Counts, Topics};
+use super::topics::{Counts, PartitionNumbers, Topics};
 use millrace_storage::env::Mono;
 use millrace_storage::ids::{BootId, ShardIndex, TopicId};
 use millrace_storage::lane::{LaneCommand, LaneReport};
@@ -46,6 +46,8 @@ pub struct ControlConfig {
     pub lanes: u16,
     /// Partitions of a topic that is created without a number.
     pub default_partitions: u32,
+    /// Partitions of all topics together (`--max-partitions`).
+    pub max_partitions: u32,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -79,7 +81,8 @@ impl ControlCore {
         assert!(shards > 0 && config.lanes > 0, "a process has a shard and a lane");
         let mut sink = Sink::default();
         sink.now = now;
-        let mut topics = Topics::new(Counts { shards, lanes: config.lanes }, config.default_partitions, new_id);
+        let numbers = PartitionNumbers { default: config.default_partitions, most: config.max_partitions };
+        let mut topics = Topics::new(Counts { shards, lanes: config.lanes }, numbers, new_id);
         for (name, record) in loaded.topics {
             topics.load(name, record, &loaded.partitions, &mut sink);
         }

@@ -71,6 +71,7 @@ async fn begin(env: &Env, meta: SimMeta, bucket: SimBucket, boot: u64) -> (Contr
         nodes: identity.nodes,
         lanes: 1,
         default_partitions: 4,
+        max_partitions: 100,
     };
     let ends = ControlEnds { shards, lanes: vec![LaneEnd { reports, commands }], stop: stopped };
     let pump = ControlPump::start(env.clone(), config, stores, ends).await.expect("the stores answer in the end");

@@ -100,6 +100,7 @@ fn config(lanes: u16) -> ControlConfig {
         nodes: (0..SHARDS).map(node).collect(),
         lanes,
         default_partitions: 4,
+        max_partitions: 20,
     }
 }
 
@@ -306,6 +307,22 @@ fn names_that_exist_or_collide_are_refused_as_kafka_refuses_them() {
     desk.create(2, &["a.b", "a_b", "ok", "no/slash"], false);
     use ErrorCode::{InvalidTopicException as Invalid, None, TopicAlreadyExists as Exists};
     assert_eq!(desk.topics_answered(2), Some(vec![Exists, Invalid, None, Invalid]));
+}
+
+#[test]
+fn topics_beyond_the_greatest_number_of_partitions_are_refused_until_others_are_gone() {
+    let mut desk = Desk::new();
+    use ErrorCode::{None, PolicyViolation as Refused};
+    desk.create(1, &["a", "b", "c", "d", "e", "f"], false);
+    assert_eq!(desk.topics_answered(1), Some(vec![None, None, None, None, None, Refused]));
+    desk.create(2, &["f"], true);
+    assert_eq!(desk.topics_answered(2), Some(vec![Refused]));
+    desk.create(3, &["a"], true);
+    assert_eq!(desk.topics_answered(3), Some(vec![None]), "what exists is no new topic");
+    desk.delete(4, "b");
+    assert_eq!(desk.topics_answered(4), Some(vec![None]));
+    desk.create(5, &["f"], false);
+    assert_eq!(desk.topics_answered(5), Some(vec![None]));
 }
 
 #[test]

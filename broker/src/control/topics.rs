@@ -4,7 +4,9 @@
 //! 1. A topic is in the image exactly while its record is LIVE or DELETING. Lanes are told to lead only partitions of
 //!    LIVE topics whose deletion nobody asked for.
 //! 2. The partition records of a topic are removed only when no birth or claim of it is undecided at a lane.
-//! 3. A creation is answered when every partition is led (or known to be damaged), after the image that shows it.
+//! 3. No topic is made with which there would be more partitions than `--max-partitions`. Those that exist are kept,
+//!    however many.
+//! 4. A creation is answered when every partition is led (or known to be damaged), after the image that shows it.
 
 use super::effects::{Owner, Sink, StoreAnswer};
 use super::messages::{FromControl, NewTopic, PartitionImage, Token, TopicAnswer, TopicImage};
@@ -72,10 +74,19 @@ pub(super) struct Counts {
     pub(super) lanes: u16,
 }
 
+/// How many partitions a topic has that says nothing, and how many there may be in all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct PartitionNumbers {
+    pub(super) default: u32,
+    pub(super) most: u32,
+}
+
 /// The part of the core that knows the topics.
 pub(super) struct Topics {
     counts: Counts,
-    default_partitions: u32,
+    numbers: PartitionNumbers,
+    /// Partitions of all topics, those being made and deleted included.
+    partitions: u32,
     new_id: Box<dyn FnMut() -> TopicId>,
     topics: BTreeMap<TopicId, Topic>,
     names: BTreeMap<String, TopicId>,
@@ -94,10 +105,11 @@ pub(super) struct Topics {
 
 impl Topics {
     /// Knows nothing yet.
-    pub(super) fn new(counts: Counts, default_partitions: u32, new_id: Box<dyn FnMut() -> TopicId>) -> Topics {
+    pub(super) fn new(counts: Counts, numbers: PartitionNumbers, new_id: Box<dyn FnMut() -> TopicId>) -> Topics {
         Topics {
             counts,
-            default_partitions,
+            numbers,
+            partitions: 0,
             new_id,
             topics: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -154,6 +166,7 @@ impl Topics {
         if record.state != TopicState::Creating {
             self.changed.insert(id);
         }
+        self.partitions = self.partitions.saturating_add(record.partitions);
         let (creators, deleters) = (Vec::new(), Vec::new());
         self.topics.insert(id, Topic { name, record, partitions, change, creators, deleters, delete_wanted: false });
     }
@@ -219,8 +232,10 @@ impl Topics {
                 return;
             }
         }
-        let checked = topic_rules::check(&new, self.default_partitions);
-        let partitions = match checked.and_then(|partitions| self.check_free(&new.name).map(|()| partitions)) {
+        let checked = topic_rules::check(&new, self.numbers.default)
+            .and_then(|partitions| self.check_free(&new.name).map(|()| partitions))
+            .and_then(|partitions| self.check_number(partitions));
+        let partitions = match checked {
             Ok(partitions) => partitions,
             Err(refusal) => return self.answer(waiter, refused(new.name, refusal), sink),
         };
@@ -247,6 +262,17 @@ impl Topics {
             return Err(Refusal::new(ErrorCode::InvalidTopicException, message));
         }
         Ok(())
+    }
+
+    fn check_number(&self, partitions: u32) -> Result<u32, Refusal> {
+        let PartitionNumbers { most, .. } = self.numbers;
+        if partitions > most.saturating_sub(self.partitions) {
+            let there = self.partitions;
+            let message =
+                format!("There are {there} partitions; with {partitions} more --max-partitions {most} is passed.");
+            return Err(Refusal::new(ErrorCode::PolicyViolation, message));
+        }
+        Ok(partitions)
     }
 
     /// Deletes topics by name.
@@ -344,6 +370,7 @@ impl Topics {
     /// Forgets a topic; `error` is for those who wait.
     fn remove(&mut self, id: TopicId, error: ErrorCode, sink: &mut Sink) {
         let topic = self.topics.remove(&id).expect("the caller has it");
+        self.partitions -= topic.record.partitions;
         self.names.remove(&topic.name);
         self.forms.remove(&topic_rules::collision_form(&topic.name));
         self.undecided.retain(|partition| partition.topic != id);

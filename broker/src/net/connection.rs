@@ -145,6 +145,11 @@ impl Intake {
         self.produce.taken()
     }
 
+    /// Bytes of permits of the reserve that are out.
+    pub fn reserve_bytes(&self) -> usize {
+        self.reserve.taken()
+    }
+
     /// Bytes of replies that wait to be sent.
     pub fn reply_bytes(&self) -> usize {
         self.replies.level()

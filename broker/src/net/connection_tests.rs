@@ -65,8 +65,16 @@ struct Client {
     ended: Rc<RefCell<Option<Ended>>>,
 }
 
-const POOLS: Pools =
-    Pools { produce: 64 << 10, tail: 4 << 20, replies: 64 << 10, reads: 0, reserve: 32 << 10, groups: 0 };
+const POOLS: Pools = Pools {
+    produce: 64 << 10,
+    tail: 4 << 20,
+    replies: 64 << 10,
+    reads: 0,
+    reserve: 32 << 10,
+    groups: 0,
+    producers: 0,
+    references: 0,
+};
 
 fn limits() -> Limits {
     Limits { in_flight: 4, ..Limits::within(&POOLS, 100 << 20) }

@@ -139,6 +139,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         boot,
         fate: fate.clone(),
         lanes: settings.wal_lanes,
+        max_partitions: settings.max_partitions,
         admin: admin.map(|(listener, _)| (listener, exposition)),
     };
     let (go, went) = mailbox(1);
@@ -201,6 +202,7 @@ struct ControlThread {
     process: Process,
     boot: BootId,
     lanes: u16,
+    max_partitions: u32,
     fate: mpsc::SyncSender<Fate>,
     /// The admin endpoint's socket and what it shows.
     admin: Option<(TcpListener, Exposition)>,
@@ -233,6 +235,7 @@ impl ControlThread {
                 nodes: nodes.clone(),
                 lanes: self.lanes,
                 default_partitions: DEFAULT_PARTITIONS.max(shards),
+                max_partitions: self.max_partitions,
             };
             tell(&self.fate, Fate::Prepared(identity));
             if go.recv().await.is_some() {
@@ -247,9 +250,10 @@ impl ControlThread {
 /// Copies what a shard counts to where the admin endpoint reads it, for as long as the shard runs.
 async fn publish(env: Env, pump: ShardPump, cells: Arc<Cells>) {
     loop {
+        let pools = admin::levels(&pump);
         let ready = {
             let core = pump.core().borrow();
-            cells.publish(env.now(), core.is_ready(), pump.connections(), core.counters());
+            cells.publish(env.now(), core.is_ready(), pump.connections(), core.counters(), &pools);
             core.is_ready()
         };
         // A service manager that asks for readiness is not told half a second late.

@@ -139,6 +139,8 @@ pub struct Settings {
     pub fsync: bool,
     /// Total of all buffers, MiB.
     pub memory_mib: u64,
+    /// Partitions of all topics together.
+    pub max_partitions: u32,
 }
 
 /// Adds the settings as flags, and `--config FILE`.
@@ -215,6 +217,7 @@ impl Effective {
             max_puts_per_second: self.number("max-puts-per-second"),
             fsync: self.text("fsync") == Some("true"),
             memory_mib: self.number("memory-mib").expect("has a default"),
+            max_partitions: self.number("max-partitions").expect("has a default"),
         };
         settings.check()?;
         Ok(settings)

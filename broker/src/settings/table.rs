@@ -130,6 +130,13 @@ pub const SETTINGS: &[Spec] = &[
         Some("1024"),
         "Total of all buffers of this process, and besides that the size of the memory: store",
     ),
+    number(
+        "max-partitions",
+        "partitions",
+        (1, 1_000_000),
+        Some("10000"),
+        "Partitions of all topics together; a topic beyond it is refused with POLICY_VIOLATION. Each takes a few KiB of memory",
+    ),
 ];
 
 /// The setting of this name.

@@ -259,6 +259,36 @@ impl ShardCore {
         }
     }
 
+    /// Bytes that the tail keeps.
+    pub fn tail_bytes(&self) -> usize {
+        self.tail.used()
+    }
+
+    /// Bytes read from write-ahead objects, or being read, for answers not yet made.
+    pub fn read_bytes(&self) -> usize {
+        self.fetches.charged()
+    }
+
+    /// Bytes that its groups take, by estimate.
+    pub fn group_bytes(&self) -> usize {
+        self.groups.coordinator.bytes()
+    }
+
+    /// Bytes of its groups' writes under way.
+    pub fn group_writing_bytes(&self) -> usize {
+        self.groups.coordinator.writing_bytes()
+    }
+
+    /// Bytes that the producers of its partitions take, here and at the lane, by estimate.
+    pub fn producer_bytes(&self) -> usize {
+        self.logs.values().map(|log| 2 * log.appended.producers().memory()).sum()
+    }
+
+    /// Bytes that the references of its partitions take, here and at the lane, by estimate.
+    pub fn reference_bytes(&self) -> usize {
+        self.logs.values().map(|log| 2 * log.references().memory()).sum()
+    }
+
     /// What this shard counted.
     pub fn counters(&self) -> &Counters {
         &self.counters

@@ -136,6 +136,11 @@ pub(crate) struct Fetches {
 }
 
 impl Fetches {
+    /// Bytes charged for reads.
+    pub(crate) fn charged(&self) -> usize {
+        self.charged
+    }
+
     /// The fetches of a connection, in order.
     fn of(&self, connection: ConnectionId) -> Vec<ReplyTo> {
         let first = ReplyTo { connection, request: RequestNumber(0) };

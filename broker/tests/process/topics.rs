@@ -2,6 +2,7 @@
 
 use crate::kafka::Client;
 use crate::program::{Broker, directory, run};
+use millrace_protocol::error_code::ErrorCode;
 use std::net::TcpListener;
 
 #[test]
@@ -72,4 +73,16 @@ fn a_broker_that_is_not_there_is_named() {
     let output = run(&["topic", "list", "--bootstrap", "nowhere"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--bootstrap nowhere"));
+}
+
+#[test]
+fn more_partitions_than_allowed_are_refused_by_the_settings_name() {
+    let (_directory, data) = directory();
+    let broker = Broker::start(&data, &["--shards", "1", "--max-partitions", "5"]);
+    broker.topic(&["create", "t", "--partitions", "3"]).expect("room for it");
+    let refused = broker.topic(&["create", "u", "--partitions", "3"]).expect_err("six are too many");
+    assert!(refused.contains("PolicyViolation") && refused.contains("--max-partitions 5"), "{refused}");
+    let made_on_use = Client::new(broker.bootstrap()).metadata("v", true);
+    assert_eq!(made_on_use.topics[0].error_code, ErrorCode::PolicyViolation);
+    broker.stop();
 }

@@ -127,6 +127,11 @@ impl ProducerTable {
         self.by_id.is_empty()
     }
 
+    /// Bytes of memory that they take, by estimate: nodes of a tree that grows at its end are little more than half full.
+    pub fn memory(&self) -> usize {
+        2 * self.by_id.len() * size_of::<(i64, ProducerState)>()
+    }
+
     /// The producer, unless it is unknown or expired at `now`.
     pub fn get(&self, id: i64, now: WallMs) -> Option<&ProducerState> {
         self.by_id.get(&id).filter(|state| !state.is_expired(now))

@@ -53,6 +53,14 @@ impl References {
         self.chunks.len() * CHUNK + self.tail.len() - self.skip
     }
 
+    /// Bytes of memory that they take: 64 each, one in 500 more for the chunks, and up to 8 KiB for the tail.
+    pub fn memory(&self) -> usize {
+        /// Counts and length of a chunk, and its place in the list.
+        const PER_CHUNK: usize = 4 * size_of::<usize>();
+        let chunks = self.chunks.len() * (CHUNK * size_of::<Reference>() + PER_CHUNK);
+        chunks + self.tail.capacity() * size_of::<Reference>()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -223,6 +231,18 @@ mod tests {
             prop_assert!(ours.from_offset(probe).eq(plain.iter().filter(|r| r.last >= probe).copied()));
             prop_assert_eq!(&ours, &plain.into_iter().collect::<References>());
         }
+    }
+
+    #[test]
+    fn a_reference_takes_less_than_65_bytes_of_a_long_log() {
+        let mut log = References::default();
+        assert_eq!(log.memory(), 0);
+        for n in 0..100_000 {
+            log.push(reference(n, 1));
+        }
+        assert!((64..65).contains(&(log.memory() / log.len())), "{}", log.memory());
+        log.drop_below(Offset(99_999));
+        assert!(log.memory() <= 2 * CHUNK * 64 + 100, "{}", log.memory());
     }
 
     #[test]

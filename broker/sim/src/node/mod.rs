@@ -36,6 +36,8 @@ const MAX_POLLS: u64 = 10_000;
 const MAX_INDEX: u64 = 4;
 /// Memory of one shard: small, so that reads leave the tail.
 const SHARD_BYTES: usize = 16 << 20;
+/// Partitions of all topics: more than any seed makes.
+const MAX_PARTITIONS: u32 = 10_000;
 
 struct Plan {
     shards: u16,
@@ -203,6 +205,7 @@ impl Starting {
             nodes: identity.nodes,
             lanes: self.lanes,
             default_partitions: u32::try_from(MAX_INDEX).expect("small"),
+            max_partitions: MAX_PARTITIONS,
         };
         // Its end, by a stop or because a store gave no answer, is the end of the process.
         drop(assembly::run_control(self.env.clone(), config, self.stores, control).await);
