@@ -171,6 +171,7 @@ impl Broker {
             nodes: identity.nodes.clone(),
             lanes: 1,
             default_partitions: 1,
+            max_partitions: 1000,
         };
         let env = control_env.clone();
         control_env.spawn("control", async move {
