@@ -26,6 +26,97 @@ pub(crate) enum Command {
 pub(crate) enum Workload {
     /// Batches from many connections, as fast as they are acknowledged or at a given rate.
     Produce(Load),
+    /// The highest rate of requests that holds a given p99.
+    Ramp(Ramp),
+    /// From when a batch was due to when a consumer in this process has it, by one clock.
+    EndToEnd(Load),
+    /// Several groups that each read everything while it is written.
+    FanOut(FanOut),
+    /// Readers from offset 0 on, over and over, beside the load.
+    CatchUp(CatchUp),
+    /// Produce to a thousand partitions.
+    #[command(mut_arg("partitions", |arg| arg.default_value("1000")))]
+    #[command(mut_arg("batch_bytes", |arg| arg.default_value("4096")))]
+    ManyPartitions(Load),
+    /// Produce over a thousand connections.
+    #[command(mut_arg("connections", |arg| arg.default_value("1000")))]
+    #[command(mut_arg("in_flight", |arg| arg.default_value("1")))]
+    #[command(mut_arg("batch_bytes", |arg| arg.default_value("4096")))]
+    ManyConnections(Load),
+    /// One record of 100 bytes a request, 64 connections.
+    #[command(mut_arg("connections", |arg| arg.default_value("64")))]
+    #[command(mut_arg("in_flight", |arg| arg.default_value("1")))]
+    #[command(mut_arg("record_size", |arg| arg.default_value("100")))]
+    #[command(mut_arg("batch_bytes", |arg| arg.default_value("1")))]
+    SmallProducers(Load),
+    /// One idempotent producer on one partition, batches of 16 KiB, five in flight: the Java producer's defaults.
+    #[command(mut_arg("partitions", |arg| arg.default_value("1")))]
+    #[command(mut_arg("connections", |arg| arg.default_value("1")))]
+    #[command(mut_arg("in_flight", |arg| arg.default_value("5")))]
+    #[command(mut_arg("batch_bytes", |arg| arg.default_value("16384")))]
+    #[command(mut_arg("idempotent", |arg| arg.default_value("true")))]
+    OneIdempotent(Load),
+    /// From the start of a broker's process to its first acknowledgement.
+    ColdStart(ColdStart),
+    /// Connections that ask for nothing.
+    #[command(mut_arg("connections", |arg| arg.default_value("1000")))]
+    #[command(mut_arg("partitions", |arg| arg.default_value("1000")))]
+    Idle(Load),
+}
+
+/// `millrace-bench ramp`: steps of the load, each with its warm-up and window.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Ramp {
+    /// The load of a step; its rate, or 1000, is the first one tried.
+    #[command(flatten)]
+    pub load: Load,
+    /// What the p99 must stay below, milliseconds.
+    #[arg(long, default_value_t = 10.0, value_parser = milliseconds)]
+    pub p99_ms: f64,
+}
+
+/// A number of milliseconds up to ten minutes.
+fn milliseconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && value <= 600_000.0 => Ok(value),
+        _ => Err(format!("{text} is no number of milliseconds above 0 and up to 600000")),
+    }
+}
+
+/// `millrace-bench fan-out`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FanOut {
+    /// What is written.
+    #[command(flatten)]
+    pub load: Load,
+    /// Groups, a thread and a connection to each node for each. They fetch all partitions without a group protocol.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub groups: u32,
+}
+
+/// `millrace-bench catch-up`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CatchUp {
+    /// What is written meanwhile.
+    #[command(flatten)]
+    pub load: Load,
+    /// Readers, a thread and a connection to each node for each.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub readers: u32,
+}
+
+/// `millrace-bench cold-start`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ColdStart {
+    /// What is written first.
+    #[command(flatten)]
+    pub load: Load,
+    /// The shell command that becomes the broker's process (it runs under `exec`).
+    #[arg(long)]
+    pub command: String,
+    /// How often it is started, and stopped after its first acknowledgement.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub times: u32,
 }
 
 impl Workload {
@@ -33,20 +124,50 @@ impl Workload {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Workload::Produce(_) => "produce",
+            Workload::Ramp(_) => "ramp",
+            Workload::EndToEnd(_) => "end-to-end",
+            Workload::FanOut(_) => "fan-out",
+            Workload::CatchUp(_) => "catch-up",
+            Workload::ManyPartitions(_) => "many-partitions",
+            Workload::ManyConnections(_) => "many-connections",
+            Workload::SmallProducers(_) => "small-producers",
+            Workload::OneIdempotent(_) => "one-idempotent",
+            Workload::ColdStart(_) => "cold-start",
+            Workload::Idle(_) => "idle",
         }
     }
 
     /// What it has in common with the others.
     pub(crate) fn load(&self) -> &Load {
         match self {
-            Workload::Produce(load) => load,
+            Workload::Ramp(Ramp { load, .. })
+            | Workload::FanOut(FanOut { load, .. })
+            | Workload::CatchUp(CatchUp { load, .. })
+            | Workload::ColdStart(ColdStart { load, .. })
+            | Workload::Produce(load)
+            | Workload::EndToEnd(load)
+            | Workload::ManyPartitions(load)
+            | Workload::ManyConnections(load)
+            | Workload::SmallProducers(load)
+            | Workload::OneIdempotent(load)
+            | Workload::Idle(load) => load,
         }
     }
 
     /// The same, to change.
     pub(crate) fn load_mut(&mut self) -> &mut Load {
         match self {
-            Workload::Produce(load) => load,
+            Workload::Ramp(Ramp { load, .. })
+            | Workload::FanOut(FanOut { load, .. })
+            | Workload::CatchUp(CatchUp { load, .. })
+            | Workload::ColdStart(ColdStart { load, .. })
+            | Workload::Produce(load)
+            | Workload::EndToEnd(load)
+            | Workload::ManyPartitions(load)
+            | Workload::ManyConnections(load)
+            | Workload::SmallProducers(load)
+            | Workload::OneIdempotent(load)
+            | Workload::Idle(load) => load,
         }
     }
 }
@@ -77,7 +198,7 @@ impl Acks {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Load {
     /// A broker, HOST:PORT.
-    #[arg(long, default_value = "127.0.0.1:9092")]
+    #[arg(long, default_value = "127.0.0.1:9092", overrides_with = "bootstrap")]
     pub bootstrap: String,
     /// Topic; created if it is missing.
     #[arg(long, default_value = "bench")]
@@ -117,8 +238,13 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = Keys::None)]
     pub keys: Keys,
     /// Idempotent producers (KIP-98), one for each connection, at most five requests in flight to a partition.
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true",
+        action = clap::ArgAction::Set)]
     pub idempotent: bool,
+    /// With produce: every record carries who it is and a checksum, and all are read back meanwhile to prove that none
+    /// is lost, doubled, reordered or changed. The topic must have no other writer.
+    #[arg(long)]
+    pub validate: bool,
     /// Seconds that are measured.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
@@ -139,7 +265,7 @@ impl Load {
         let rate = self.rate.map_or_else(|| "as fast as answered".to_owned(), |rate| rate.to_string());
         let cpus = self.cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
         let compression = format!("{:?}", self.compression).to_lowercase();
-        let all: [(&str, &dyn ToString); 17] = [
+        let all: [(&str, &dyn ToString); 18] = [
             ("bootstrap", &self.bootstrap),
             ("topic", &self.topic),
             ("partitions", &self.partitions),
@@ -154,6 +280,7 @@ impl Load {
             ("compressibility", &self.compressibility),
             ("keys", &self.keys),
             ("idempotent", &self.idempotent),
+            ("validate", &self.validate),
             ("seconds", &self.seconds),
             ("warm-up", &self.warm_up),
             ("rate", &rate),

@@ -1,12 +1,15 @@
 //! What a run asks before it starts: makes the topic, finds out where its partitions are led. Blocking, one connection.
 
+use crate::load::template::PRODUCE_VERSION;
 use bytes::Bytes;
 use millrace_protocol::codec::Request;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::frame::{LENGTH_BYTES, decode_response, request_frame};
+use millrace_protocol::messages::ProduceRequest;
 use millrace_protocol::messages::create_topics::CreatableTopic;
 use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
+use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
 use millrace_protocol::messages::{CreateTopicsRequest, MetadataRequest, MetadataResponse};
 use millrace_protocol::messages::{InitProducerIdRequest, ListOffsetsRequest};
 use millrace_protocol::string::StrBytes;
@@ -160,6 +163,24 @@ impl Cluster {
         let end = |&index: &u32| found.get(&i32::try_from(index).ok()?).copied();
         let ends: Option<Vec<i64>> = partitions.iter().map(end).collect();
         ends.ok_or_else(|| self.broken("no end of a partition that it leads".to_owned()))
+    }
+
+    /// Has one batch appended to partition 0, which this node leads.
+    pub(crate) fn produce(&mut self, topic: &str, acks: i16, records: Bytes) -> Result<(), ClusterError> {
+        let partition = PartitionProduceData { index: 0, records: Some(records) };
+        let data = TopicProduceData {
+            name: StrBytes::from(topic),
+            partition_data: vec![partition],
+            ..TopicProduceData::default()
+        };
+        let timeout_ms = PATIENCE.as_millis() as i32;
+        let question = ProduceRequest { acks, timeout_ms, topic_data: vec![data], ..ProduceRequest::default() };
+        let answer = self.ask(&question, PRODUCE_VERSION)?;
+        let result = answer.responses.first().and_then(|topic| topic.partition_responses.first());
+        match result.map(|result| result.error_code) {
+            Some(ErrorCode::None) => Ok(()),
+            other => Err(ClusterError::Topic { topic: topic.to_owned(), problem: format!("not appended: {other:?}") }),
+        }
     }
 
     fn broken(&self, problem: String) -> ClusterError {

@@ -47,6 +47,8 @@ pub(crate) struct RunResult {
     pub errors: BTreeMap<String, u64>,
     /// Why requests were sent again, how often, at any time. Does not fail the run.
     pub retries: BTreeMap<String, u64>,
+    /// Single failures, one a line, as many as a workload lists.
+    pub details: Vec<String>,
     /// Of this process during the window.
     pub own: Usage,
     /// Of the broker's process during the window, if it was named.

@@ -20,6 +20,7 @@ impl fmt::Display for Summary<'_> {
             writeln!(f, "{:<11} {:.3} {}", finding.name, finding.value, finding.unit)?;
         }
         result.retries.iter().try_for_each(|(why, times)| writeln!(f, "retries     {times} × {why}"))?;
+        result.details.iter().try_for_each(|line| writeln!(f, "            {line}"))?;
         if result.errors.is_empty() {
             writeln!(f, "errors      none")?;
         }

@@ -79,7 +79,7 @@ impl Crew {
                 let waiter = Waiter::new()?;
                 let mut sender =
                     Sender { waiter, clock, routes, templates, producers, schedule, unanswering, recorder, leaders };
-                sender.run(shared.window.end)?;
+                sender.run(shared.window.end, shared.drain)?;
                 for producer in &sender.producers {
                     producer.acknowledged().for_each(|(partition, end)| shared.acknowledge(partition, end));
                 }

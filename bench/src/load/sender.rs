@@ -12,8 +12,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// How long answers may take after the last request, nanoseconds.
-pub(crate) const DRAIN: u64 = 40 * SECOND;
 /// The longest wait while a leader is looked for, nanoseconds.
 const HALTED_LOOK: u64 = SECOND / 200;
 /// Tokens of a producer: more nodes than it ever meets.
@@ -42,11 +40,11 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// Sends until `end`, then waits for answers.
+    /// Sends until `end`, then waits for answers as long as `drain`.
     ///
     /// # Errors
     /// When the thread cannot wait for its sockets.
-    pub(crate) fn run(&mut self, end: u64) -> io::Result<()> {
+    pub(crate) fn run(&mut self, end: u64, drain: u64) -> io::Result<()> {
         if self.schedule.is_none() {
             (0..self.producers.len()).for_each(|number| self.fill(number));
         }
@@ -54,14 +52,15 @@ impl Sender {
         loop {
             let now = self.clock.now();
             self.recorder.hand_over(now);
+            // What was due before the end is sent, however late it is looked for.
+            self.ask_what_is_due(now.min(end - 1));
             if now < end {
-                self.ask_what_is_due(now);
                 if self.unanswering {
                     (0..self.producers.len()).for_each(|number| self.fill(number));
                 }
             } else {
                 let unanswered: usize = self.producers.iter().map(Producer::unanswered).sum();
-                if unanswered == 0 || now > end + DRAIN {
+                if unanswered == 0 || now > end + drain {
                     self.recorder.failed("no answer", unanswered as u64);
                     return Ok(());
                 }

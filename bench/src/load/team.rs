@@ -6,8 +6,7 @@
 
 use crate::arguments::Load;
 use crate::load::clock::Clock;
-use crate::load::recorder::{Live, LiveCell, Recorder, live_cell};
-use crate::load::sender::DRAIN;
+use crate::load::recorder::{Live, LiveCell, Recorder, live_cell, nanos};
 use crate::pace::SECOND;
 use crate::result::{Counts, Finding, Progress, RunResult, Stage};
 use crate::usage::{Usage, Watch};
@@ -22,6 +21,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+/// How long answers may take after the last request, nanoseconds: longer than a producer tries again.
+const DRAIN: u64 = 40 * SECOND;
+
 /// What the members of a run share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -29,6 +31,8 @@ pub(crate) struct Shared {
     pub clock: Clock,
     /// What counts, nanoseconds since the run began.
     pub window: Range<u64>,
+    /// How long answers may take after the window, nanoseconds.
+    pub drain: u64,
     /// By partition, the offset behind the last one that was acknowledged. Complete once `sent` is true.
     pub acknowledged: Vec<AtomicI64>,
     /// Whether every sender has ended.
@@ -36,11 +40,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// A run of this load that begins now.
-    pub(crate) fn start(load: &Load) -> Arc<Shared> {
+    /// A run of this load that begins now. Answers may take [`DRAIN`] after the window, or less if `drain` is.
+    pub(crate) fn start(load: &Load, drain: Option<Duration>) -> Arc<Shared> {
         let window = load.warm_up * SECOND..(load.warm_up + load.seconds) * SECOND;
         let acknowledged = (0..load.partitions).map(|_| AtomicI64::new(0)).collect();
-        Arc::new(Shared { clock: Clock::start(), window, acknowledged, sent: AtomicBool::new(false) })
+        let drain = drain.map_or(DRAIN, |drain| nanos(drain).min(DRAIN));
+        Arc::new(Shared { clock: Clock::start(), window, drain, acknowledged, sent: AtomicBool::new(false) })
     }
 
     /// A producer was told that `partition` reaches up to `offset`.
@@ -66,6 +71,7 @@ struct Watched {
     series: Vec<(String, LiveCell)>,
     from: u64,
     to: u64,
+    drain: u64,
 }
 
 /// What was used during the window: of the broker, if its process was named, and of this process.
@@ -102,7 +108,7 @@ pub(crate) fn run(
             let _ = ended.send((place, member.sends, recorder));
         });
     }
-    let watched = Watched { series, from: shared.window.start, to: shared.window.end };
+    let watched = Watched { series, from: shared.window.start, to: shared.window.end, drain: shared.drain };
     let mut totals: Vec<Option<Recorder>> = watched.series.iter().map(|_| None).collect();
     let mut left = count;
     let mut on_end = |(place, sends, recorder): (usize, bool, io::Result<Recorder>)| -> io::Result<bool> {
@@ -127,6 +133,7 @@ pub(crate) fn run(
         findings: Vec::<Finding>::new(),
         errors: BTreeMap::new(),
         retries: BTreeMap::new(),
+        details: Vec::new(),
         own: used.1,
         broker: used.0,
     };
@@ -191,7 +198,7 @@ impl Watched {
         let (stage, began, ends) = match now {
             _ if now < self.from => (Stage::WarmUp, 0, self.from),
             _ if now < self.to => (Stage::Window, self.from, self.to),
-            _ => (Stage::Drain, self.to, self.to + DRAIN),
+            _ => (Stage::Drain, self.to, self.to + self.drain),
         };
         let (elapsed, whole) = (Duration::from_nanos(now - began), Duration::from_nanos(ends - began));
         let mut progress = Progress { stage, elapsed, whole, series: Vec::new(), errors: 0, retries: 0 };

@@ -6,11 +6,17 @@ use crate::load::crew::Crew;
 use crate::load::team::{self, Shared};
 use crate::load::template::Content;
 use crate::result::{Progress, RunResult};
+use std::time::Duration;
 
-/// Runs it.
-pub(crate) fn run(name: &str, load: &Load, show: &mut dyn FnMut(&Progress)) -> Result<RunResult, RunError> {
+/// Runs it. Answers that take longer than `drain` after the window are missing.
+pub(crate) fn run(
+    name: &str,
+    load: &Load,
+    drain: Option<Duration>,
+    show: &mut dyn FnMut(&Progress),
+) -> Result<RunResult, RunError> {
     let crew = Crew::gather(load, Content::Plain, 0)?;
-    let shared = Shared::start(load);
+    let shared = Shared::start(load, drain);
     let members = crew.members(load, &shared, None);
     team::run(name, load, &shared, members, show).map_err(failed)
 }

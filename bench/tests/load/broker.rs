@@ -42,7 +42,7 @@ pub(crate) enum Manner {
     Leaves,
     /// Hands its partitions to the other node after forty produce requests.
     Moves,
-    /// Acknowledges one batch without keeping it, but gives it offsets.
+    /// Acknowledges one batch without keeping it.
     Loses,
     /// Keeps one batch twice.
     Doubles,
@@ -241,7 +241,7 @@ impl Broker {
             log.end += i64::from(count);
         };
         match self.manner {
-            // The next batch takes the offsets, so that they show nothing.
+            // The next batch takes its offsets.
             Manner::Loses if lies => {}
             Manner::Doubles if lies => {
                 keep(log);

@@ -2,3 +2,5 @@
 
 mod broker;
 mod produce;
+mod validate;
+mod workloads;
