@@ -2,7 +2,8 @@
 //!
 //! 1. acks −1 is answered when every batch is durable, acks 1 when all are appended, acks 0 never (an error closes).
 //! 2. A batch is appended once: a retry is answered with the original's offset, when the original is durable.
-//! 3. Nothing of a batch is changed but what its CRC leaves out (base offset, leader epoch), unless the topic keeps
+//! 3. A batch of a producer that there is no room to remember is refused: it could not be told from its own retry.
+//! 4. Nothing of a batch is changed but what its CRC leaves out (base offset, leader epoch), unless the topic keeps
 //!    the time of appending.
 
 use super::errors::{PartitionError, append_error, partition_error};
@@ -186,7 +187,16 @@ impl Handling {
             }
             Err(error) => return Outcome::Refused(append_error(error), None),
         }
+        let is_new = |producer: ProducerStamp| log.appended.producers().get(producer.id, now.wall).is_none();
+        if producer.is_some_and(is_new) && !core.has_room_for_producer(now) {
+            core.counters.producers_refused += 1;
+            // Retriable, and as with a full disk it passes by itself.
+            return Outcome::Refused(ErrorCode::KafkaStorageError, None);
+        }
+        let log = core.logs.get_mut(&partition).expect("looked up above");
+        let known = log.appended.producers().len();
         let base = log.appended.append(producer, batch.count, now.wall);
+        core.producer_room.changed(known, log.appended.producers().len());
         let range = range.start..range.start + batch.length;
         let keeps_append_time = log.settings.produce.timestamp_type == TimestampType::LogAppendTime;
         let append_time = keeps_append_time.then_some(now.wall.0);

@@ -18,8 +18,8 @@
 //! | pool | part | what it holds | what happens at its end |
 //! |---|---|---|---|
 //! | `groups` | 3/8 | members and offsets of consumer groups, and their records while they are written | what would grow them is refused |
-//! | `producers` | 2/8 | what is known of idempotent producers | |
-//! | `references` | 2/8 | where committed records lie in write-ahead objects | nothing: the log would be lost |
+//! | `producers` | 3/8 | what is known of idempotent producers | those silent for minutes are forgotten, else new ones refused |
+//! | `references` | 1/8 | where committed records lie in write-ahead objects | nothing: the log would be lost |
 //! | the rest | 1/8 | topics, copies at seal time | |
 //!
 //! References go only when segments replace the objects that they lead to: until then the log's length is bounded by
@@ -77,8 +77,8 @@ impl Pools {
             reads: shard_bytes / 16,
             reserve: shard_bytes / 16,
             groups: kept * 3 / 8,
-            producers: kept / 4,
-            references: kept / 4,
+            producers: kept * 3 / 8,
+            references: kept / 8,
         }
     }
 

@@ -128,6 +128,7 @@ pub fn start_shard(
         tail_bytes: pools.tail,
         read_bytes: pools.reads,
         response_bytes: pools.replies / RESPONSES_PER_POOL,
+        producer_bytes: pools.producers,
         // The other half is for what is on its way to the store.
         group_bytes: pools.groups / 2,
         auto_create: true,

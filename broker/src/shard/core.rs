@@ -13,6 +13,7 @@ use super::deadlines::{Deadlines, Due};
 use super::events::{ConnectionId, Effect, Now, ReadToken, Reply, ReplyTo, RequestNumber};
 use super::fetches::Fetches;
 use super::partition_log::{Gather, PartitionLog, Waiting};
+use super::producer_room::{ProducerRoom, SILENT_MS};
 use super::produces::Produces;
 use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
@@ -25,7 +26,7 @@ use crate::net::budget::Permit;
 use crate::net::frame::Frame;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
-use millrace_storage::env::Mono;
+use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{BootId, ShardIndex, TopicPartition};
 use millrace_storage::lane::{CommittedObject, Seal, ToLane, ToShard};
 use millrace_storage::partition::CommittedPartition;
@@ -54,6 +55,8 @@ pub struct ShardConfig {
     pub read_bytes: usize,
     /// Bytes of batches in one answer, whatever the client allows. Its first batch may exceed it.
     pub response_bytes: usize,
+    /// Bytes that the producers of its partitions may take, at the lane too.
+    pub producer_bytes: usize,
     /// Bytes that its groups may take.
     pub group_bytes: usize,
     /// Whether Metadata creates topics that do not exist.
@@ -79,6 +82,7 @@ pub struct ShardCore {
     /// Partitions with unsealed batches, each once, in the order in which they are sealed.
     pub(crate) unsealed: VecDeque<TopicPartition>,
     tail: TailBudget,
+    pub(crate) producer_room: ProducerRoom,
     generation: u64,
     next_seal: u64,
     stopping: bool,
@@ -89,6 +93,7 @@ impl ShardCore {
     pub fn new(config: ShardConfig) -> ShardCore {
         ShardCore {
             tail: TailBudget::new(config.tail_bytes),
+            producer_room: ProducerRoom::new(config.producer_bytes),
             groups: GroupDesk::new(config.boot.0, config.group_bytes),
             config,
             image: Arc::default(),
@@ -163,6 +168,7 @@ impl ShardCore {
             ToShard::Fenced { generation } => {
                 self.generation = generation;
                 self.tail.forget_all();
+                self.producer_room.forget_all();
                 self.unsealed.clear();
                 let logs = std::mem::take(&mut self.logs);
                 self.end_leaderships(now, logs.into_values());
@@ -289,6 +295,38 @@ impl ShardCore {
         self.logs.values().map(|log| 2 * log.references().memory()).sum()
     }
 
+    /// Whether one more producer can be remembered, if need be instead of others that have long been silent.
+    pub(crate) fn has_room_for_producer(&mut self, now: Now) -> bool {
+        if self.producer_room.should_look(now.wall) {
+            self.forget_silent_producers(now);
+        }
+        !self.producer_room.is_full()
+    }
+
+    /// Forgets those silent for longest, at the lane too.
+    fn forget_silent_producers(&mut self, now: Now) {
+        let before = WallMs(now.wall.0.saturating_sub(SILENT_MS));
+        let of = |(partition, log): (&TopicPartition, &PartitionLog)| {
+            let partition = *partition;
+            log.appended.silent_producers(before).map(move |(at, id)| (at, (partition, id))).collect::<Vec<_>>()
+        };
+        let mut silent: Vec<(WallMs, (TopicPartition, i64))> = self.logs.iter().flat_map(of).collect();
+        self.producer_room.choose(now.wall, &mut silent);
+        let mut by_partition: BTreeMap<TopicPartition, Vec<i64>> = BTreeMap::new();
+        for (_, (partition, id)) in silent {
+            by_partition.entry(partition).or_default().push(id);
+        }
+        for (partition, producers) in by_partition {
+            let log = self.logs.get_mut(&partition).expect("looked through above");
+            let before = log.appended.producers().len();
+            producers.iter().for_each(|id| log.appended.forget_producer(*id));
+            self.producer_room.changed(before, log.appended.producers().len());
+            self.counters.producers_forgotten += producers.len() as u64;
+            let epoch = log.epoch();
+            self.effects.push(Effect::ToLane(ToLane::ForgetProducers { partition, epoch, producers }));
+        }
+    }
+
     /// What this shard counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -367,6 +405,7 @@ impl ShardCore {
     fn acquired(&mut self, now: Now, partition: TopicPartition, state: CommittedPartition) {
         self.lose(now, partition);
         let settings = self.settings_of(partition);
+        self.producer_room.changed(0, state.producers.len());
         self.logs.insert(partition, PartitionLog::acquired(partition, state, settings));
     }
 
@@ -374,6 +413,7 @@ impl ShardCore {
     fn lose(&mut self, now: Now, partition: TopicPartition) {
         let Some(log) = self.logs.remove(&partition) else { return };
         self.tail.forget(partition, log.tail_pinned());
+        self.producer_room.changed(log.appended.producers().len(), 0);
         if log.has_unsealed() {
             self.unsealed.retain(|other| *other != partition);
         }

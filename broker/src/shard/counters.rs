@@ -45,6 +45,10 @@ counters! {
     copied_at_seal_bytes,
     /// Reads of write-ahead objects asked for
     store_reads,
+    /// Batches of unknown producers refused because there are too many producers
+    producers_refused,
+    /// Silent producers forgotten because there were too many
+    producers_forgotten,
     /// Produce requests that ended with REQUEST_TIMED_OUT
     produce_timeouts,
     /// Fetches parked because there was not enough to read

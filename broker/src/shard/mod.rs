@@ -8,6 +8,7 @@ pub mod events;
 pub(crate) mod fetches;
 pub mod fetching;
 pub mod partition_log;
+pub(crate) mod producer_room;
 pub(crate) mod produces;
 pub mod tail;
 pub mod topic_settings;

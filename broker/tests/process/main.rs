@@ -5,6 +5,7 @@
 //! 2. Every wait is for a condition and ends after [`program::PATIENCE`]; nothing sleeps in place of one.
 //! 3. Every process that a test starts is ended with it, also when it panics.
 
+mod abuse;
 mod admin;
 mod disk;
 mod groups;

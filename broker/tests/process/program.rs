@@ -83,6 +83,11 @@ impl Running {
         Running { child, output }
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.output.path().join(name)).expect("the program writes text")
     }

@@ -156,6 +156,9 @@ impl LaneCore {
             Event::FromShard(shard, ToLane::LogStart { partition, offset }) => {
                 self.on_log_start(shard, partition, offset);
             }
+            Event::FromShard(shard, ToLane::ForgetProducers { partition, epoch, producers }) => {
+                self.forget_producers(shard, (partition, epoch), &producers);
+            }
             Event::Command(LaneCommand::Lead { partitions }) => self.on_lead(partitions),
             Event::Command(LaneCommand::Release { partitions }) => self.on_release(&partitions),
             Event::Command(LaneCommand::Forget { topic }) => self.forget_topic(topic),

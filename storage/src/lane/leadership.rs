@@ -144,6 +144,23 @@ impl LaneCore {
         }
     }
 
+    /// The shard that leads the partition at this epoch has no memory for these producers.
+    pub(super) fn forget_producers(
+        &mut self,
+        shard: ShardIndex,
+        (partition, epoch): (TopicPartition, LeaderEpoch),
+        producers: &[i64],
+    ) {
+        if let Some(led) = self.partitions.get_mut(&partition)
+            && led.shard == shard
+            && led.committed.epoch == epoch
+        {
+            for &id in producers {
+                led.committed.producers.forget(id);
+            }
+        }
+    }
+
     /// Lets a log start join the next object, if the partition is still appended to.
     pub(super) fn raise_log_start(&mut self, partition: TopicPartition, offset: Offset) {
         if let Some(led) = self.partitions.get_mut(&partition)

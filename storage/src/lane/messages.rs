@@ -66,6 +66,16 @@ pub enum ToLane {
         /// The new start.
         offset: Offset,
     },
+    /// Forget these producers: all their batches are durable, they have been silent for minutes, and the shard has no
+    /// memory for them. What they send later comes behind this message.
+    ForgetProducers {
+        /// The partition.
+        partition: TopicPartition,
+        /// The epoch that the shard leads it at.
+        epoch: LeaderEpoch,
+        /// Their ids.
+        producers: Vec<i64>,
+    },
 }
 
 /// A committed object, one value shared by all shards of the lane.

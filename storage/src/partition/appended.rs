@@ -3,14 +3,15 @@
 //! Invariants:
 //! 1. It starts as a copy of the committed state, is never handed over, and is dropped when the lane is fenced: retries
 //!    are then judged by what recovery folds.
-//! 2. Once everything appended is committed, its producers are those of the committed state.
+//! 2. Once everything appended is committed, its producers are those of the committed state. A producer is forgotten in
+//!    both, by one message in order with the seals.
 //! 3. `committed ≤ next`, both only rise.
 //!
 //! The rules are Kafka's (ProducerAppendInfo of 4.x): the first batch of a producer that is unknown, or has expired, may
 //! start with any sequence; a new epoch starts with sequence 0; a retry of any of the last five batches is a duplicate if
 //! both its sequences match; anything else must follow without a gap.
 
-use super::{CommittedBatch, CommittedPartition, ProducerStamp, ProducerTable};
+use super::{CommittedBatch, CommittedPartition, ProducerStamp, ProducerState, ProducerTable};
 use crate::env::WallMs;
 use crate::ids::Offset;
 
@@ -130,6 +131,19 @@ impl AppendedPartition {
     pub fn commit_through(&mut self, end: Offset) {
         assert!(end <= self.next, "committed {end} beyond the appended end {}", self.next);
         self.committed = self.committed.max(end);
+    }
+
+    /// Producers whose batches are all durable and no newer than `before`, with the time of the newest: those that may
+    /// be forgotten without losing track of anything in flight.
+    pub fn silent_producers(&self, before: WallMs) -> impl Iterator<Item = (WallMs, i64)> + '_ {
+        let durable = |state: &ProducerState| state.batches().last().is_none_or(|last| last.last() < self.committed);
+        let silent = self.producers.iter().filter(move |(_, state)| state.updated <= before && durable(state));
+        silent.map(|(id, state)| (state.updated, id))
+    }
+
+    /// Forgets a producer that [`AppendedPartition::silent_producers`] named.
+    pub fn forget_producer(&mut self, id: i64) {
+        self.producers.forget(id);
     }
 
     fn duplicate(&self, original: CommittedBatch) -> Sequenced {

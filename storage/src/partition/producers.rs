@@ -4,6 +4,9 @@
 //! live lane, recovery and a shard's appended state agree. A producer that has been silent for [`PRODUCER_EXPIRY_MS`] is
 //! unknown from then on, whether or not its entry is still there.
 //!
+//! A leader that runs out of memory may forget producers that have been silent for minutes ([`ProducerTable::forget`]).
+//! Recovery folds them anew, so that what it knows of a producer is never less than what the leader knew.
+//!
 //! Invariants:
 //! 1. A producer's batches are consecutive in sequence and all of its current epoch; at most [`WINDOW`] of them.
 //! 2. At most [`MAX_PRODUCERS`]: above, expired ones go, then those silent for longest.
@@ -127,9 +130,12 @@ impl ProducerTable {
         self.by_id.is_empty()
     }
 
-    /// Bytes of memory that they take, by estimate: nodes of a tree that grows at its end are little more than half full.
+    /// Memory that one takes, by estimate: the nodes of the tree are two thirds full.
+    pub const BYTES_EACH: usize = size_of::<(i64, ProducerState)>() * 3 / 2;
+
+    /// Bytes of memory that they take, by estimate.
     pub fn memory(&self) -> usize {
-        2 * self.by_id.len() * size_of::<(i64, ProducerState)>()
+        self.by_id.len() * ProducerTable::BYTES_EACH
     }
 
     /// The producer, unless it is unknown or expired at `now`.
@@ -165,6 +171,11 @@ impl ProducerTable {
     /// Puts a producer as a checkpoint holds it; more than [`MAX_PRODUCERS`] are the caller's to refuse.
     pub(crate) fn restore(&mut self, id: i64, state: ProducerState) {
         self.by_id.insert(id, state);
+    }
+
+    /// Forgets a producer; true if it was there. Its next batch is then judged as that of an unknown one.
+    pub fn forget(&mut self, id: i64) -> bool {
+        self.by_id.remove(&id).is_some()
     }
 
     fn make_room(&mut self, now: WallMs) {

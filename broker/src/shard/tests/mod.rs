@@ -72,6 +72,7 @@ impl World {
             tail_bytes: 1 << 20,
             read_bytes: 1 << 20,
             response_bytes: 16 << 20,
+            producer_bytes: 16 << 20,
             group_bytes: 16 << 20,
             auto_create: true,
             boot: BootId(1),

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::shard::events::Reply;
+use crate::shard::producer_room::SILENT_MS;
 use millrace_protocol::records::TimestampType;
+use millrace_storage::partition::ProducerTable;
 
 fn errors(results: &[PartitionProduceResponse]) -> Vec<ErrorCode> {
     results.iter().map(|result| result.error_code).collect()
@@ -273,4 +275,36 @@ fn a_small_batch_keeps_no_more_memory_than_a_piece() {
     assert_eq!(world.core.counters().copied_at_seal_bytes, 100 * batch.len() as u64);
     let read = world.read(&Ask::from(0));
     assert_eq!(bases(&read).len(), 50);
+}
+
+#[test]
+fn a_producer_is_forgotten_only_once_no_client_retries_and_until_then_new_ones_are_refused() {
+    let room_for_four = 4 * 2 * ProducerTable::BYTES_EACH;
+    let mut world = World::with(|config| config.producer_bytes = room_for_four);
+    for id in 0..4 {
+        world.write(0, BatchOf::idempotent(1, id, 0));
+    }
+    let refused = world.produce(-1, &[(1, BatchOf::idempotent(1, 4, 0))]);
+    assert_eq!(errors(&world.produced(refused).unwrap()), [ErrorCode::KafkaStorageError]);
+    assert!(world.seal().is_none(), "nothing of it was appended");
+    world.pass(10_000);
+    assert_eq!(world.write(0, BatchOf::idempotent(1, 0, 1)), 4, "who is known goes on");
+    world.pass(u64::try_from(SILENT_MS).unwrap() - 10_000);
+    assert_eq!(world.write(1, BatchOf::idempotent(1, 4, 0)), 0);
+    let forget = ToLane::ForgetProducers { partition: partition(0), epoch: LeaderEpoch(1), producers: vec![1] };
+    assert_eq!(world.to_lane, [forget]);
+    let known =
+        |world: &World, id| world.core.logs[&partition(0)].appended.producers().get(id, world.now.wall).is_some();
+    assert_eq!([0, 1, 2, 3].map(|id| known(&world, id)), [true, false, true, true]);
+    let retry = world.produce(-1, &[(0, BatchOf::idempotent(1, 2, 0))]);
+    assert_eq!(world.produced(retry).unwrap()[0].base_offset, 2, "a retry is still known as one");
+}
+
+#[test]
+fn producers_of_partitions_that_are_lost_give_their_places_back() {
+    let room_for_one = 2 * ProducerTable::BYTES_EACH;
+    let mut world = World::with(|config| config.producer_bytes = room_for_one);
+    world.write(0, BatchOf::idempotent(1, 1, 0));
+    world.lane(ToShard::Revoked { partition: partition(0) });
+    assert_eq!(world.write(1, BatchOf::idempotent(1, 2, 0)), 0);
 }

@@ -8,6 +8,7 @@ use crate::lane::events::{Effect, Event, Found, Now, Token};
 use crate::lane::{LaneCommand, LaneConfig, LaneCore, LaneIdentity, LaneReport, Seal, SealEntry, ToLane, ToShard};
 use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
 use crate::meta::{Compare, Op, Revision, Snapshot, Txn, TxnOutcome, Versioned, keys};
+use crate::partition::ProducerStamp;
 use crate::store_error::{FailureKind, StoreError};
 use crate::wal::PutOutcome;
 use bytes::Bytes;
@@ -548,4 +549,21 @@ fn a_birth_that_comes_after_its_topics_records_went_leaves_no_record() {
     let record = record_of(&sent, partition(0)).expect("of the birth");
     assert_eq!(deleted.compares, vec![Compare::Value(keys::partition(partition(0)), record.encode())]);
     assert_eq!(deleted.ops, vec![Op::Delete(keys::partition(partition(0)))]);
+}
+
+#[test]
+fn producers_that_their_shard_forgets_are_forgotten_if_it_leads_at_that_epoch() {
+    let mut bare = Bare::leading(LaneConfig::default());
+    let mut entry = one(0);
+    entry.batches[0].producer = Some(ProducerStamp { id: 9, epoch: 0, first_sequence: 0 });
+    bare.seal(entry);
+    bare.put(0, Ok(PutOutcome::Stored));
+    let known = |bare: &Bare| bare.core.partitions[&partition(0)].committed.producers.len();
+    let forget =
+        |epoch| ToLane::ForgetProducers { partition: partition(0), epoch: LeaderEpoch(epoch), producers: vec![9] };
+    assert_eq!(known(&bare), 1);
+    bare.give(Event::FromShard(SHARD, forget(2)));
+    assert_eq!(known(&bare), 1);
+    bare.give(Event::FromShard(SHARD, forget(1)));
+    assert_eq!(known(&bare), 0);
 }
