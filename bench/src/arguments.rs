@@ -2,6 +2,7 @@
 
 use crate::load::compress::Codec;
 use crate::load::keys::Keys;
+use crate::report::Output;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Measures brokers that speak Kafka's protocol.
@@ -11,6 +12,9 @@ pub(crate) struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// What it gives besides the summary.
+    #[command(flatten, next_help_heading = "Output")]
+    pub output: Output,
 }
 
 /// What the program does.

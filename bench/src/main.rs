@@ -16,28 +16,50 @@
 mod arguments;
 mod cluster;
 mod load;
+mod machine;
+mod metrics;
 mod pace;
+mod prices;
+mod report;
 mod result;
-mod summary;
+mod session;
 mod usage;
 mod validate;
 mod wire;
 mod workload;
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Workload};
 use clap::Parser;
+use prices::Prices;
+use report::{Output, terminal::Summary};
+use session::Session;
+use std::error::Error;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let Command::Run(workload) = Arguments::parse().command;
-    match workload::run(&workload, &mut |_| {}) {
-        Ok(result) => {
-            print!("{}", summary::Summary(&result));
-            if result.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.command {
+        Command::Run(workload) => run(workload, &arguments.output),
+    };
+    match outcome {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("millrace-bench: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// One workload against one broker.
+fn run(workload: &Workload, output: &Output) -> Result<ExitCode, Box<dyn Error>> {
+    let session = Session {
+        label: output.label.clone().unwrap_or_else(|| workload.load().bootstrap.clone()),
+        metrics: output.metrics.as_deref().map(str::parse).transpose()?,
+        prices: Prices::load(output.prices.as_deref())?,
+        before: String::new(),
+    };
+    let report = session.run(workload)?;
+    print!("{}", Summary(&report));
+    report::write(&report, output)?;
+    Ok(if report.result.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -166,6 +166,9 @@ fn watch<E>(
         if watches.is_none() && used.is_none() && now >= watched.from {
             let broker = load.pid.map(|pid| Watch::start(&[pid])).transpose()?;
             watches = Some((broker, Watch::start(&[std::process::id()])?));
+            // Whoever looks on learns of the window when it begins, not up to a second later.
+            shown = now;
+            show(&watched.progress(now));
         }
         if now >= watched.to
             && let Some((broker, own)) = watches.take()

@@ -29,7 +29,8 @@ pub(crate) enum RunError {
     Settings(&'static str),
 }
 
-/// Runs a workload from its connections to their end; `show` is called about once a second meanwhile.
+/// Runs a workload from its connections to their end; `show` is called about once a second meanwhile, and when the
+/// window begins.
 ///
 /// # Errors
 /// When there is nothing to report: the cluster can't be used or the machine lacks something. What goes wrong after the

@@ -2,5 +2,6 @@
 
 mod broker;
 mod produce;
+mod report;
 mod validate;
 mod workloads;

@@ -1,0 +1,28 @@
+//! What a run leaves behind.
+
+use crate::broker::{Broker, Manner, run};
+
+#[test]
+fn every_form_of_a_result_that_is_asked_for_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (json, html, log) = (file("r.json"), file("r.html"), file("r.hlog"));
+    let more = ["--rate", "500", "--json", &json, "--html", &html, "--log", &log, "--label", "small broker"];
+    let (output, text) = run(Broker::start(Manner::Answers), "produce", &more);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "no live line where there is no terminal");
+    let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!((&json["label"], &json["series"][0]["latencies"]), (&"small broker".into(), &500.into()));
+    let command = json["command"].as_str().unwrap();
+    assert!(command.starts_with("millrace-bench produce ") && command.contains("'small broker'"), "{command}");
+    assert!(std::fs::read_to_string(html).unwrap().contains("small broker: produce"));
+    assert!(std::fs::read_to_string(log).unwrap().contains("\nTag=produce,0.000,1.000,"));
+}
+
+#[test]
+fn metrics_that_cannot_be_read_fail_the_run() {
+    let more = ["--rate", "100", "--metrics", "http://127.0.0.1:1/"];
+    let (output, _) = run(Broker::start(Manner::Answers), "produce", &more);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("metrics http://127.0.0.1:1/"));
+}
