@@ -3,6 +3,7 @@
 use crate::admin::pools::{POOLS, PoolCells, PoolLevels};
 use crate::shard::counters::Counters;
 use millrace_storage::env::{Mono, WallMs};
+use millrace_storage::lane::{LaneCells, LaneTotals};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -17,6 +18,15 @@ pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A thread that has not published for so long is stuck.
 pub const PULSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Name, help text and value of what a lane counts.
+type LaneCounter = (&'static str, &'static str, fn(&LaneTotals) -> u64);
+const LANE_COUNTERS: [LaneCounter; 4] = [
+    ("objects", "Write-ahead objects put, each once however often it was sent", |totals| totals.objects),
+    ("object_bytes", "Their bytes", |totals| totals.object_bytes),
+    ("hedged_puts", "Second puts of objects whose first took longer than most", |totals| totals.hedges),
+    ("hedged_puts_won", "Of those, how many were stored before the first", |totals| totals.hedges_won),
+];
 
 const FIELDS: usize = Counters::NAMES.len();
 
@@ -61,6 +71,8 @@ impl Cells {
 pub struct Exposition {
     /// The shards.
     pub shards: Vec<Arc<Cells>>,
+    /// The lanes, by index.
+    pub lanes: Vec<Arc<LaneCells>>,
     /// When the process started.
     pub started: WallMs,
 }
@@ -95,6 +107,13 @@ impl Collector for Exposition {
             for cells in &self.shards {
                 let value = ConstCounter::new(cells.counters[index].load(Ordering::Relaxed));
                 value.encode(family.encode_family(&[("shard", cells.shard)])?)?;
+            }
+        }
+        for (name, help, read) in LANE_COUNTERS {
+            let counter = ConstCounter::new(0_u64);
+            let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            for (lane, cells) in self.lanes.iter().enumerate() {
+                ConstCounter::new(read(&cells.totals())).encode(family.encode_family(&[("lane", lane)])?)?;
             }
         }
         let gauge = ConstGauge::new(0_i64);
@@ -147,7 +166,7 @@ mod tests {
     #[test]
     fn a_thread_that_stops_publishing_is_unhealthy_and_one_that_recovers_is_not_ready() {
         let cells = Cells::new(0, Mono(0));
-        let all = Exposition { shards: vec![cells.clone()], started: WallMs(0) };
+        let all = Exposition { shards: vec![cells.clone()], lanes: vec![], started: WallMs(0) };
         let second = |n: u64| Mono(n * 1_000_000_000);
         assert!(all.is_healthy(second(1)) && !all.is_ready(second(1)));
         cells.publish(second(4), true, 0, &Counters::default(), &PoolLevels::default());
@@ -162,8 +181,9 @@ mod tests {
         let mut pools = PoolLevels::default();
         pools[2] = PoolLevel { bytes: 5, bound: 9 };
         cells.publish(Mono(1), true, 2, &counters, &pools);
-        let text = Exposition { shards: vec![cells], started: WallMs(5_000) }.text();
+        let text = Exposition { shards: vec![cells], lanes: vec![Arc::default()], started: WallMs(5_000) }.text();
         assert!(text.contains("millrace_requests_total{shard=\"3\"} 7"), "{text}");
+        assert!(text.contains("millrace_hedged_puts_total{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_connections{shard=\"3\"} 2"), "{text}");
         assert!(text.contains("millrace_pool_bytes{shard=\"3\",pool=\"tail\"} 5"), "{text}");
         assert!(text.contains("millrace_pool_bound_bytes{shard=\"3\",pool=\"tail\"} 9"), "{text}");

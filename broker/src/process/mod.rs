@@ -27,7 +27,7 @@ use crate::settings::{HostPort, Settings};
 use assembly::Wiring;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, ShardIndex};
-use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
+use millrace_storage::lane::{LaneCells, LaneConfig, LaneIdentity, LanePump};
 use millrace_storage::mailbox::{Receiver, Sender, mailbox};
 use millrace_storage::object::url::StoreUrl;
 use millrace_storage::object::{OpenError, race};
@@ -120,7 +120,8 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let listening = local_addresses(&settings.listen, &listeners)?;
     let admin = settings.admin.as_ref().map(bind_admin).transpose()?;
     let cells: Vec<_> = (0..shards).map(|shard| Cells::new(shard, monotonic_now())).collect();
-    let exposition = Exposition { shards: cells.clone(), started: wall_now() };
+    let lane_cells: Vec<Arc<LaneCells>> = (0..settings.wal_lanes).map(|_| Arc::default()).collect();
+    let exposition = Exposition { shards: cells.clone(), lanes: lane_cells.clone(), started: wall_now() };
     let advertised = advertised(settings, &listening);
 
     let (fate, fates) = mpsc::sync_channel(FATES);
@@ -148,13 +149,13 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         Some(identity) => identity,
         None => return Ok(()),
     };
-    for (ends, lane) in lane_ends.into_iter().zip(0..) {
+    for ((ends, cells), lane) in lane_ends.into_iter().zip(lane_cells).zip(0..) {
         let identity = LaneIdentity { broker: name.clone(), boot, lane };
-        let (config, stores, fate) = (lane_config(settings, stores.kind), stores.clone(), fate.clone());
+        let (config, stores, fate) = (lane_config(settings, &stores), stores.clone(), fate.clone());
         thread(&format!("lane-{lane}"), move || {
             block_on_local(|env| {
                 let stores = stores.handles(&env);
-                LanePump::new(env, identity, config, stores, ends).run()
+                LanePump::new(env, identity, config, stores, ends).counted(cells).run()
             })
             .expect("a runtime of one thread needs a few descriptors only");
             tell(&fate, Fate::Lane(lane));
@@ -218,7 +219,7 @@ impl ControlThread {
             }
             let stores = self.stores.handles(&env);
             let prepared = async {
-                if self.stores.kind == StoreKind::Remote {
+                if self.stores.remote {
                     race::check(&*stores.objects, &env, "the object store").await?;
                 }
                 Ok(assembly::prepare(&env, &stores, self.boot, &self.process).await?)
@@ -382,12 +383,13 @@ fn pools(settings: &Settings, shards: u16) -> Result<Pools, OpenError> {
     Ok(Pools::of_process(total, shards))
 }
 
-fn lane_config(settings: &Settings, kind: StoreKind) -> LaneConfig {
-    let remote = kind == StoreKind::Remote;
+fn lane_config(settings: &Settings, stores: &SharedStores) -> LaneConfig {
+    let (kind, remote) = (stores.kind, stores.remote);
     LaneConfig {
         linger: Duration::from_millis(settings.linger_ms.unwrap_or(if remote { 25 } else { 0 })),
         puts_per_second: settings.max_puts_per_second.or(remote.then_some(8)),
-        readers_grace: if remote { Duration::from_secs(600) } else { Duration::ZERO },
+        hedge_percent: settings.hedge_percent.unwrap_or(if remote { 5 } else { 0 }),
+        readers_grace: if kind == StoreKind::Remote { Duration::from_secs(600) } else { Duration::ZERO },
         // In memory a checkpoint costs nothing, and the ring lets go of objects with the next one.
         checkpoint_gap: if kind == StoreKind::Memory { Duration::ZERO } else { LaneConfig::default().checkpoint_gap },
         ring_bytes: (kind == StoreKind::Memory).then_some(settings.memory_mib << 20),

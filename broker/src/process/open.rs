@@ -11,6 +11,7 @@ use millrace_storage::env::Env;
 use millrace_storage::meta::MetaStore;
 use millrace_storage::meta::embedded::EmbeddedMeta;
 use millrace_storage::meta::memory::MemoryMeta;
+use millrace_storage::object::model::{Parameters, SharedModel};
 use millrace_storage::object::url::StoreUrl;
 use millrace_storage::object::{OpenError, SharedObjects};
 use millrace_storage::recovery::Stores;
@@ -28,6 +29,8 @@ use std::str::FromStr;
 
 /// Longest name of a process, bytes.
 const LONGEST_NAME: usize = 128;
+/// Folder of what is served by a store with a model.
+const MODELLED: &str = "modelled";
 /// What the memory store may hold beyond the ring that the lane keeps it to.
 const RING_MARGIN: u64 = 256 << 20;
 
@@ -114,6 +117,8 @@ pub struct SharedStores {
     meta: SharedMeta,
     /// What kind the store of the log is.
     pub kind: StoreKind,
+    /// Whether it has the manners of an object store, as one or by a model.
+    pub remote: bool,
 }
 
 #[derive(Clone)]
@@ -146,10 +151,16 @@ impl Places {
             Some(url) => StoreUrl::from_str(url)?,
             None => StoreUrl::File(data.join("log")),
         };
+        // A modelled directory holds plain objects instead of extents: neither start may take the other's for a gap.
+        let apart = |place: PathBuf| if settings.store_model.is_some() { place.join(MODELLED) } else { place };
+        let store = match store {
+            StoreUrl::File(root) => StoreUrl::File(apart(root)),
+            other @ (StoreUrl::S3 { .. } | StoreUrl::Memory) => other,
+        };
         let metadata = match (&settings.metadata, &store) {
             (_, StoreUrl::Memory) => None,
-            (None, _) => Some(data.join("metadata")),
-            (Some(text), _) => Some(PathBuf::from(text.strip_prefix("embedded:").unwrap_or(text))),
+            (None, _) => Some(apart(data.join("metadata"))),
+            (Some(text), _) => Some(apart(PathBuf::from(text.strip_prefix("embedded:").unwrap_or(text)))),
         };
         Ok(Places { store, metadata })
     }
@@ -171,9 +182,12 @@ impl SharedStores {
         side: &SideRuntime,
         random: impl FnMut() -> u128,
     ) -> Result<SharedStores, OpenError> {
+        let model = settings.store_model.as_deref().map(open_model).transpose()?;
         let (kind, wal) = match &places.store {
-            StoreUrl::File(root) => (StoreKind::Local, open_extents(&root.join("wal"), settings.fsync, side)?),
             StoreUrl::S3 { .. } => (StoreKind::Remote, SharedWal::Objects),
+            StoreUrl::File(_) if model.is_some() => (StoreKind::Local, SharedWal::Objects),
+            StoreUrl::Memory if model.is_some() => (StoreKind::Memory, SharedWal::Objects),
+            StoreUrl::File(root) => (StoreKind::Local, open_extents(&root.join("wal"), settings.fsync, side)?),
             StoreUrl::Memory => {
                 let ring = settings.memory_mib << 20;
                 (StoreKind::Memory, SharedWal::Memory(MemoryWal::new(ring + RING_MARGIN)))
@@ -184,7 +198,13 @@ impl SharedStores {
             Some(directory) => SharedMeta::Embedded(EmbeddedMeta::open(directory, new_id)?),
             None => SharedMeta::Memory(MemoryMeta::new(new_id)),
         };
-        Ok(SharedStores { wal, objects: SharedObjects::open(&places.store, side)?, meta, kind })
+        let objects = SharedObjects::open(&places.store, side)?;
+        let remote = kind == StoreKind::Remote || model.is_some();
+        let objects = match model {
+            Some(model) => SharedObjects::Modelled(Box::new(objects), model),
+            None => objects,
+        };
+        Ok(SharedStores { wal, objects, meta, kind, remote })
     }
 
     /// The handles of the thread that `env` belongs to.
@@ -201,6 +221,13 @@ impl SharedStores {
         };
         Stores { wal, objects, meta }
     }
+}
+
+fn open_model(path: &Path) -> Result<SharedModel, OpenError> {
+    let fix = "give --store-model a file like those in perf/models";
+    let parameters = Parameters::load(path).map_err(|error| OpenError::new(error.to_string(), fix))?;
+    tracing::warn!(file = %path.display(), "the store is slowed down to what this model says");
+    Ok(SharedModel::new(parameters))
 }
 
 fn open_extents(root: &Path, fsync: bool, side: &SideRuntime) -> Result<SharedWal, OpenError> {

@@ -135,6 +135,10 @@ pub struct Settings {
     pub linger_ms: Option<u64>,
     /// Bound on uploads per second; `None`: by the kind of store.
     pub max_puts_per_second: Option<u32>,
+    /// Share of uploads sent twice, per cent; `None`: by the kind of store.
+    pub hedge_percent: Option<u32>,
+    /// File that describes another store, whose manners this one takes on.
+    pub store_model: Option<PathBuf>,
     /// fdatasync before acknowledging.
     pub fsync: bool,
     /// Total of all buffers, MiB.
@@ -215,6 +219,8 @@ impl Effective {
             wal_lanes: self.number("wal-lanes").expect("has a default"),
             linger_ms: self.number("linger-ms"),
             max_puts_per_second: self.number("max-puts-per-second"),
+            hedge_percent: self.number("hedge-percent"),
+            store_model: self.text("store-model").map(PathBuf::from),
             fsync: self.text("fsync") == Some("true"),
             memory_mib: self.number("memory-mib").expect("has a default"),
             max_partitions: self.number("max-partitions").expect("has a default"),

@@ -116,6 +116,19 @@ pub const SETTINGS: &[Spec] = &[
         None,
         "Bound on small write-ahead uploads, which bounds the bill: an upload counts by how much it is below 256 KiB (default: 8 with a burst of 16 on an object store, else none)",
     ),
+    number(
+        "hedge-percent",
+        "per cent",
+        (0, 100),
+        None,
+        "Of a hundred write-ahead uploads at most so many are sent a second time because they take longer than 95 of them; the first answer counts (default: 5 on an object store, else 0)",
+    ),
+    text(
+        "store-model",
+        "FILE",
+        None,
+        "Adds the latency and limits of another store, for measurements; what is served then is kept apart from what is there (default: none)",
+    ),
     Spec {
         name: "fsync",
         kind: Kind::Switch,

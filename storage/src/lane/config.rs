@@ -54,6 +54,8 @@ pub struct LaneConfig {
     pub unresolved_limit: Duration,
     /// A put without any answer is sent again after this time (the same bytes; both may land).
     pub put_patience: Duration,
+    /// Of a hundred puts at most so many are sent a second time because they take longer than most; 0 is none.
+    pub hedge_percent: u32,
     /// A released partition that nobody takes is taken back after this time.
     pub take_back_after: Duration,
 }
@@ -76,6 +78,7 @@ impl Default for LaneConfig {
             ring_bytes: None,
             unresolved_limit: Duration::from_secs(30),
             put_patience: Duration::from_secs(10),
+            hedge_percent: 0,
             take_back_after: Duration::from_secs(5),
         }
     }

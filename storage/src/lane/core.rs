@@ -14,6 +14,7 @@
 use super::checkpointing::Checkpointing;
 use super::claims::Wanted;
 use super::config::{LaneConfig, LaneIdentity, WAITING_OBJECTS};
+use super::counters::LaneTotals;
 use super::events::{Effect, Event, Now, Token};
 use super::inflight::{Flight, InFlight, Step};
 use super::joining::Joining;
@@ -167,12 +168,12 @@ impl LaneCore {
             }
             Event::Command(LaneCommand::Stop) => self.on_stop(),
             Event::NewWid(wid) => self.open(wid),
-            Event::WalPut { wid, seq, result } if wid == self.wid => {
+            Event::WalPut { wid, seq, hedge, result } if wid == self.wid => {
                 if self.is_own_fence(seq) {
                     return self.on_fence_put(seq, &result);
                 }
                 let random = self.random();
-                let step = self.flights.on_put(now.mono, seq, &result, random);
+                let step = self.flights.on_put(now.mono, (seq, hedge), &result, random);
                 self.take(step);
             }
             Event::Header { wid, seq, result } if wid == self.wid => {
@@ -205,7 +206,10 @@ impl LaneCore {
         }
         self.commit();
         for (seq, slices) in self.flights.resend(&self.config, now.mono) {
-            self.effects.push_back(Effect::PutWal { wid: self.wid, seq, slices });
+            self.effects.push_back(Effect::PutWal { wid: self.wid, seq, slices, hedge: false });
+        }
+        for (seq, slices) in self.flights.hedge(now.mono) {
+            self.effects.push_back(Effect::PutWal { wid: self.wid, seq, slices, hedge: true });
         }
         for seq in self.flights.look_again(now.mono) {
             self.effects.push_back(Effect::ReadHeader { wid: self.wid, seq });
@@ -257,6 +261,11 @@ impl LaneCore {
     /// The lane's log, once it is open.
     pub fn wid(&self) -> Option<Wid> {
         self.is_open().then_some(self.wid)
+    }
+
+    /// What was put so far.
+    pub fn totals(&self) -> LaneTotals {
+        self.flights.totals()
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -321,7 +330,7 @@ impl LaneCore {
         tracing::warn!(wid = %self.wid, "fenced");
         self.generation += 1;
         self.joining.clear();
-        self.flights = InFlight::new();
+        self.flights.give_up();
         self.partitions.clear();
         self.moving.clear();
         self.claimable.clear();
@@ -362,8 +371,8 @@ impl LaneCore {
             let slices = encode_object(&header, joined.body, &joined.footer, self.record.ck);
             let object =
                 Arc::new(CommittedObject { wid: self.wid, seq, sealed_at: self.now.wall, footer: joined.footer });
-            self.flights.push(self.now.mono, object, slices.clone(), joined.through);
-            self.effects.push_back(Effect::PutWal { wid: self.wid, seq, slices });
+            self.flights.push(&self.config, self.now.mono, object, slices.clone(), joined.through);
+            self.effects.push_back(Effect::PutWal { wid: self.wid, seq, slices, hedge: false });
         }
     }
 

@@ -63,6 +63,8 @@ pub enum Event {
         wid: Wid,
         /// Its sequence.
         seq: Seq,
+        /// As the effect said.
+        hedge: bool,
         /// How.
         result: Result<PutOutcome, StoreError>,
     },
@@ -100,6 +102,8 @@ pub enum Effect {
         seq: Seq,
         /// The object.
         slices: Vec<Bytes>,
+        /// Whether it is under way already and only takes long.
+        hedge: bool,
     },
     /// Read an object's header.
     ReadHeader {

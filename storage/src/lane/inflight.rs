@@ -9,6 +9,8 @@
 //!    which are taken for that alone when nothing else is written. A full store is never held against a sequence.
 
 use super::config::{LaneConfig, PUTS_OF_ONE_SEQUENCE, RECENT_SUCCESS, SUSPECT_AFTER, VANISHED_ROUNDS, backoff};
+use super::counters::LaneTotals;
+use super::hedging::Hedging;
 use super::messages::CommittedObject;
 use crate::env::Mono;
 use crate::format::object::{ObjectKind, decode_header};
@@ -80,15 +82,26 @@ pub(super) struct Flight {
     unresolved_since: Mono,
     sent: Mono,
     attempts: u32,
+    /// Was put a second time because the first took long.
+    hedged: bool,
     /// Puts without an answer yet.
     unanswered: u32,
     vanished: u32,
 }
 
 impl Flight {
-    fn may_hedge(&self) -> bool {
+    fn may_repeat(&self) -> bool {
         self.unanswered < PUTS_OF_ONE_SEQUENCE
     }
+
+    /// Under way for the first time: what was sent again has been paid for twice.
+    fn may_hedge(&self) -> bool {
+        self.state == State::Sent && self.attempts == 1 && !self.hedged
+    }
+}
+
+fn find(flights: &mut VecDeque<Flight>, seq: Seq) -> Option<&mut Flight> {
+    flights.iter_mut().find(|flight| flight.object.seq == seq && flight.state != State::Durable)
 }
 
 /// All sequences from the commit point on.
@@ -97,6 +110,9 @@ pub(super) struct InFlight {
     commit_point: Seq,
     bytes: usize,
     answering: Option<Answering>,
+    hedging: Hedging,
+    objects: u64,
+    object_bytes: u64,
 }
 
 /// A time in which the store answered again and again, up to now or to an outage.
@@ -108,7 +124,33 @@ struct Answering {
 
 impl InFlight {
     pub(super) fn new() -> InFlight {
-        InFlight { flights: VecDeque::new(), commit_point: Seq(0), bytes: 0, answering: None }
+        InFlight {
+            flights: VecDeque::new(),
+            commit_point: Seq(0),
+            bytes: 0,
+            answering: None,
+            hedging: Hedging::default(),
+            objects: 0,
+            object_bytes: 0,
+        }
+    }
+
+    /// Forgets the log, but not what was learned of the store.
+    pub(super) fn give_up(&mut self) {
+        self.flights.clear();
+        self.commit_point = Seq(0);
+        self.bytes = 0;
+        self.answering = None;
+    }
+
+    /// What was put so far, of all logs.
+    pub(super) fn totals(&self) -> LaneTotals {
+        LaneTotals {
+            objects: self.objects,
+            object_bytes: self.object_bytes,
+            hedges: self.hedging.sent,
+            hedges_won: self.hedging.won,
+        }
     }
 
     /// C: the first sequence not known durable with all before it.
@@ -135,14 +177,18 @@ impl InFlight {
     /// Takes note of a sequence that is being sent: it must be `next_seq`.
     pub(super) fn push(
         &mut self,
+        config: &LaneConfig,
         now: Mono,
         object: Arc<CommittedObject>,
         slices: Vec<Bytes>,
         through: BTreeMap<ShardIndex, u64>,
     ) {
         assert_eq!(object.seq, self.next_seq(), "invariant 1: no sequence is skipped");
-        let bytes = slices.iter().map(Bytes::len).sum();
+        let bytes: usize = slices.iter().map(Bytes::len).sum();
         self.bytes += bytes;
+        self.objects += 1;
+        self.object_bytes += bytes as u64;
+        self.hedging.put(config.hedge_percent);
         let state = if wrong(Wrong::AckBeforeDurable) { State::Durable } else { State::Sent };
         self.flights.push_back(Flight {
             object,
@@ -153,27 +199,39 @@ impl InFlight {
             unresolved_since: now,
             sent: now,
             attempts: 1,
+            hedged: false,
             unanswered: 1,
             vanished: 0,
         });
     }
 
-    fn find(&mut self, seq: Seq) -> Option<&mut Flight> {
-        self.flights.iter_mut().find(|flight| flight.object.seq == seq && flight.state != State::Durable)
-    }
-
-    /// A put ended.
-    pub(super) fn on_put(&mut self, now: Mono, seq: Seq, result: &Result<PutOutcome, StoreError>, random: u64) -> Step {
+    /// A put ended: of which sequence, and whether it was the hedge.
+    pub(super) fn on_put(
+        &mut self,
+        now: Mono,
+        (seq, hedge): (Seq, bool),
+        result: &Result<PutOutcome, StoreError>,
+        random: u64,
+    ) -> Step {
         if result.is_ok() {
             self.answered(now);
         }
-        let Some(flight) = self.find(seq) else { return Step::Wait };
+        if result.as_ref().is_err_and(|error| error.kind == FailureKind::Throttled) {
+            self.hedging.throttled(now);
+        }
+        let Some(flight) = find(&mut self.flights, seq) else { return Step::Wait };
         flight.unanswered = flight.unanswered.saturating_sub(1);
         if result.as_ref().is_err_and(|error| error.kind == FailureKind::Full) {
             flight.unresolved_since = now;
         }
         match result {
-            Ok(PutOutcome::Stored) => flight.state = State::Durable,
+            Ok(PutOutcome::Stored) => {
+                flight.state = State::Durable;
+                if flight.attempts == 1 {
+                    self.hedging.stored(now.since(flight.sent));
+                }
+                self.hedging.won += u64::from(hedge);
+            }
             Ok(PutOutcome::AlreadyExists) if wrong(Wrong::OwnRetryTakenForFence) => return Step::Fenced,
             Ok(PutOutcome::AlreadyExists) => {
                 flight.state = State::Looking;
@@ -182,6 +240,8 @@ impl InFlight {
             Err(_) if wrong(Wrong::AmbiguousErrorTakenForSuccess) || wrong(Wrong::DrainedBatchesDropped) => {
                 flight.state = State::Durable;
             }
+            // The other put of a hedged pair decides, or patience ends: the store need not get a third at once.
+            Err(_) if flight.state == State::Sent && flight.hedged && flight.unanswered > 0 => {}
             Err(_) if flight.state == State::Sent => {
                 flight.state = State::RetryAt(now.plus(backoff(flight.attempts, random)));
             }
@@ -202,7 +262,7 @@ impl InFlight {
         if result.is_ok() {
             self.answered(now);
         }
-        let Some(flight) = self.find(seq) else { return Step::Wait };
+        let Some(flight) = find(&mut self.flights, seq) else { return Step::Wait };
         let Ok(header) = result else {
             flight.attempts += 1;
             flight.state = State::LookAt(now.plus(backoff(flight.attempts, random)));
@@ -232,7 +292,7 @@ impl InFlight {
         for flight in &mut self.flights {
             let due = match flight.state {
                 State::RetryAt(at) => at <= now,
-                State::Sent => flight.may_hedge() && now.since(flight.sent) >= config.put_patience,
+                State::Sent => flight.may_repeat() && now.since(flight.sent) >= config.put_patience,
                 State::Looking | State::LookAt(_) | State::Durable => false,
             };
             if due {
@@ -245,6 +305,20 @@ impl InFlight {
                     slices.truncate(1);
                 }
                 again.push((flight.object.seq, slices));
+            }
+        }
+        again
+    }
+
+    /// Objects to put a second time now, though an answer may well come: the oldest first, since all others wait for it.
+    pub(super) fn hedge(&mut self, now: Mono) -> Vec<(Seq, Vec<Bytes>)> {
+        let mut again = Vec::new();
+        for flight in self.flights.iter_mut().filter(|flight| flight.may_hedge()) {
+            if self.hedging.due(flight.sent).is_some_and(|due| due <= now) {
+                self.hedging.pay();
+                flight.hedged = true;
+                flight.unanswered += 1;
+                again.push((flight.object.seq, flight.slices.clone()));
             }
         }
         again
@@ -305,13 +379,12 @@ impl InFlight {
 
     /// When something here wants a look without an event.
     pub(super) fn deadline(&self, config: &LaneConfig) -> Option<Mono> {
-        self.flights
-            .iter()
-            .filter_map(|flight| match flight.state {
-                State::RetryAt(at) | State::LookAt(at) => Some(at),
-                State::Sent => flight.may_hedge().then(|| flight.sent.plus(config.put_patience)),
-                State::Looking | State::Durable => None,
-            })
-            .min()
+        let alone = |flight: &Flight| match flight.state {
+            State::RetryAt(at) | State::LookAt(at) => Some(at),
+            State::Sent => flight.may_repeat().then(|| flight.sent.plus(config.put_patience)),
+            State::Looking | State::Durable => None,
+        };
+        let hedge = |flight: &Flight| flight.may_hedge().then(|| self.hedging.due(flight.sent)).flatten();
+        self.flights.iter().flat_map(|flight| [alone(flight), hedge(flight)]).flatten().min()
     }
 }

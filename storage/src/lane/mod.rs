@@ -5,7 +5,9 @@ mod checkpointing;
 mod claims;
 mod config;
 pub mod core;
+mod counters;
 pub mod events;
+mod hedging;
 mod inflight;
 mod joining;
 mod leadership;
@@ -20,5 +22,6 @@ mod transactions;
 
 pub use config::{LaneConfig, LaneIdentity};
 pub use core::LaneCore;
+pub use counters::{LaneCells, LaneTotals};
 pub use messages::*;
 pub use pump::{LaneEnds, LanePump, ShardEnd};

@@ -9,6 +9,7 @@
 
 use super::config::{LaneConfig, LaneIdentity, backoff};
 use super::core::LaneCore;
+use super::counters::LaneCells;
 use super::events::{Effect, Event, Now};
 use super::messages::{LaneCommand, LaneReport, ToLane, ToShard};
 use super::outage::{News, Outage};
@@ -23,6 +24,7 @@ use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Messages taken from one shard before the core advances.
@@ -57,6 +59,7 @@ pub struct LanePump {
     core: LaneCore,
     operations: FuturesUnordered<LocalBoxFuture<'static, Event>>,
     outage: Outage,
+    cells: Arc<LaneCells>,
 }
 
 /// What ended the wait.
@@ -80,7 +83,14 @@ impl LanePump {
         let shards = ends.shards.iter().map(|end| end.shard).collect();
         let now = Now { mono: env.now(), wall: env.wall() };
         let core = LaneCore::new(identity.clone(), config, shards, now, env.random());
-        LanePump { env, stores, ends, identity, core, operations: FuturesUnordered::new(), outage: Outage::default() }
+        let (operations, outage, cells) = (FuturesUnordered::new(), Outage::default(), Arc::default());
+        LanePump { env, stores, ends, identity, core, operations, outage, cells }
+    }
+
+    /// The same lane, whose totals `cells` shows.
+    #[must_use]
+    pub fn counted(self, cells: Arc<LaneCells>) -> LanePump {
+        LanePump { cells, ..self }
     }
 
     /// Runs until a graceful stop is done or the mailboxes close.
@@ -90,6 +100,7 @@ impl LanePump {
     pub async fn run(mut self) {
         loop {
             self.core.advance(self.now());
+            self.cells.publish(self.core.totals());
             if self.carry_out().await == Flow::End {
                 return;
             }
@@ -218,9 +229,10 @@ impl LanePump {
     fn start(&mut self, effect: Effect) {
         let Stores { wal, objects, meta } = &self.stores;
         let operation: LocalBoxFuture<'static, Event> = match effect {
-            Effect::PutWal { wid, seq, slices } => {
-                wal.put_if_absent(wid, seq, slices).map(move |result| Event::WalPut { wid, seq, result }).boxed_local()
-            }
+            Effect::PutWal { wid, seq, slices, hedge } => wal
+                .put_if_absent(wid, seq, slices)
+                .map(move |result| Event::WalPut { wid, seq, hedge, result })
+                .boxed_local(),
             Effect::ReadHeader { wid, seq } => {
                 wal.header(wid, seq).map(move |result| Event::Header { wid, seq, result }).boxed_local()
             }

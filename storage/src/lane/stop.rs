@@ -115,7 +115,12 @@ impl LaneCore {
             seq,
             sealed_at: self.now.wall,
         };
-        self.effects.push_back(Effect::PutWal { wid: self.wid, seq, slices: vec![encode_header(&header)] });
+        self.effects.push_back(Effect::PutWal {
+            wid: self.wid,
+            seq,
+            slices: vec![encode_header(&header)],
+            hedge: false,
+        });
     }
 
     /// Whether answers about `seq` belong to the fence of the stop.

@@ -1,13 +1,14 @@
 //! Plain objects under the cluster's prefix: checkpoints, manifests, segments, `meta/…` (PROTOCOL.md section 2).
 //!
 //! Implementations: [`remote`] (S3 and its like through the `object_store` crate), [`local`] (files, fsynced),
-//! [`memory`]. One conformance suite runs against all; [`race`] proves put-if-absent at start-up. Keys are relative to
+//! [`memory`]; [`model`] gives any of them another's manners. One conformance suite runs against all; [`race`] proves put-if-absent at start-up. Keys are relative to
 //! the prefix, with `/` between parts, in ASCII without `..`.
 
 #[cfg(any(test, feature = "sim"))]
 pub mod conformance;
 pub mod local;
 pub mod memory;
+pub mod model;
 pub mod race;
 pub mod remote;
 pub mod retry;
@@ -110,6 +111,8 @@ pub enum SharedObjects {
     Local(local::LocalStore),
     /// Memory.
     Memory(memory::MemoryStore),
+    /// One of the others with the manners of a remote store.
+    Modelled(Box<SharedObjects>, model::SharedModel),
 }
 
 impl SharedObjects {
@@ -126,10 +129,22 @@ impl SharedObjects {
 
     /// This thread's handle. Reads and deletes of a remote store are retried, conditional puts never are.
     pub fn handle(&self, env: &Env) -> Rc<dyn ObjectStore> {
+        let store = self.once(env);
         match self {
-            SharedObjects::Remote(store) => Rc::new(retry::Retrying::new(Rc::new(store.clone()), env.clone())),
+            SharedObjects::Remote(_) | SharedObjects::Modelled(..) => Rc::new(retry::Retrying::new(store, env.clone())),
+            SharedObjects::Local(_) | SharedObjects::Memory(_) => store,
+        }
+    }
+
+    /// The handle that sends every request once.
+    fn once(&self, env: &Env) -> Rc<dyn ObjectStore> {
+        match self {
+            SharedObjects::Remote(store) => Rc::new(store.clone()),
             SharedObjects::Local(store) => Rc::new(store.clone()),
             SharedObjects::Memory(store) => Rc::new(store.handle(env.clone())),
+            SharedObjects::Modelled(store, model) => {
+                Rc::new(model::Modelled::new(store.once(env), model.clone(), env.clone()))
+            }
         }
     }
 }

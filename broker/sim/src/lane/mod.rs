@@ -102,6 +102,7 @@ pub fn lane_config(dice: &mut Dice) -> LaneConfig {
         readers_grace: ms(dice.below(0..200)),
         put_patience: ms(dice.below(100..10_000)),
         take_back_after: ms(dice.below(500..5_000)),
+        hedge_percent: [0, 5, 100][dice.index(3)],
         ..LaneConfig::default()
     }
 }

@@ -5,7 +5,9 @@ use crate::env::{Mono, WallMs};
 use crate::format::object::{ObjectHeader, ObjectKind, decode_header, encode_header};
 use crate::ids::{BootId, LeaderEpoch, Offset, Seq, ShardIndex, TopicPartition, Wid, WriterId};
 use crate::lane::events::{Effect, Event, Found, Now, Token};
-use crate::lane::{LaneCommand, LaneConfig, LaneCore, LaneIdentity, LaneReport, Seal, SealEntry, ToLane, ToShard};
+use crate::lane::{
+    LaneCommand, LaneConfig, LaneCore, LaneIdentity, LaneReport, LaneTotals, Seal, SealEntry, ToLane, ToShard,
+};
 use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
 use crate::meta::{Compare, Op, Revision, Snapshot, Txn, TxnOutcome, Versioned, keys};
 use crate::partition::ProducerStamp;
@@ -15,10 +17,10 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-const WID: Wid = Wid(77);
+pub(super) const WID: Wid = Wid(77);
 const SHARD: ShardIndex = ShardIndex(0);
 
-struct Bare {
+pub(super) struct Bare {
     core: LaneCore,
     at: Mono,
     seals: u64,
@@ -26,7 +28,7 @@ struct Bare {
 
 impl Bare {
     /// An open lane that leads partition 0 for shard 0.
-    fn leading(config: LaneConfig) -> Bare {
+    pub(super) fn leading(config: LaneConfig) -> Bare {
         let mut bare = Bare::open(config);
         let effects = bare.give(Event::Command(LaneCommand::Lead { partitions: vec![(partition(0), SHARD)] }));
         let found = BTreeMap::from([(partition(0), Found::Unborn)]);
@@ -36,7 +38,7 @@ impl Bare {
         bare
     }
 
-    fn open(config: LaneConfig) -> Bare {
+    pub(super) fn open(config: LaneConfig) -> Bare {
         let identity = LaneIdentity { broker: "b".into(), boot: BootId(5), lane: 0 };
         let now = Now { mono: Mono(0), wall: WallMs(0) };
         let core = LaneCore::new(identity, config, BTreeSet::from([SHARD, ShardIndex(1)]), now, 1);
@@ -48,30 +50,39 @@ impl Bare {
         bare
     }
 
-    fn give(&mut self, event: Event) -> VecDeque<Effect> {
+    pub(super) fn give(&mut self, event: Event) -> VecDeque<Effect> {
         let now = Now { mono: self.at, wall: WallMs(0) };
         self.core.on_event(now, event);
         self.core.advance(now);
         self.core.take_effects()
     }
 
-    fn pass(&mut self, time: Duration) -> VecDeque<Effect> {
+    pub(super) fn pass(&mut self, time: Duration) -> VecDeque<Effect> {
         self.at = self.at.plus(time);
         self.core.advance(Now { mono: self.at, wall: WallMs(0) });
         self.core.take_effects()
     }
 
-    fn seal(&mut self, entry: SealEntry) -> VecDeque<Effect> {
+    pub(super) fn seal(&mut self, entry: SealEntry) -> VecDeque<Effect> {
         let number = self.seals;
         self.seals += 1;
         self.give(Event::FromShard(SHARD, ToLane::Seal(Seal { number, generation: 0, entries: vec![entry] })))
     }
 
-    fn put(&mut self, seq: u64, result: Result<PutOutcome, StoreError>) -> VecDeque<Effect> {
-        self.give(Event::WalPut { wid: WID, seq: Seq(seq), result })
+    pub(super) fn put(&mut self, seq: u64, result: Result<PutOutcome, StoreError>) -> VecDeque<Effect> {
+        self.give(Event::WalPut { wid: WID, seq: Seq(seq), hedge: false, result })
     }
 
-    fn header(&mut self, seq: u64, bytes: Option<Bytes>) -> VecDeque<Effect> {
+    pub(super) fn totals(&self) -> LaneTotals {
+        self.core.totals()
+    }
+
+    /// How long nothing is due.
+    pub(super) fn sleeps(&self) -> Duration {
+        self.core.next_deadline().expect("something is under way").since(self.at)
+    }
+
+    pub(super) fn header(&mut self, seq: u64, bytes: Option<Bytes>) -> VecDeque<Effect> {
         self.give(Event::Header { wid: WID, seq: Seq(seq), result: Ok(bytes) })
     }
 }
@@ -92,7 +103,7 @@ fn look_up(effects: &VecDeque<Effect>) -> Token {
     found.unwrap_or_else(|| panic!("no look-up in {effects:?}"))
 }
 
-fn puts(effects: &VecDeque<Effect>) -> Vec<(u64, Vec<u8>)> {
+pub(super) fn puts(effects: &VecDeque<Effect>) -> Vec<(u64, Vec<u8>)> {
     let put = |effect: &Effect| match effect {
         Effect::PutWal { seq, slices, .. } => Some((seq.0, slices.concat())),
         _ => None,
@@ -100,14 +111,14 @@ fn puts(effects: &VecDeque<Effect>) -> Vec<(u64, Vec<u8>)> {
     effects.iter().filter_map(put).collect()
 }
 
-fn committed(effects: &VecDeque<Effect>) -> Option<(u64, usize)> {
+pub(super) fn committed(effects: &VecDeque<Effect>) -> Option<(u64, usize)> {
     effects.iter().find_map(|effect| match effect {
         Effect::ToShard(SHARD, ToShard::Committed { through, objects }) => Some((*through, objects.len())),
         _ => None,
     })
 }
 
-fn fenced(effects: &VecDeque<Effect>) -> bool {
+pub(super) fn fenced(effects: &VecDeque<Effect>) -> bool {
     effects.contains(&Effect::ToShard(SHARD, ToShard::Fenced { generation: 1 }))
         && effects.contains(&Effect::Report(LaneReport::Fenced))
         && effects.contains(&Effect::Seal(WID))
@@ -117,20 +128,20 @@ fn aborts(effects: &VecDeque<Effect>) -> bool {
     effects.iter().any(|effect| matches!(effect, Effect::Abort(_)))
 }
 
-fn a_header(kind: ObjectKind, writer: WriterId, seq: u64) -> Option<Bytes> {
+pub(super) fn a_header(kind: ObjectKind, writer: WriterId, seq: u64) -> Option<Bytes> {
     let header = ObjectHeader { kind, wid: WID, writer, seq: Seq(seq), sealed_at: WallMs(0) };
     Some(encode_header(&header))
 }
 
-fn me() -> WriterId {
+pub(super) fn me() -> WriterId {
     WriterId { boot: BootId(5), lane: 0 }
 }
 
-fn fencer() -> WriterId {
+pub(super) fn fencer() -> WriterId {
     WriterId { boot: BootId(9), lane: WriterId::FENCER }
 }
 
-fn outage() -> StoreError {
+pub(super) fn outage() -> StoreError {
     StoreError::unknown(FailureKind::Timeout, "no answer")
 }
 

@@ -188,6 +188,7 @@ fn config() -> LaneConfig {
     LaneConfig {
         checkpoint_every: Duration::from_millis(300),
         checkpoint_gap: Duration::from_millis(50),
+        hedge_percent: 100,
         ..LaneConfig::default()
     }
 }

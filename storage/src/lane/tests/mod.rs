@@ -4,6 +4,7 @@ mod collecting;
 mod core;
 mod damage;
 mod faults;
+mod hedging;
 mod joining;
 mod moves;
 mod restart;
