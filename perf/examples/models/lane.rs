@@ -261,7 +261,8 @@ impl Shard {
             let ToShard::Committed { through, .. } = message else { continue };
             let now = env.now();
             let mut sealed = self.sealed.borrow_mut();
-            while let Some(cohort) = sealed.pop_front_if(|cohort| cohort.seal < through) {
+            while sealed.front().is_some_and(|cohort| cohort.seal < through) {
+                let cohort = sealed.pop_front().expect("just seen");
                 self.acked.set(self.acked.get() + cohort.requests);
                 if cohort.came.since(start) >= WARM_UP {
                     self.acks.borrow_mut().push((now.since(cohort.came).as_nanos() as u64, cohort.requests));
