@@ -77,8 +77,18 @@ impl Crew {
             let work = move |recorder| -> io::Result<_> {
                 let (leaders, clock) = (routes.latest(), shared.clock);
                 let waiter = Waiter::new()?;
-                let mut sender =
-                    Sender { waiter, clock, routes, templates, producers, schedule, unanswering, recorder, leaders };
+                let mut sender = Sender {
+                    waiter,
+                    clock,
+                    routes,
+                    templates,
+                    producers,
+                    schedule,
+                    unanswering,
+                    recorder,
+                    leaders,
+                    halted: false,
+                };
                 sender.run(shared.window.end, shared.drain)?;
                 for producer in &sender.producers {
                     producer.acknowledged().for_each(|(partition, end)| shared.acknowledge(partition, end));

@@ -170,3 +170,71 @@ impl Intake {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::recorder::live_cell;
+    use crate::pace::SECOND;
+    use millrace_protocol::frame::{LENGTH_BYTES, response_frame};
+    use millrace_protocol::messages::fetch::FetchableTopicResponse;
+    use millrace_protocol::records::BatchBuilder;
+
+    /// Batches of two records with a stamp of 40, at these offsets.
+    fn answer(bases: &[i64], error_code: ErrorCode) -> Bytes {
+        let batch = |base: &i64| {
+            let mut builder = BatchBuilder::new(5);
+            builder.push(None, Some(&40_u64.to_be_bytes()));
+            builder.push(None, Some(&[]));
+            let mut batch = builder.finish();
+            batch[..8].copy_from_slice(&base.to_be_bytes());
+            batch
+        };
+        let records = Bytes::from(bases.iter().flat_map(batch).collect::<Vec<u8>>());
+        let partition = PartitionData {
+            partition_index: 3,
+            error_code,
+            high_watermark: bases.last().map_or(0, |base| base + 2),
+            records: Some(records.into()),
+            ..PartitionData::default()
+        };
+        let topic = FetchableTopicResponse { partitions: vec![partition], ..FetchableTopicResponse::default() };
+        let response = FetchResponse { responses: vec![topic], ..FetchResponse::default() };
+        Bytes::from(response_frame(&response, FETCH_VERSION, 1).unwrap().concat()).slice(LENGTH_BYTES..)
+    }
+
+    fn intake(way: Way, look: Look) -> Intake {
+        let recorder = Recorder::new(0..SECOND, live_cell());
+        Intake::new(vec![Position { partition: 3, offset: 1 }], way, look, recorder)
+    }
+
+    #[test]
+    fn batches_are_followed_from_the_one_that_holds_the_offset_and_stamps_are_timed() {
+        let mut intake = intake(Way::Everything, Look::Stamps);
+        intake.take(&answer(&[0, 2], ErrorCode::None), 1, 50, 100).unwrap();
+        intake.take(&answer(&[2, 4], ErrorCode::None), 1, 50, 100).unwrap();
+        assert_eq!(intake.positions[0].offset, 6);
+        assert!(intake.recorder.errors.is_empty());
+        let total = intake.recorder.series("x").total;
+        assert_eq!((total.requests, total.records, total.latency.len(), total.latency.max()), (2, 6, 3, 60));
+    }
+
+    #[test]
+    fn offsets_left_out_and_errors_are_counted_and_a_moved_partition_is_told() {
+        let mut intake = intake(Way::Everything, Look::Headers);
+        intake.take(&answer(&[0, 4], ErrorCode::None), 1, 50, 100).unwrap();
+        intake.take(&answer(&[], ErrorCode::OffsetOutOfRange), 1, 50, 100).unwrap();
+        let errors: Vec<&String> = intake.recorder.errors.keys().collect();
+        assert_eq!(errors, ["fetch: OffsetOutOfRange", "offsets left out"]);
+        intake.take(&answer(&[], ErrorCode::NotLeaderOrFollower), 1, 50, 100).unwrap();
+        assert!(intake.misled.is_some());
+        assert!(intake.take(&answer(&[], ErrorCode::None), 2, 50, 100).is_err());
+    }
+
+    #[test]
+    fn a_reader_that_goes_on_starts_again_at_the_end() {
+        let mut intake = intake(Way::Again, Look::Headers);
+        intake.take(&answer(&[0, 2], ErrorCode::None), 1, 50, 100).unwrap();
+        assert_eq!((intake.positions[0].offset, intake.passes), (0, 1));
+    }
+}

@@ -137,3 +137,50 @@ impl<S: io::Read + io::Write> Link<S> {
         requests
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::pretended::Pretended;
+
+    fn request(byte: u8) -> Request {
+        let rest = Bytes::from(vec![byte; 30]);
+        Request { head: vec![0; 20], rest, place: 0, due: 0, records: 1, bytes: 30, failed_at: None }
+    }
+
+    #[test]
+    fn requests_leave_whole_and_in_order_whatever_the_socket_takes() {
+        let mut link = Link::new(([127, 0, 0, 1], 1).into());
+        link.open(Pretended::default());
+        (1..=3).for_each(|byte| link.push(request(byte)));
+        let mut writes = 0;
+        while link.written < 3 {
+            link.stream.as_mut().unwrap().room = 7;
+            link.write().unwrap();
+            writes += 1;
+        }
+        let expected: Vec<u8> = (1..=3_u8)
+            .flat_map(|number| {
+                let mut frame = vec![0; 20];
+                frame[11] = number;
+                frame.extend([number; 30]);
+                frame.extend(TRAILER);
+                frame
+            })
+            .collect();
+        assert!(writes > 10);
+        assert_eq!(link.stream.as_ref().unwrap().written, expected);
+        assert!(link.pop_answered(2).is_none(), "answers come in order");
+        assert!(link.pop_answered(1).is_some());
+    }
+
+    #[test]
+    fn a_closed_link_gives_back_what_was_not_answered() {
+        let mut link = Link::<Pretended>::new(([127, 0, 0, 1], 1).into());
+        (1..=3).for_each(|byte| link.push(request(byte)));
+        assert_eq!(link.write().unwrap_err().kind(), io::ErrorKind::NotConnected);
+        let back: Vec<u8> = link.close().iter().map(|request| request.rest[0]).collect();
+        assert_eq!(back, [1, 2, 3]);
+        assert!(link.pop_written().is_none());
+    }
+}

@@ -10,7 +10,11 @@ pub(crate) mod intake;
 pub(crate) mod keys;
 pub(crate) mod link;
 pub(crate) mod patch;
+#[cfg(test)]
+mod pretended;
 pub(crate) mod producer;
+#[cfg(test)]
+mod producer_tests;
 pub(crate) mod reader;
 pub(crate) mod readers;
 pub(crate) mod recorder;

@@ -78,6 +78,8 @@ pub(crate) struct Producer<S> {
     waiting: VecDeque<u64>,
     open: usize,
     again: usize,
+    /// How many partitions are halted.
+    halted: usize,
     /// One for each node that it has written to. Never removed: a token names its place.
     pub links: Vec<Link<S>>,
     free: Vec<Vec<u8>>,
@@ -107,6 +109,7 @@ impl<S: io::Read + io::Write> Producer<S> {
             waiting: VecDeque::new(),
             open: 0,
             again: 0,
+            halted: 0,
             links: Vec::new(),
             free: Vec::new(),
         }
@@ -124,7 +127,7 @@ impl<S: io::Read + io::Write> Producer<S> {
 
     /// Whether it waits to learn where a partition is led.
     pub(crate) fn halted(&self) -> bool {
-        self.partitions.iter().any(|partition| partition.halted.is_some())
+        self.halted > 0
     }
 
     /// What it sent to each partition.
@@ -152,7 +155,9 @@ impl<S: io::Read + io::Write> Producer<S> {
         recorder: &mut Recorder,
         connect: &mut dyn FnMut(usize, SocketAddr) -> io::Result<S>,
     ) {
-        self.resume(leaders, now, recorder, connect);
+        if self.halted() {
+            self.resume(leaders, now, recorder, connect);
+        }
         while self.open < self.settings.limit && !self.waiting.is_empty() {
             let Some(place) = self.next_place() else { break };
             let due = self.waiting.pop_front().expect("just seen");
@@ -245,6 +250,7 @@ impl<S: io::Read + io::Write> Producer<S> {
                 continue;
             }
             partition.halted = None;
+            self.halted -= 1;
             let again = std::mem::take(&mut partition.again);
             self.again -= again.len();
             for request in again {
@@ -334,6 +340,7 @@ impl<S: io::Read + io::Write> Producer<S> {
         self.open -= 1;
         self.again += 1;
         request.failed_at.get_or_insert(now);
+        self.halted += usize::from(partition.halted.is_none());
         partition.halted = Some(partition.halted.map_or(generation, |wrong| wrong.max(generation)));
         partition.gap_allowed = true;
         partition.again.push_back(request);

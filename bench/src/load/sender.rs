@@ -37,6 +37,8 @@ pub(crate) struct Sender {
     pub recorder: Recorder,
     /// As last told.
     pub leaders: Leaders,
+    /// Whether a producer waits for newer ones.
+    pub halted: bool,
 }
 
 impl Sender {
@@ -107,16 +109,17 @@ impl Sender {
 
     /// Has leaders asked for if a producer needs that, and tells what was answered; whether one still waits.
     fn mend(&mut self) -> bool {
-        if !self.producers.iter().any(Producer::halted) {
+        if !self.halted {
             return false;
         }
         self.routes.refresh();
         if let Some(leaders) = self.routes.newer(self.leaders.generation) {
             self.leaders = leaders;
             let now = self.clock.now();
+            self.halted = false;
             (0..self.producers.len()).for_each(|number| self.send(number, now));
         }
-        true
+        self.halted
     }
 
     fn send(&mut self, number: usize, now: u64) {
@@ -130,5 +133,6 @@ impl Sender {
         };
         let producer = &mut self.producers[number];
         producer.send(&self.templates, &self.leaders, now, &mut self.recorder, &mut connect);
+        self.halted |= producer.halted();
     }
 }

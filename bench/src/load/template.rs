@@ -39,6 +39,8 @@ const GROWTH_BYTES: usize = 8;
 const DRAWS: usize = 1 << 17;
 /// Entries of the order in which partitions are written to if keys choose them.
 const ORDER: usize = 1 << 12;
+/// What payloads start from.
+const PAYLOAD_SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Bytes of a stamp at the start of a batch's first value.
 pub(crate) const STAMP_BYTES: usize = 8;
 
@@ -185,22 +187,25 @@ impl Maker<'_> {
         let load = self.load;
         let limit = load.batch_bytes as usize;
         let mut keys = keys.iter().map(Vec::as_slice).cycle();
-        let mut value = payload(load.record_size as usize, load.compressibility);
+        let mut values =
+            Payload { state: PAYLOAD_SEED, size: load.record_size as usize, percent: load.compressibility };
         let set = match self.content {
             Content::Plain => 0,
             Content::Stamped => STAMP_BYTES,
             Content::Identified => IDENTITY_BYTES,
         };
-        value.get_mut(..set).ok_or_else(|| io::Error::other(format!("--record-size is below {set}")))?.fill(0);
+        if values.size < set {
+            return Err(io::Error::other(format!("--record-size is below {set}")));
+        }
         let mut builder = BatchBuilder::new(self.timestamp_ms).attributes(load.compression.attribute());
         if load.idempotent {
             builder = builder.producer(BatchProducer { id: 0, epoch: 0, base_sequence: 0 });
         }
         let empty = builder.size();
-        builder.push(keys.next(), Some(&value));
+        builder.push(keys.next(), Some(&values.next(set)));
         let record = builder.size() - empty + GROWTH_BYTES;
         while builder.size() + record <= limit {
-            builder.push(keys.next(), Some(&value));
+            builder.push(keys.next(), Some(&values.next(set)));
         }
         let records = builder.count();
         let bytes = builder.finish();
@@ -281,13 +286,24 @@ fn compressed(batch: &[u8], codec: Codec) -> io::Result<Bytes> {
     Ok(Bytes::from(out))
 }
 
-/// Bytes of which `percent` in a hundred are zeros and the others do not compress; always the same.
-fn payload(count: usize, percent: u32) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let noise = count - count * percent as usize / 100;
-    let mut bytes: Vec<u8> = std::iter::repeat_with(|| xorshift(&mut state).to_le_bytes()[3]).take(noise).collect();
-    bytes.resize(count, 0);
-    bytes
+/// Values that differ from each other and are the same in every run.
+struct Payload {
+    state: u64,
+    size: usize,
+    /// Of a value, how many bytes in a hundred are zeros; the others do not compress.
+    percent: u32,
+}
+
+impl Payload {
+    /// The next value; its first `set` bytes are zeros, to be set later.
+    fn next(&mut self, set: usize) -> Vec<u8> {
+        let zeros = self.size * self.percent as usize / 100;
+        let mut value = vec![0; self.size];
+        for byte in value.iter_mut().take(self.size - zeros).skip(set) {
+            *byte = xorshift(&mut self.state).to_le_bytes()[3];
+        }
+        value
+    }
 }
 
 #[cfg(test)]
@@ -300,12 +316,13 @@ mod tests {
     use millrace_protocol::wire::Reader;
 
     fn load(more: &[&str]) -> Load {
-        use crate::arguments::{Arguments, Command};
-        let arguments = ["millrace-bench", "produce", "--partitions", "3", "--topic", "t"];
-        let Command::Run(workload) = Arguments::parse_from(arguments.iter().chain(more)).command else {
-            unreachable!("a workload was given")
-        };
-        workload.load().clone()
+        #[derive(Parser)]
+        struct Only {
+            #[command(flatten)]
+            load: Load,
+        }
+        let arguments = ["bench", "--partitions", "3", "--topic", "t"];
+        Only::parse_from(arguments.iter().chain(more)).load
     }
 
     /// The batch of a request as a broker reads it; the CRC is checked.
@@ -373,6 +390,17 @@ mod tests {
             assert!(templates.order.contains(&(index as u32)));
         }
         assert!(keys > 0 && templates.order.len() == ORDER);
+    }
+
+    #[test]
+    fn a_batch_compresses_as_much_as_its_values_may() {
+        for (percent, least, most) in [("0", 64_000, 66_000), ("50", 30_000, 36_000)] {
+            for codec in ["gzip", "zstd"] {
+                let load = load(&["--compression", codec, "--compressibility", percent]);
+                let bytes = Templates::encode(&load, Content::Plain, 5).unwrap().partitions[0].as_ref().unwrap().bytes;
+                assert!((least..most).contains(&bytes), "{codec} {percent}: {bytes}");
+            }
+        }
     }
 
     #[test]

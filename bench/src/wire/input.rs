@@ -39,11 +39,16 @@ impl Input {
             if self.buffer.len() == self.filled {
                 self.buffer.resize((self.filled * 2).max(FIRST_BYTES), 0);
             }
+            let room = self.buffer.len() - self.filled;
             match stream.read(&mut self.buffer[self.filled..]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.filled += count;
                     self.take_frames(&mut take)?;
+                    if count < room {
+                        // A stream socket that gave less than it could has no more; epoll tells of what comes (epoll(7)).
+                        return Ok(());
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
