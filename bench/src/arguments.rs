@@ -223,7 +223,7 @@ pub(crate) struct Load {
     #[arg(long, value_delimiter = ',')]
     pub cpus: Vec<usize>,
     /// Bytes of a record's value (no headers).
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[arg(long, default_value_t = 1024, overrides_with = "record_size", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub record_size: u32,
     /// Bytes of a batch at most; one batch a request, at least one record.
     #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=16_000_000))]

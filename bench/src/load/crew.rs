@@ -34,6 +34,9 @@ impl Crew {
     /// # Errors
     /// When the cluster can't be used.
     pub(crate) fn gather(load: &Load, content: Content, run: u64) -> Result<Crew, RunError> {
+        if load.idempotent && load.acks != Acks::All {
+            return Err(RunError::Settings("an idempotent producer needs --acks all"));
+        }
         let mut cluster = Cluster::connect(&load.bootstrap)?;
         let leaders = Leaders { addresses: cluster.topic(&load.topic, load.partitions)?, generation: 0 };
         let routes = Routes::new(&load.bootstrap, &load.topic, leaders.clone());
@@ -43,15 +46,15 @@ impl Crew {
             Templates::encode(load, content, now_ms).map_err(|error| RunError::Io("batches".into(), error))?;
         let written: BTreeSet<u32> = templates.order.iter().copied().collect();
         let dealt = deal(&leaders.addresses, &written, load.connections as usize)?;
-        let writers = |partition| dealt.iter().filter(|partitions| partitions.contains(partition)).count();
-        let alone: BTreeSet<u32> = written.iter().filter(|partition| writers(*partition) == 1).copied().collect();
+        let mut writers = vec![0_u32; load.partitions as usize];
+        dealt.iter().flatten().for_each(|partition| writers[*partition as usize] += 1);
         let threads = (load.threads as usize).min(dealt.len());
         let mut producers: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
         for (number, partitions) in dealt.iter().enumerate() {
             let settings = Settings {
                 limit: load.in_flight as usize,
                 id: if load.idempotent { Some(cluster.producer_id()?) } else { None },
-                alone: partitions.iter().all(|partition| alone.contains(partition)),
+                alone: partitions.iter().all(|partition| writers[*partition as usize] == 1),
                 answered: load.acks != Acks::None,
                 identity: Identity { run, producer: number as u32, ..Identity::default() },
             };

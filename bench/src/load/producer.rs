@@ -19,7 +19,7 @@ use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::frame::decode_response;
 use millrace_protocol::messages::ProduceResponse;
 use millrace_protocol::records::BatchProducer;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 
@@ -88,8 +88,8 @@ pub(crate) struct Producer<S> {
 impl<S: io::Read + io::Write> Producer<S> {
     /// A producer that writes to `partitions`, from the `first` turn on.
     pub(crate) fn new(settings: Settings, partitions: &[u32], order: &[u32], first: usize) -> Producer<S> {
-        let place = |index: &u32| partitions.iter().position(|own| own == index).map(|place| place as u32);
-        let order: Vec<u32> = order.iter().filter_map(place).collect();
+        let places: BTreeMap<u32, u32> = partitions.iter().copied().zip(0..).collect();
+        let order: Vec<u32> = order.iter().filter_map(|index| places.get(index).copied()).collect();
         assert!(!order.is_empty(), "a producer has partitions to write to");
         let partition = |&index: &u32| Partition {
             index,

@@ -14,6 +14,11 @@ use std::time::Duration;
 /// How often what happened is handed over for the live line, nanoseconds.
 const LIVE_NANOS: u64 = SECOND / 2;
 
+/// Causes that are told apart: a text of the broker's may be another one each time.
+const MOST_CAUSES: usize = 100;
+/// The name of all others.
+const OTHER_CAUSES: &str = "other causes";
+
 /// What threads hand over for the live line and its reader takes.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -150,11 +155,12 @@ impl Recorder {
     }
 }
 
-/// Adds `times` to a cause, if there is anything to add.
+/// Adds `times` to a cause, if there is anything to add. Causes beyond [`MOST_CAUSES`] go under one name.
 pub(crate) fn note(causes: &mut BTreeMap<String, u64>, cause: &str, times: u64) {
     if times == 0 {
         return;
     }
+    let cause = if causes.len() >= MOST_CAUSES && !causes.contains_key(cause) { OTHER_CAUSES } else { cause };
     match causes.get_mut(cause) {
         Some(so_far) => *so_far += times,
         None => drop(causes.insert(cause.to_owned(), times)),
@@ -207,6 +213,14 @@ mod tests {
         one.merge(&other);
         assert_eq!((one.errors["no answer"], one.retries["connection lost"]), (3, 4));
         assert_eq!(one.series("x").total.requests, 1);
+    }
+
+    #[test]
+    fn causes_are_bounded() {
+        let mut causes = BTreeMap::new();
+        (0..1_000).for_each(|number| note(&mut causes, &number.to_string(), 1));
+        note(&mut causes, "5", 1);
+        assert_eq!((causes.len(), causes["5"], causes[OTHER_CAUSES]), (MOST_CAUSES + 1, 2, 1_000 - MOST_CAUSES as u64));
     }
 
     #[test]

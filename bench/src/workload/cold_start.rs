@@ -1,7 +1,7 @@
 //! From the start of a broker's process to its first acknowledgement. The process is ended afterwards, by its id.
 
 use super::RunError;
-use crate::arguments::ColdStart;
+use crate::arguments::{Acks, ColdStart};
 use crate::cluster::{Cluster, ClusterError};
 use crate::result::{Counts, Finding, Interval, Progress, RunResult, Series, Stage};
 use crate::usage::Watch;
@@ -23,6 +23,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(1);
 
 /// Runs it.
 pub(crate) fn run(name: &str, asked: &ColdStart, show: &mut dyn FnMut(&Progress)) -> Result<RunResult, RunError> {
+    if asked.load.acks == Acks::None {
+        return Err(RunError::Settings("a first acknowledgement needs --acks all or leader"));
+    }
     let failed = |error| RunError::Io(asked.command.clone(), error);
     let watch = Watch::start(&[std::process::id()]).map_err(failed)?;
     let began = Instant::now();

@@ -77,3 +77,18 @@ fn a_topic_with_another_number_of_partitions_is_refused_before_anything_is_sent(
     assert!(!output.status.success());
     assert!(text.contains("it has 2 partitions, not 3"), "{text}");
 }
+
+#[test]
+fn settings_that_exclude_each_other_are_refused() {
+    for (workload, more) in [
+        ("produce", &["--idempotent", "--acks", "none"][..]),
+        ("produce", &["--validate", "--compression", "zstd"]),
+        ("end-to-end", &["--acks", "none"]),
+        ("end-to-end", &["--record-size", "7"]),
+        ("fan-out", &["--validate"]),
+        ("cold-start", &["--command", "true", "--acks", "none"]),
+    ] {
+        let (output, text) = run(Broker::start(Manner::Answers), workload, more);
+        assert!(!output.status.success() && text.starts_with("millrace-bench: "), "{workload} {more:?}: {text}");
+    }
+}
