@@ -1,6 +1,11 @@
 //! The files under extents: a narrow seam, so that the simulator can lose what was not synced.
 //!
 //! Calls block; they are made from the writer's thread (changes) and from the blocking pool (reads).
+//!
+//! What lies [`KEPT_BYTES`] behind the end of a log leaves the page cache, step by step: a log that only grows would take
+//! fresh memory for every byte, which costs far more than the bytes' copy, where the same few pages do. It also begins
+//! the write-back early, so that no flood of dirty pages stops the writer. Only pages that are on disk leave; the
+//! advice never waits, and takes no error that a later sync has to see.
 
 use super::frame::ExtentName;
 use crate::ids::Wid;
@@ -9,6 +14,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -38,7 +44,48 @@ pub trait ExtentFiles: Send + Sync {
 pub struct DirectoryFiles {
     root: PathBuf,
     /// Files open for writing: of each log at most the newest.
-    writing: Mutex<BTreeMap<Wid, (u32, File)>>,
+    writing: Mutex<BTreeMap<Wid, Writing>>,
+}
+
+/// Bytes of a log that stay in the page cache, for consumers that are nearly caught up.
+const KEPT_BYTES: u64 = 16 << 20;
+/// Bytes after which what lies further behind is asked to leave once more. The first time begins its write-back; once
+/// that has ended, the next time lets it go.
+const STEP_BYTES: u64 = 4 << 20;
+
+/// The newest extent of a log.
+struct Writing {
+    index: u32,
+    file: File,
+    /// The end that calls for the next step.
+    next_step: u64,
+    /// The extent before it and that one's length, while a part of it stays in the page cache.
+    before: Option<(File, u64)>,
+}
+
+impl Writing {
+    /// Lets go what lies too far behind `end`, now and then.
+    fn advanced(&mut self, end: u64) {
+        if end < self.next_step {
+            return;
+        }
+        self.next_step = end + STEP_BYTES;
+        if let Some((file, length)) = &self.before {
+            leave_cache(file, (length + end).saturating_sub(KEPT_BYTES));
+            if end >= KEPT_BYTES + STEP_BYTES {
+                self.before = None;
+            }
+        }
+        leave_cache(&self.file, end.saturating_sub(KEPT_BYTES));
+    }
+}
+
+/// Asks the kernel to write back the dirty pages below `end` and to drop the clean ones. Best effort.
+fn leave_cache(file: &File, end: u64) {
+    // Zero would mean all of the file.
+    if let Some(end) = NonZeroU64::new(end) {
+        let _ = rustix::fs::fadvise(file, 0, Some(end), rustix::fs::Advice::DontNeed);
+    }
 }
 
 /// Most slices of one `pwritev` (Linux's IOV_MAX).
@@ -61,14 +108,14 @@ impl DirectoryFiles {
         self.folder(name.wid).join(format!("{:010}{SUFFIX}", name.index))
     }
 
-    fn writing(&self) -> MutexGuard<'_, BTreeMap<Wid, (u32, File)>> {
+    fn writing(&self) -> MutexGuard<'_, BTreeMap<Wid, Writing>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file, open for writing: the one kept open if it is that, else opened for this call.
     fn with_file<T>(&self, name: ExtentName, call: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
         match self.writing().get(&name.wid) {
-            Some((index, file)) if *index == name.index => call(file),
+            Some(writing) if writing.index == name.index => call(&writing.file),
             Some(_) | None => call(&File::options().write(true).open(self.path(name))?),
         }
     }
@@ -131,7 +178,12 @@ impl ExtentFiles for DirectoryFiles {
         };
         match make() {
             Ok(file) => {
-                self.writing().insert(name.wid, (name.index, file));
+                let mut writing = self.writing();
+                let before = writing.remove(&name.wid).and_then(|before| {
+                    let length = before.file.metadata().ok()?.len();
+                    Some((before.file, length))
+                });
+                writing.insert(name.wid, Writing { index: name.index, file, next_step: STEP_BYTES, before });
                 Ok(())
             }
             Err(error) => {
@@ -142,7 +194,11 @@ impl ExtentFiles for DirectoryFiles {
     }
 
     fn append(&self, name: ExtentName, position: u64, slices: &[Bytes]) -> io::Result<()> {
-        self.with_file(name, |file| write_all_at(file, position, slices))
+        self.with_file(name, |file| write_all_at(file, position, slices))?;
+        if let Some(writing) = self.writing().get_mut(&name.wid).filter(|writing| writing.index == name.index) {
+            writing.advanced(position + slices.iter().map(|slice| slice.len() as u64).sum::<u64>());
+        }
+        Ok(())
     }
 
     fn sync(&self, name: ExtentName) -> io::Result<()> {
@@ -164,8 +220,11 @@ impl ExtentFiles for DirectoryFiles {
         for name in names {
             {
                 let mut writing = self.writing();
-                if writing.get(&name.wid).is_some_and(|(index, _)| *index == name.index) {
-                    writing.remove(&name.wid);
+                match writing.get_mut(&name.wid) {
+                    Some(newest) if newest.index == name.index => drop(writing.remove(&name.wid)),
+                    // An open file would keep its bytes on the disk.
+                    Some(newest) => newest.before = None,
+                    None => {}
                 }
             }
             match fs::remove_file(self.path(*name)) {
@@ -176,5 +235,40 @@ impl ExtentFiles for DirectoryFiles {
             let _ = fs::remove_dir(self.folder(name.wid));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_left_the_page_cache_reads_back_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = DirectoryFiles::open(directory.path()).unwrap();
+        let part = |index: u32, number: u64| {
+            let fill = (u64::from(index) * 100 + number) as u8;
+            Bytes::from(vec![fill; (STEP_BYTES / 2) as usize + 77])
+        };
+        let parts = (KEPT_BYTES + 3 * STEP_BYTES) / (STEP_BYTES / 2);
+        let length = part(0, 0).len() as u64;
+        let names = [0, 1].map(|index| ExtentName { wid: Wid(7), index });
+        for name in names {
+            files.create(name, &[]).unwrap();
+            for number in 0..parts {
+                let whole = part(name.index, number);
+                files.append(name, number * length, &[whole.slice(..100), whole.slice(100..)]).unwrap();
+                assert_eq!(files.writing()[&name.wid].before.is_some(), {
+                    let end = (number + 1) * length;
+                    name.index == 1 && end < KEPT_BYTES + STEP_BYTES
+                });
+            }
+        }
+        for name in names {
+            for number in 0..parts {
+                let read = files.read(name, number * length..(number + 1) * length).unwrap();
+                assert!(read == part(name.index, number), "part {number} of {name:?}");
+            }
+        }
     }
 }
