@@ -23,7 +23,7 @@ start() {
     # A port may be taken between the choice and the bind: another one is tried.
     for _ in 1 2 3 4 5; do
         port=$((20000 + RANDOM % 20000))
-        "$binary" --access test-access --secret test-secret --port "127.0.0.1:$port" posix "$dir/buckets" \
+        "$binary" --access test-access --secret test-secret --keep-alive --port "127.0.0.1:$port" posix "$dir/buckets" \
             >"$dir/log" 2>&1 </dev/null &
         pid=$!
         for _ in $(seq 100); do
