@@ -10,7 +10,7 @@ use millrace_storage::partition::ProducerTable;
 
 /// Milliseconds of silence after which a producer may be forgotten for want of memory. Clients give a batch up before:
 /// Java after `delivery.timeout.ms` (2 minutes), librdkafka after `message.timeout.ms` (5 minutes).
-pub const SILENT_MS: i64 = 5 * 60 * 1_000;
+pub(crate) const SILENT_MS: i64 = 5 * 60 * 1_000;
 
 /// Milliseconds until the tables are looked through again after nobody silent was found.
 const LOOK_AGAIN_MS: i64 = 10_000;
@@ -20,7 +20,7 @@ const SHARE: usize = 8;
 
 /// What there is and may be.
 #[derive(Clone, Copy, Debug)]
-pub struct ProducerRoom {
+pub(crate) struct ProducerRoom {
     most: usize,
     count: usize,
     look_again: WallMs,
@@ -28,33 +28,33 @@ pub struct ProducerRoom {
 
 impl ProducerRoom {
     /// Room for as many as `bytes` hold, counted twice because the lane keeps one of each too.
-    pub fn new(bytes: usize) -> ProducerRoom {
+    pub(crate) fn new(bytes: usize) -> ProducerRoom {
         let most = (bytes / (2 * ProducerTable::BYTES_EACH)).max(1);
         ProducerRoom { most, count: 0, look_again: WallMs(i64::MIN) }
     }
 
     /// A table that had `before` producers has `after`.
-    pub fn changed(&mut self, before: usize, after: usize) {
+    pub(crate) fn changed(&mut self, before: usize, after: usize) {
         self.count = self.count + after - before;
     }
 
     /// Every table is gone.
-    pub fn forget_all(&mut self) {
+    pub(crate) fn forget_all(&mut self) {
         self.count = 0;
     }
 
     /// Whether a producer that is not known is too many.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.count >= self.most
     }
 
     /// Whether it is time to look for producers to forget.
-    pub fn should_look(&self, now: WallMs) -> bool {
+    pub(crate) fn should_look(&self, now: WallMs) -> bool {
         self.is_full() && now >= self.look_again
     }
 
     /// Of the silent ones found (time of the newest batch, and whose), leaves those to forget: the oldest.
-    pub fn choose<T: Ord>(&mut self, now: WallMs, silent: &mut Vec<(WallMs, T)>) {
+    pub(crate) fn choose<T: Ord>(&mut self, now: WallMs, silent: &mut Vec<(WallMs, T)>) {
         let wanted = self.count - self.most + (self.most / SHARE).max(1);
         if silent.len() < wanted {
             self.look_again = WallMs(now.0.saturating_add(LOOK_AGAIN_MS));
