@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::compare::Compare;
 use crate::load::compress::Codec;
 use crate::load::keys::Keys;
 use crate::report::Output;
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     #[command(flatten)]
     #[allow(missing_docs, reason = "each workload has its own line")]
     Run(Workload),
+    /// The same workload on several brokers in turn, and the ratios of what was measured.
+    Compare(Compare),
 }
 
 /// A workload.

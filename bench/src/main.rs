@@ -9,12 +9,14 @@
 //!    that a broker that stalls is charged for everything that piled up meanwhile.
 //! 2. An answer that is an error, is missing or contradicts an earlier one is counted, printed, and fails the run.
 //!
-//! It does not start brokers and asserts no time.
+//! Reports are made in [`report`], several brokers laid side by side in [`compare`]. It does not start brokers and asserts
+//! no time.
 
 #![allow(clippy::disallowed_methods, reason = "a program that measures real time; it has no simulated form")]
 
 mod arguments;
 mod cluster;
+mod compare;
 mod load;
 mod machine;
 mod metrics;
@@ -40,9 +42,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Command::Run(workload) => run(workload, &arguments.output),
+        Command::Compare(compare) => compare::run(compare, &arguments.output),
     };
     match outcome {
-        Ok(code) => code,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("millrace-bench: {error}");
             ExitCode::FAILURE
@@ -50,8 +54,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// One workload against one broker.
-fn run(workload: &Workload, output: &Output) -> Result<ExitCode, Box<dyn Error>> {
+/// One workload against one broker; `true`: without an error.
+fn run(workload: &Workload, output: &Output) -> Result<bool, Box<dyn Error>> {
     let session = Session {
         label: output.label.clone().unwrap_or_else(|| workload.load().bootstrap.clone()),
         metrics: output.metrics.as_deref().map(str::parse).transpose()?,
@@ -61,5 +65,5 @@ fn run(workload: &Workload, output: &Output) -> Result<ExitCode, Box<dyn Error>>
     let report = session.run(workload)?;
     print!("{}", Summary(&report));
     report::write(&report, output)?;
-    Ok(if report.result.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(report.result.errors.is_empty())
 }

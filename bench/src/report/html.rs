@@ -159,6 +159,23 @@ pub(crate) fn facts(out: &mut String, report: &Report) {
     table(out, "Machine", rows.map(|(name, value)| (name.to_owned(), value)).into_iter());
 }
 
+/// Text as HTML.
+pub(crate) fn text(text: &str) -> String {
+    escaped(text)
+}
+
+/// A table with named columns.
+pub(crate) fn columns(out: &mut String, head: &[String], rows: &[Vec<String>]) {
+    let line = |tag: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect();
+        format!("<tr>{cells}</tr>\n")
+    };
+    out.push_str("<div class=\"wide\"><table>\n");
+    out.push_str(&line("th", head));
+    rows.iter().for_each(|row| out.push_str(&line("td", row)));
+    out.push_str("</table></div>\n");
+}
+
 fn table(out: &mut String, title: &str, rows: impl Iterator<Item = (String, String)>) {
     writeln!(out, "<h2>{title}</h2>\n<div class=\"wide\"><table>").expect(WRITES);
     for (name, value) in rows {

@@ -1,6 +1,7 @@
 //! The program as it is run, against a small broker that answers, refuses, moves or lies as told.
 
 mod broker;
+mod compare;
 mod produce;
 mod report;
 mod validate;
