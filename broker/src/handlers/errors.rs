@@ -19,7 +19,7 @@ pub enum PartitionError {
     UnknownEpoch,
     /// No such offset.
     OutOfRange,
-    /// The store failed, or has other bytes than it should.
+    /// The store failed, has no room, or has other bytes than it should.
     Storage,
 }
 

@@ -3,7 +3,9 @@
 //! 1. acks −1 is answered when every batch is durable, acks 1 when all are appended, acks 0 never (an error closes).
 //! 2. A batch is appended once: a retry is answered with the original's offset, when the original is durable.
 //! 3. A batch of a producer that there is no room to remember is refused: it could not be told from its own retry.
-//! 4. Nothing of a batch is changed but what its CRC leaves out (base offset, leader epoch), unless the topic keeps
+//! 4. While the store has no room nothing new is appended for who wants to hear of it, so that KAFKA_STORAGE_ERROR means
+//!    what it says: the batch is not in the log. What was appended waits, and may time out, as in an outage.
+//! 5. Nothing of a batch is changed but what its CRC leaves out (base offset, leader epoch), unless the topic keeps
 //!    the time of appending.
 
 use super::errors::{PartitionError, append_error, partition_error};
@@ -26,7 +28,7 @@ use millrace_protocol::messages::produce_view::{PartitionView, ProduceView, Topi
 use millrace_protocol::records::{BatchError, Compression, Produced, TimestampType, check_produced};
 use millrace_storage::ids::{Offset, TopicPartition};
 use millrace_storage::lane::BatchDescription;
-use millrace_storage::partition::{ProducerStamp, Sequenced};
+use millrace_storage::partition::{AppendError, ProducerStamp, Sequenced};
 use millrace_storage::wrong::{Wrong, wrong};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -160,6 +162,7 @@ impl Handling {
             return Outcome::Refused(ErrorCode::InvalidRequiredAcks, None);
         }
         let stopping = core.is_stopping();
+        let refuses_new = core.store_full() && self.acks != 0;
         let Some(log) = core.logs.get_mut(&partition).filter(|log| !stopping && !log.draining()) else {
             return Outcome::Refused(partition_error(PartitionError::NotLeader), None);
         };
@@ -176,6 +179,11 @@ impl Handling {
             first_sequence: producer.base_sequence,
         });
         match log.appended.check(producer, batch.count, now.wall) {
+            // Out of order: it follows a batch that was refused.
+            Ok(Sequenced::Append) | Err(AppendError::OutOfOrderSequence { .. }) if refuses_new => {
+                core.counters.refused_full += 1;
+                return Outcome::Refused(partition_error(PartitionError::Storage), None);
+            }
             Ok(Sequenced::Append) => {}
             Ok(Sequenced::DuplicateCommitted { base, .. }) => {
                 core.counters.duplicates += 1;

@@ -86,6 +86,8 @@ pub struct ShardCore {
     generation: u64,
     next_seal: u64,
     stopping: bool,
+    /// The lane's store takes nothing until it has room again.
+    store_full: bool,
 }
 
 impl ShardCore {
@@ -110,6 +112,7 @@ impl ShardCore {
             generation: 0,
             next_seal: 0,
             stopping: false,
+            store_full: false,
         }
     }
 
@@ -165,8 +168,10 @@ impl ShardCore {
                 self.effects.push(Effect::ToLane(ToLane::Drain { partition, epoch }));
             }
             ToShard::Revoked { partition } => self.lose(now, partition),
+            ToShard::StoreFull(full) => self.store_full = full,
             ToShard::Fenced { generation } => {
                 self.generation = generation;
+                self.store_full = false;
                 self.tail.forget_all();
                 self.producer_room.forget_all();
                 self.unsealed.clear();
@@ -355,6 +360,11 @@ impl ShardCore {
     /// Whether the process stops.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
+    }
+
+    /// Whether new batches are refused because the store has no room for those before them.
+    pub(crate) fn store_full(&self) -> bool {
+        self.store_full
     }
 
     /// Address of a connection's client, as Kafka spells it.

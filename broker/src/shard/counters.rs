@@ -51,6 +51,8 @@ counters! {
     producers_forgotten,
     /// Produce requests that ended with REQUEST_TIMED_OUT
     produce_timeouts,
+    /// Batches refused because the store had no room
+    refused_full,
     /// Fetches parked because there was not enough to read
     parked_fetches,
 }

@@ -85,6 +85,8 @@ pub struct LaneCore {
     shards: BTreeSet<ShardIndex>,
     /// What each shard was told last: every seal with a lower number is durable.
     through: BTreeMap<ShardIndex, u64>,
+    /// Whether the shards were told that the store has no room.
+    told_full: bool,
     next_token: u64,
     jitter: u64,
 }
@@ -139,6 +141,7 @@ impl LaneCore {
             ring: Ring::default(),
             shards,
             through: BTreeMap::new(),
+            told_full: false,
             next_token: 1,
             jitter: seed | 1,
         }
@@ -205,6 +208,7 @@ impl LaneCore {
             return self.fenced();
         }
         self.commit();
+        self.tell_room();
         for (seq, slices) in self.flights.resend(&self.config, now.mono) {
             self.effects.push_back(Effect::PutWal { wid: self.wid, seq, slices, hedge: false });
         }
@@ -343,6 +347,7 @@ impl LaneCore {
         self.checkpointing = Checkpointing::new();
         self.deleted_below = Seq(0);
         self.ring = Ring::default();
+        self.told_full = false;
         self.record = WalRecord { state: WalState::Open, ck: 0, lw: Seq(0), ..self.record.clone() };
         for &shard in &self.shards {
             self.effects.push_back(Effect::ToShard(shard, ToShard::Fenced { generation: self.generation }));
@@ -353,6 +358,17 @@ impl LaneCore {
         }
         self.phase = Phase::Sealing;
         self.effects.push_back(Effect::Seal(self.wid));
+    }
+
+    /// Tells the shards when the store has no room, and when it has again.
+    fn tell_room(&mut self) {
+        // The ring makes room by itself: produce is never refused for it.
+        let full = self.flights.no_room() && self.config.ring_bytes.is_none();
+        if std::mem::replace(&mut self.told_full, full) != full {
+            for &shard in &self.shards {
+                self.effects.push_back(Effect::ToShard(shard, ToShard::StoreFull(full)));
+            }
+        }
     }
 
     /// Sends objects while the window has room and the governor says so.

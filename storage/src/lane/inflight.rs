@@ -78,6 +78,8 @@ pub(super) struct Flight {
     pub through: BTreeMap<ShardIndex, u64>,
     slices: Vec<Bytes>,
     state: State,
+    /// Its last answer was that the store has no room.
+    no_room: bool,
     /// First sent, or last refused by a full store.
     unresolved_since: Mono,
     sent: Mono,
@@ -196,6 +198,7 @@ impl InFlight {
             through,
             slices,
             state,
+            no_room: false,
             unresolved_since: now,
             sent: now,
             attempts: 1,
@@ -221,7 +224,8 @@ impl InFlight {
         }
         let Some(flight) = find(&mut self.flights, seq) else { return Step::Wait };
         flight.unanswered = flight.unanswered.saturating_sub(1);
-        if result.as_ref().is_err_and(|error| error.kind == FailureKind::Full) {
+        flight.no_room = result.as_ref().is_err_and(|error| error.kind == FailureKind::Full);
+        if flight.no_room {
             flight.unresolved_since = now;
         }
         match result {
@@ -350,6 +354,11 @@ impl InFlight {
             let waits = |flight: &Flight| now.since(flight.unresolved_since.max(one.since)) >= config.unresolved_limit;
             self.flights.iter().any(|flight| flight.state != State::Durable && waits(flight))
         })
+    }
+
+    /// Whether the store has no room for something that was sent.
+    pub(super) fn no_room(&self) -> bool {
+        self.flights.iter().any(|flight| flight.no_room && flight.state != State::Durable)
     }
 
     /// When it is time for another write, whose success or failure tells a sequence that does not resolve from an

@@ -124,6 +124,10 @@ pub enum ToShard {
         /// The partition.
         partition: TopicPartition,
     },
+    /// The write-ahead store has no room (`true`), or has stored what it had refused (`false`). While it has none the shard
+    /// refuses what is not in the log yet, with KAFKA_STORAGE_ERROR; what was appended stays in the log and is stored when
+    /// there is room (PROTOCOL.md section 6). [`ToShard::Fenced`] ends it too.
+    StoreFull(bool),
     /// The WAL ended under the lane: all partitions of the lane are lost, outstanding produces fail with
     /// NOT_LEADER_OR_FOLLOWER, seals from now on carry `generation`.
     Fenced {

@@ -8,7 +8,7 @@
 use super::executor::Sim;
 use super::faults::{Faults, Repeats, Service};
 use crate::object::{ListedObject, MatchOutcome, Object, ObjectStore, Version};
-use crate::store_error::StoreError;
+use crate::store_error::{FailureKind, StoreError};
 use crate::wal::{PutOutcome, StoreFuture, Suffix};
 use crate::wrong::{Wrong, wrong};
 use bytes::{Bytes, BytesMut};
@@ -71,6 +71,11 @@ impl SimBucket {
     /// For a while no request gets through.
     pub fn outage(&self, length: Duration) {
         self.0.service.outage(length);
+    }
+
+    /// For a while there is no room for anything new.
+    pub fn fill(&self, length: Duration) {
+        self.0.service.fill(length);
     }
 
     /// Calls `observer` at every change, within the change: it must not use the bucket's futures.
@@ -165,6 +170,9 @@ impl Bucket {
             if there.is_some() && !overwrites {
                 bucket.sim().note(format_args!("bucket: put {key} refused, it is there"));
                 return Ok(PutOutcome::AlreadyExists);
+            }
+            if bucket.service.is_full() {
+                return Err(StoreError::not_done(FailureKind::Full, "no room"));
             }
             bucket.sim().note(format_args!("bucket: put {key} of {} bytes", bytes.len()));
             bucket.set(&key, &bytes);

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Longest time of one call, either way.
 const CALL: Duration = Duration::from_millis(4);
+/// A disk that fills up takes at most this many bytes more.
+const FULL_WITHIN: u64 = 4_000;
 /// A write that dies does so within this many bytes.
 const DIES_WITHIN: u64 = 20_000;
 
@@ -43,6 +45,16 @@ impl SimDisk {
     /// After some more bytes every write fails, the one under way in its middle, until the process is started again.
     pub fn dies_soon(&self) {
         self.files.die_after(self.sim.dice(|d| d.below(0..DIES_WITHIN)));
+    }
+
+    /// After some more bytes nothing fits, until [`SimDisk::make_room`].
+    pub fn fill(&self) {
+        self.files.limit_room(Some(self.sim.dice(|d| d.below(0..FULL_WITHIN))));
+    }
+
+    /// Everything fits again.
+    pub fn make_room(&self) {
+        self.files.limit_room(None);
     }
 
     /// The next sync of the process fails, which ends it.

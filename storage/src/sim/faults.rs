@@ -118,20 +118,30 @@ pub(super) struct Service {
     pub(super) sim: Sim,
     faults: RefCell<Faults>,
     outage_until: Cell<u64>,
+    full_until: Cell<u64>,
 }
 
 impl Service {
     pub(super) fn new(sim: Sim, faults: Faults) -> Service {
-        Service { sim, faults: RefCell::new(faults), outage_until: Cell::new(0) }
+        Service { sim, faults: RefCell::new(faults), outage_until: Cell::new(0), full_until: Cell::new(0) }
     }
 
     pub(super) fn heal(&self) {
         self.outage_until.set(0);
+        self.full_until.set(0);
         *self.faults.borrow_mut() = Faults::none();
     }
 
     pub(super) fn outage(&self, length: Duration) {
         self.outage_until.set(self.sim.now() + length.as_nanos() as u64);
+    }
+
+    pub(super) fn fill(&self, length: Duration) {
+        self.full_until.set(self.sim.now() + length.as_nanos() as u64);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.full_until.get() > self.sim.now()
     }
 
     pub(super) fn draw(&self, of: impl Fn(&Faults) -> &Range<Duration>) -> Duration {

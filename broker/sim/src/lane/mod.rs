@@ -25,6 +25,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Virtual time within which a living process takes records again once its disk has room.
+const ROOM_IS_SEEN: Duration = Duration::from_secs(30);
 /// Polls of one run at most.
 pub const MAX_STEPS: u64 = 3_000_000;
 /// Virtual time within which a healed cluster must lead everything and take records.
@@ -256,6 +258,8 @@ async fn accident(cluster: &Cluster) {
             disk.dies_soon();
         } else if sync_fails {
             disk.next_sync_fails();
+        } else if sim.dice(|d| d.index(2)) == 0 {
+            full_disk(cluster, disk, &handle).await;
         }
     }
     match sim.dice(|d| d.index(6)) {
@@ -300,6 +304,19 @@ async fn accident(cluster: &Cluster) {
     }
     cluster.kill(&handle);
     rebuild::check_nothing_lost(&cluster.bucket, &cluster.ledger);
+}
+
+/// The disk is full for a while. Then the process must see by itself that there is room.
+async fn full_disk(cluster: &Cluster, disk: &SimDisk, handle: &LifeHandle) {
+    let sim = &cluster.sim;
+    let ms = |range| Duration::from_millis(sim.dice(|d| d.below(range)));
+    sim.sleep(ms(0..2_000)).await;
+    disk.fill();
+    sim.sleep(ms(0..20_000)).await;
+    disk.make_room();
+    let refuses = || handle.life().is_some_and(|life| life.shards.iter().any(ScriptedShard::refuses_for_room));
+    let over = sim.within(ROOM_IS_SEEN, || !refuses()).await;
+    assert!(over, "FINDING liveness: produce is refused {ROOM_IS_SEEN:?} after the disk has room again");
 }
 
 /// Everything is healed: liveness, and three ways of recovery that must agree.

@@ -36,6 +36,8 @@ pub(super) enum Refused {
     NotLeader,
     /// The producer's sequence does not follow.
     OutOfOrder,
+    /// The store has no room for what was appended before.
+    NoRoom,
 }
 
 type Answer = oneshot::Sender<Result<Offset, Refused>>;
@@ -75,6 +77,7 @@ struct State {
     drains: Vec<(TopicPartition, LeaderEpoch)>,
     log_starts: Vec<(TopicPartition, Offset)>,
     sealer: Option<Waker>,
+    store_full: bool,
 }
 
 /// Handle to a shard.
@@ -107,6 +110,7 @@ impl ScriptedShard {
             drains: Vec::new(),
             log_starts: Vec::new(),
             sealer: None,
+            store_full: false,
         })));
         env.spawn("shard-in", this.clone().listen(from_lane));
         env.spawn("shard-out", this.clone().seal_forever(to_lane));
@@ -126,6 +130,11 @@ impl ScriptedShard {
     /// Whether it leads the partition and takes records for it.
     pub(super) fn leads(&self, p: TopicPartition) -> bool {
         self.0.borrow().led.get(&p).is_some_and(|led| !led.draining)
+    }
+
+    /// Whether it refuses new records because the store has no room.
+    pub(super) fn refuses_for_room(&self) -> bool {
+        self.0.borrow().store_full
     }
 
     /// Committed state of what it leads.
@@ -184,7 +193,9 @@ impl State {
             return;
         };
         let count = u32::try_from(produce.ids.len()).expect("a small batch");
+        let store_full = self.store_full;
         let at_once = match led.appended.check(produce.stamp, count, now) {
+            Ok(Sequenced::Append) if store_full => Err(Refused::NoRoom),
             Ok(Sequenced::Append) if led.bytes.len() > UNSEALED_LIMIT => Err(Refused::NotLeader),
             Ok(Sequenced::Append) => return led.append(&produce, count, now, answer),
             Ok(Sequenced::DuplicateCommitted { base, .. }) => Ok(base),
@@ -254,7 +265,12 @@ impl State {
                     assert!(!led.draining || lost == 0, "FINDING {partition} revoked with {lost} records in flight");
                 }
             }
+            ToShard::StoreFull(full) => {
+                assert!(full != self.store_full, "FINDING shard {} is told twice that the store is full", self.shard);
+                self.store_full = full;
+            }
             ToShard::Fenced { generation } => {
+                self.store_full = false;
                 assert!(generation > self.generation, "FINDING fence generation goes back");
                 self.generation = generation;
                 self.sealed.clear();

@@ -144,10 +144,10 @@ impl Node {
             3 => {
                 sim.sleep(ms(0..3_000)).await;
                 let outage = ms(0..20_000);
-                if sim.dice(|d| d.index(2)) == 0 {
-                    self.bucket.outage(outage)
-                } else {
-                    self.meta.outage(outage)
+                match sim.dice(|d| d.index(3)) {
+                    0 => self.bucket.outage(outage),
+                    1 => self.bucket.fill(outage),
+                    _ => self.meta.outage(outage),
                 }
                 sim.sleep(outage + ms(0..3_000)).await;
             }

@@ -117,6 +117,42 @@ fn a_timed_out_batch_stays_in_the_log_and_its_retry_is_acknowledged() {
 }
 
 #[test]
+fn while_the_store_is_full_new_batches_are_refused_at_once_and_what_was_appended_waits() {
+    let mut world = World::new();
+    let batch = |sequence| BatchOf::idempotent(1, 9, sequence);
+    let waiting = world.produce(-1, &[(0, batch(0))]);
+    let (seal, object) = world.seal().unwrap();
+    world.lane(ToShard::StoreFull(true));
+    for (acks, sequence) in [(-1, 1), (1, 1), (-1, 2)] {
+        let refused = world.produce(acks, &[(0, batch(sequence))]);
+        assert_eq!(errors(&world.produced(refused).unwrap()), [ErrorCode::KafkaStorageError]);
+    }
+    let retry = world.produce(-1, &[(0, batch(0))]);
+    assert!(world.seal().is_none(), "nothing was appended");
+    assert!(world.produced(waiting).is_none() && world.produced(retry).is_none(), "these are in the log");
+    world.pass(1_000);
+    for to in [waiting, retry] {
+        assert_eq!(errors(&world.produced(to).unwrap()), [ErrorCode::RequestTimedOut]);
+    }
+    world.commit_sealed(&seal, object);
+    world.lane(ToShard::StoreFull(false));
+    assert_eq!(world.write(0, batch(1)), 1);
+    let committed = world.produce(-1, &[(0, batch(0))]);
+    assert_eq!(world.produced(committed).unwrap()[0].base_offset, 0);
+}
+
+#[test]
+fn a_fence_ends_what_was_said_of_a_full_store() {
+    let mut world = World::new();
+    world.lane(ToShard::StoreFull(true));
+    world.lane(ToShard::Fenced { generation: 1 });
+    let recovered = world.committed[&partition(0)].next_epoch();
+    world.acquire(partition(0), recovered);
+    let to = world.produce(-1, &[(0, BatchOf::plain(1, 10))]);
+    assert!(world.produced(to).is_none(), "appended");
+}
+
+#[test]
 fn broken_batches_get_kafkas_errors_and_take_no_offset() {
     let mut world = World::new();
     let sound = BatchOf { count: 1, size: 10, producer: (-1, -1, -1), attributes: 0, timestamp: 1_000_000 };

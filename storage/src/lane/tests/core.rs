@@ -491,6 +491,37 @@ fn neither_an_outage_nor_a_full_disk_fences_however_full_the_window_is() {
     assert_eq!(struggle(&mut bare, 20, &outage(), &Ok(())), None, "time on a full disk does not count");
 }
 
+fn told_of_room(effects: &VecDeque<Effect>) -> Vec<(u16, bool)> {
+    let told = |effect: &Effect| match effect {
+        Effect::ToShard(shard, ToShard::StoreFull(full)) => Some((shard.0, *full)),
+        _ => None,
+    };
+    effects.iter().filter_map(told).collect()
+}
+
+#[test]
+fn a_store_without_room_is_told_to_every_shard_once_and_so_is_that_it_has_room_again() {
+    let full = || Err(StoreError::not_done(FailureKind::Full, "no space"));
+    let mut bare = Bare::leading(LaneConfig { linger: Duration::ZERO, ..LaneConfig::default() });
+    (0..2).for_each(|base| drop(bare.seal(one(base))));
+    assert_eq!(told_of_room(&bare.put(0, Err(outage()))), [], "an outage is none");
+    bare.pass(Duration::from_secs(3));
+    assert_eq!(told_of_room(&bare.put(0, full())), [(0, true), (1, true)]);
+    assert_eq!(told_of_room(&bare.put(1, Ok(PutOutcome::Stored))), [], "sequence 0 still finds none");
+    assert_eq!(puts(&bare.pass(Duration::from_secs(3))).len(), 1, "it is sent again");
+    assert_eq!(told_of_room(&bare.put(0, full())), []);
+    bare.pass(Duration::from_secs(3));
+    assert_eq!(told_of_room(&bare.put(0, Ok(PutOutcome::Stored))), [(0, false), (1, false)]);
+}
+
+#[test]
+fn the_cap_of_the_ring_is_told_to_nobody() {
+    let mut bare = Bare::leading(LaneConfig { ring_bytes: Some(1_000), ..LaneConfig::default() });
+    bare.seal(one(0));
+    let full = StoreError::not_done(FailureKind::Full, "the cap");
+    assert_eq!(told_of_room(&bare.put(0, Err(full))), []);
+}
+
 #[test]
 fn deleted_topics_are_remembered_in_bounded_numbers() {
     let mut bare = Bare::leading(LaneConfig::default());

@@ -335,6 +335,7 @@ impl Run {
             ToShard::Revoked { partition } => {
                 self.leading.retain(|&led, by| led != partition || by.shard != shard);
             }
+            ToShard::StoreFull(_) => {}
             ToShard::Fenced { generation } => {
                 self.leading.retain(|_, led| led.shard != shard);
                 let shard = self.life.lanes[lane].shards.get_mut(&ShardIndex(shard)).expect("of the lane");
