@@ -19,6 +19,7 @@ pub async fn check(wal: &dyn WalStore, salt: u128) {
     logs_do_not_mix(wal, wid(5), wid(6)).await;
     deleting_below_keeps_what_is_not_below(wal, wid(7)).await;
     collecting_a_sealed_log_keeps_its_fence(wal, wid(8)).await;
+    without_its_fence_nothing_of_a_log_is_deleted(wal, wid(9)).await;
 }
 
 fn bytes(fill: u8, length: usize) -> Bytes {
@@ -128,4 +129,14 @@ async fn collecting_a_sealed_log_keeps_its_fence(wal: &dyn WalStore, wid: Wid) {
     assert_eq!(put(wal, wid, 3, vec![bytes(1, 64)]).await, PutOutcome::AlreadyExists);
     wal.retain_only_fence(wid, Seq(3)).await.unwrap();
     assert_eq!(sequences(wal, wid, 0).await, [3], "collecting twice is once");
+}
+
+async fn without_its_fence_nothing_of_a_log_is_deleted(wal: &dyn WalStore, wid: Wid) {
+    for seq in 0..2 {
+        put(wal, wid, seq, vec![bytes(seq as u8, 1_000)]).await;
+    }
+    for end in [1, 2] {
+        assert!(wal.retain_only_fence(wid, Seq(end)).await.is_err(), "what stands at {end} is no fence");
+        assert_eq!(sequences(wal, wid, 0).await, [0, 1]);
+    }
 }

@@ -179,6 +179,11 @@ impl WalStore for MemoryWal {
     }
 
     fn retain_only_fence(&self, wid: Wid, end: Seq) -> StoreFuture<()> {
+        let fence = self.part(wid, end, |_| 0..0);
+        if fence.is_none_or(|fence| fence.size != HEADER_BYTES as u64) {
+            let detail = format!("no fence at {end} of the log {wid}: nothing is deleted");
+            return Box::pin(ready(Err(StoreError::not_done(FailureKind::Other, detail))));
+        }
         self.delete_where(wid, |seq| seq != end);
         answer(())
     }

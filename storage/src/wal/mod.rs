@@ -67,7 +67,8 @@ pub trait WalStore {
     fn list_wids(&self) -> StoreFuture<Vec<Wid>>;
     /// Deletes data objects of `wid` below `below`. May keep some (extents go by whole file).
     fn delete_below(&self, wid: Wid, below: Seq) -> StoreFuture<()>;
-    /// Deletes every object of the sealed `wid` but the fence at `end`, strays beyond it included.
+    /// Deletes every object of the sealed `wid` but the fence at `end`, strays beyond it included. An error that nothing
+    /// was done if no fence stands there.
     fn retain_only_fence(&self, wid: Wid, end: Seq) -> StoreFuture<()>;
     /// Makes all objects of `wid` below `below` survive a power loss (a no-op where they already do).
     fn sync_below(&self, wid: Wid, below: Seq) -> StoreFuture<()>;

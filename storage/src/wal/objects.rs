@@ -4,6 +4,7 @@ use super::{Listed, PutOutcome, StoreFuture, Suffix, WalStore};
 use crate::format::HEADER_BYTES;
 use crate::ids::{Seq, Wid};
 use crate::object::{ListedObject, ObjectStore};
+use crate::store_error::{FailureKind, StoreError};
 use bytes::Bytes;
 use std::ops::Range;
 use std::rc::Rc;
@@ -90,7 +91,16 @@ impl WalStore for ObjectWal {
     }
 
     fn retain_only_fence(&self, wid: Wid, end: Seq) -> StoreFuture<()> {
-        self.delete_where(wid, move |seq| seq != end)
+        let fence = self.store.get_range(&object_key(wid, end), 0..HEADER_BYTES as u64 + 1);
+        let delete = self.delete_where(wid, move |seq| seq != end);
+        Box::pin(async move {
+            // A fence is a header alone, and nothing else is as short.
+            if fence.await?.is_none_or(|bytes| bytes.len() != HEADER_BYTES) {
+                let detail = format!("no fence at {end} of the log {wid}: nothing is deleted");
+                return Err(StoreError::not_done(FailureKind::Other, detail));
+            }
+            delete.await
+        })
     }
 
     fn sync_below(&self, _wid: Wid, _below: Seq) -> StoreFuture<()> {
