@@ -15,7 +15,7 @@ use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, ShardIndex};
 use millrace_storage::lane::{self, LaneEnds};
 use millrace_storage::mailbox::{Sender, mailbox};
-use millrace_storage::recovery::{Collector, Stores, seal_all_dead};
+use millrace_storage::recovery::{Collected, Collector, Stores, seal_all_dead};
 use std::time::Duration;
 
 /// Seals and other messages that wait for a lane, per shard. Few: what can't leave gathers in the shard instead.
@@ -105,7 +105,8 @@ async fn collect(env: Env, stores: Stores) {
         env.sleep(COLLECT_EVERY).await;
         match collector.pass(&env, &stores).await {
             Ok(done) if done.logs + done.keys > 0 => {
-                tracing::info!(logs = done.logs, keys = done.keys, "collected sealed write-ahead logs");
+                let Collected { logs, keys, held_back, .. } = done;
+                tracing::info!(logs, keys, held_back, "collected sealed write-ahead logs");
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "collection of sealed write-ahead logs is put off"),

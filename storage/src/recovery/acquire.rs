@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 /// Partitions whose records are read at one revision, with the logs that they name: within the limit of one read.
 const RECORDS: usize = 55;
 /// Footers and chunks read at once.
-const PARALLEL: usize = 64;
+pub(super) const PARALLEL: usize = 64;
 /// Bytes of an object's end read without knowing how long its footer is.
 const SUFFIX_BYTES: u64 = 16 << 10;
 /// Times that everything is read again because records changed meanwhile.
@@ -316,7 +316,7 @@ async fn object(stores: &Stores, key: String) -> Result<Bytes, Failure> {
 }
 
 /// One footer, by suffix: mostly one read.
-async fn footer(stores: &Stores, wid: Wid, seq: Seq) -> Result<(ObjectHeader, Footer), Failure> {
+pub(super) async fn footer(stores: &Stores, wid: Wid, seq: Seq) -> Result<(ObjectHeader, Footer), Failure> {
     let missing = || Failure::Broken(format!("{wid}/{seq} is missing"));
     let mut suffix = stores.wal.suffix(wid, seq, SUFFIX_BYTES).await?.ok_or_else(missing)?;
     let at = suffix

@@ -11,22 +11,29 @@
 //! 3. The `/wal` key goes last, [`KEY_STAYS_MS`] after the objects: the record keeps since when, by the wall clock (nothing
 //!    needs the key by then, so that a clock that jumps does no harm).
 //! 4. A log that can't be collected, or whose record can't be read, is an alarm and keeps none of the others.
+//! 5. A checkpoint that can't be read hides what the partitions of its log refer to: any object that holds something of
+//!    these partitions may be meant, and nothing else. So it is an alarm, and keeps the logs that hold any such object.
 
 use super::Stores;
-use super::acquire::{Failure, checkpoint};
+use super::acquire::{Failure, PARALLEL, checkpoint, footer};
 use crate::env::Env;
-use crate::format::checkpoint::checkpoint_key;
+use crate::format::HEADER_BYTES;
+use crate::format::checkpoint::{Checkpoint, checkpoint_key};
 use crate::ids::{Seq, TopicPartition, Wid};
 use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
 use crate::meta::{Compare, Op, Txn, keys};
 use crate::store_error::{FailureKind, StoreError};
 use crate::wrong::{Wrong, wrong};
+use futures::{StreamExt, TryStreamExt};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long the `/wal` key of a collected log stays, milliseconds: 24 hours.
 const KEY_STAYS_MS: i64 = 24 * 3_600_000;
 /// Records read at once.
 const PAGE: usize = 120;
+/// Times that a checkpoint is looked for while newer ones take its place.
+const ROUNDS: u32 = 3;
 
 /// What one pass did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -35,8 +42,19 @@ pub struct Collected {
     pub logs: usize,
     /// `/wal` keys removed.
     pub keys: usize,
-    /// Logs that stay because something is wrong with them: a person must look.
+    /// Logs with which something is wrong, so that they stay or keep others: a person must look.
     pub damaged: usize,
+    /// Logs that stay because a checkpoint that can't be read may refer to them.
+    pub held_back: usize,
+}
+
+/// What keeps sealed logs.
+#[derive(Default)]
+struct Needed {
+    /// Logs that partition records name, and those that references of such partitions point into.
+    logs: BTreeSet<Wid>,
+    /// Partitions whose references are not known.
+    hidden: BTreeSet<TopicPartition>,
 }
 
 /// Collects now and then; one per cluster is enough, several do no harm.
@@ -44,6 +62,8 @@ pub struct Collected {
 pub struct Collector {
     /// Logs whose damage was said.
     alarmed: BTreeSet<Wid>,
+    /// What sealed logs hold, read only while a checkpoint can't be: it does not change.
+    contents: BTreeMap<Wid, BTreeSet<TopicPartition>>,
 }
 
 impl Collector {
@@ -59,25 +79,29 @@ impl Collector {
         let records = all_partitions(stores).await?;
         let (wals, unreadable) = all_wals(stores).await?;
         for (wid, error) in unreadable {
-            self.alarm(&mut done, wid, &error);
+            self.alarm(&mut done, wid, UNCOLLECTED, &error);
         }
-        let Some(needed) = needed(stores, &wals, &records).await? else { return Ok(done) };
+        let Some(needed) = self.needed(&mut done, stores, &wals, &records).await? else { return Ok(done) };
         if all_partitions(stores).await? != records {
             return Ok(done);
         }
         for (&wid, record) in &wals {
             let WalState::Sealed { end } = record.state else { continue };
-            if needed.contains(&wid) {
+            if needed.logs.contains(&wid) {
                 continue;
             }
             let key = keys::wal(wid);
             let compares = vec![Compare::Value(key.clone(), record.encode())];
             let op = match record.emptied {
                 None => {
+                    if self.may_be_meant(stores, (wid, end), &needed.hidden).await? {
+                        done.held_back += 1;
+                        continue;
+                    }
                     match empty(stores, wid, end).await {
                         Ok(()) => {}
                         Err(error) if is_damage(&error) => {
-                            self.alarm(&mut done, wid, &error.to_string());
+                            self.alarm(&mut done, wid, UNCOLLECTED, &error.to_string());
                             continue;
                         }
                         Err(error) => return Err(error),
@@ -96,12 +120,113 @@ impl Collector {
         Ok(done)
     }
 
-    fn alarm(&mut self, done: &mut Collected, wid: Wid, error: &str) {
+    fn alarm(&mut self, done: &mut Collected, wid: Wid, what: &'static str, error: &str) {
         done.damaged += 1;
         if self.alarmed.insert(wid) {
-            tracing::error!(%wid, error, "a sealed write-ahead log can't be collected: something of it is damaged or missing");
+            tracing::error!(%wid, error, "{what}");
         }
     }
+
+    /// Reads what is needed; `None` if a checkpoint changed again and again while it was read.
+    async fn needed(
+        &mut self,
+        done: &mut Collected,
+        stores: &Stores,
+        wals: &BTreeMap<Wid, WalRecord>,
+        records: &BTreeMap<TopicPartition, PartitionRecord>,
+    ) -> Result<Option<Needed>, StoreError> {
+        let named: BTreeSet<Wid> = records.values().map(|record| record.wid).collect();
+        let mut needed = Needed::default();
+        for &wid in &named {
+            // Its key may have gone with the last record that named it, or it can't be read.
+            let Some(wal) = wals.get(&wid) else { return Ok(None) };
+            match newest_checkpoint(stores, wid, wal.ck).await? {
+                Newest::Changing => return Ok(None),
+                Newest::Broken(detail) => {
+                    self.alarm(done, wid, HIDES, &detail);
+                    let of_it = records.iter().filter(|(_, record)| record.wid == wid);
+                    needed.hidden.extend(of_it.map(|(partition, _)| *partition));
+                }
+                Newest::Read(checkpoint) => {
+                    let known = checkpoint.partitions.iter().filter(|(partition, _)| records.contains_key(partition));
+                    let references = known.flat_map(|(_, state)| state.references.iter());
+                    needed.logs.extend(references.map(|reference| reference.wid));
+                }
+            }
+        }
+        if !wrong(Wrong::SealedWalCollectedWhileNamed) {
+            needed.logs.extend(named);
+        }
+        if needed.hidden.is_empty() {
+            self.contents.clear();
+        }
+        self.contents.retain(|wid, _| wals.contains_key(wid));
+        Ok(Some(needed))
+    }
+
+    /// Whether a log sealed at `end` may hold something that a partition of `hidden` refers to.
+    async fn may_be_meant(
+        &mut self,
+        stores: &Stores,
+        (wid, end): (Wid, Seq),
+        hidden: &BTreeSet<TopicPartition>,
+    ) -> Result<bool, StoreError> {
+        if hidden.is_empty() {
+            return Ok(false);
+        }
+        let held = match self.contents.entry(wid) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unread) => match contents(stores, wid, end).await {
+                Ok(contents) => unread.insert(contents),
+                Err(Failure::Store(error)) => return Err(error),
+                // Then nobody knows.
+                Err(Failure::Broken(_)) => return Ok(true),
+            },
+        };
+        Ok(!held.is_disjoint(hidden))
+    }
+}
+
+const UNCOLLECTED: &str = "a sealed write-ahead log can't be collected: something of it is damaged or missing";
+const HIDES: &str = "a checkpoint can't be read: sealed logs that hold records of its partitions are not collected";
+
+/// The partitions of which a sealed log still holds something.
+async fn contents(stores: &Stores, wid: Wid, end: Seq) -> Result<BTreeSet<TopicPartition>, Failure> {
+    let listed = stores.wal.list(wid, Seq(0)).await?;
+    let data = listed.into_iter().filter(|one| one.seq < end && one.size > HEADER_BYTES as u64);
+    let mut footers = futures::stream::iter(data.map(|one| footer(stores, wid, one.seq))).buffered(PARALLEL);
+    let mut partitions = BTreeSet::new();
+    while let Some((_, footer)) = footers.try_next().await? {
+        partitions.extend(footer.partitions.iter().map(|entry| entry.partition));
+    }
+    Ok(partitions)
+}
+
+/// What became of looking for a log's newest checkpoint.
+enum Newest {
+    Read(Checkpoint),
+    /// Its parts went while they were read, more than [`ROUNDS`] times.
+    Changing,
+    /// It is named still, and can't be read.
+    Broken(String),
+}
+
+/// Reads checkpoint `ck`, or the newer one that has taken its place: its references into older logs only get fewer.
+async fn newest_checkpoint(stores: &Stores, wid: Wid, mut ck: u64) -> Result<Newest, StoreError> {
+    for _ in 0..ROUNDS {
+        let detail = match checkpoint(stores, wid, ck).await {
+            Ok(checkpoint) => return Ok(Newest::Read(checkpoint)),
+            Err(Failure::Store(error)) => return Err(error),
+            Err(Failure::Broken(detail)) => detail,
+        };
+        let read = stores.meta.get(vec![keys::wal(wid)]).await?;
+        let Some(found) = read.values.first().and_then(Option::as_ref) else { return Ok(Newest::Changing) };
+        match WalRecord::decode(&found.value) {
+            Ok(record) if record.ck != ck => ck = record.ck,
+            _ => return Ok(Newest::Broken(detail)),
+        }
+    }
+    Ok(Newest::Changing)
 }
 
 /// Leaves nothing of a log but its fence.
@@ -114,35 +239,6 @@ async fn empty(stores: &Stores, wid: Wid, end: Seq) -> Result<(), StoreError> {
 /// Whether an error is of this one log; others end a pass, since they meet the next log too.
 fn is_damage(error: &StoreError) -> bool {
     matches!(error.kind, FailureKind::Corrupt | FailureKind::Other)
-}
-
-/// Logs that partition records name, and those that references of such partitions point into; `None` if a checkpoint
-/// changed while it was read.
-async fn needed(
-    stores: &Stores,
-    wals: &BTreeMap<Wid, WalRecord>,
-    records: &BTreeMap<TopicPartition, PartitionRecord>,
-) -> Result<Option<BTreeSet<Wid>>, StoreError> {
-    let named: BTreeSet<Wid> = records.values().map(|record| record.wid).collect();
-    let mut needed = if wrong(Wrong::SealedWalCollectedWhileNamed) { BTreeSet::new() } else { named.clone() };
-    for wid in named {
-        // Its key may have gone with the last record that named it, or it can't be read.
-        let Some(wal) = wals.get(&wid) else { return Ok(None) };
-        let checkpoint = match checkpoint(stores, wid, wal.ck).await {
-            Ok(checkpoint) => checkpoint,
-            Err(Failure::Store(error)) => return Err(error),
-            Err(Failure::Broken(detail)) => {
-                tracing::warn!(%wid, detail, "nothing is collected while a checkpoint changes or can't be read");
-                return Ok(None);
-            }
-        };
-        for (partition, state) in &checkpoint.partitions {
-            if records.contains_key(partition) {
-                needed.extend(state.references.iter().map(|reference| reference.wid));
-            }
-        }
-    }
-    Ok(Some(needed))
 }
 
 async fn delete_checkpoints(stores: &Stores, wid: Wid) -> Result<(), StoreError> {

@@ -2,8 +2,9 @@
 
 use super::world::{Life, World, entry, partition};
 use crate::env::Env;
-use crate::ids::{Seq, Wid};
-use crate::lane::LaneConfig;
+use crate::format::checkpoint::checkpoint_key;
+use crate::ids::{Offset, Seq, ShardIndex, Wid};
+use crate::lane::{LaneConfig, ToLane};
 use crate::meta::memory::MemoryMeta;
 use crate::meta::{Key, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream};
 use crate::recovery::{Collected, Collector, Stores};
@@ -125,6 +126,38 @@ fn a_log_without_its_fence_keeps_no_other_from_being_collected() {
     let (env, stores) = (life.env.clone(), Stores { wal, ..life.stores.clone() });
     let done = life.run(async move { Collector::default().pass(&env, &stores).await }).expect("memory");
     assert_eq!((done.logs, done.damaged), (2, 1));
+}
+
+#[test]
+fn a_checkpoint_that_is_gone_keeps_only_logs_that_hold_something_of_its_partitions() {
+    let world = World::new();
+    let mut life = world.start_lanes(&LaneConfig::default(), &[&[0], &[1]]);
+    life.lead_on(0, partition(0), 0);
+    life.lead_on(1, partition(1), 1);
+    life.seal(0, entry(partition(0), 1, 0, 1, "a"));
+    life.seal_on(1, 1, vec![entry(partition(1), 1, 0, 1, "b")]);
+    life.pass(Duration::from_secs(1));
+    let (hidden, other) = (life.record(partition(0)).wid, life.record(partition(1)).wid);
+    drop(life);
+    idle_logs(&world, 1);
+
+    let mut life = world.start_lanes(&LaneConfig::default(), &[&[0], &[1]]);
+    life.lead_on(0, partition(0), 0);
+    life.lead_on(1, partition(1), 1);
+    let raise = ToLane::LogStart { partition: partition(1), offset: Offset(1) };
+    assert!(life.lanes[1].shards[&ShardIndex(1)].to.send(raise).is_ok());
+    life.pass(Duration::from_secs(20));
+    let named = life.record(partition(0)).wid;
+    let ck = life.wal_record(named).expect("open").ck;
+    let objects = life.stores.objects.clone();
+    life.run(async move { objects.delete(vec![checkpoint_key(named, ck)]).await }).expect("memory");
+    let (env, stores) = (life.env.clone(), life.stores.clone());
+    let done = life.run(async move { Collector::default().pass(&env, &stores).await }).expect("memory");
+    assert_eq!((done.damaged, done.held_back), (1, 1));
+    let emptied = |life: &mut Life, wid| life.wal_record(wid).expect("for a day").emptied.is_some();
+    assert!(emptied(&mut life, other), "what partition 1 left behind");
+    assert!(!emptied(&mut life, hidden), "partition 0 may refer to it");
+    assert!(done.logs >= 2, "the other one, and what led nothing: {done:?}");
 }
 
 #[test]
