@@ -64,7 +64,7 @@ impl GroupOffsets {
     }
 
     /// By how much that grows with these.
-    fn growth(&self, offsets: &[(TopicPartition, CommittedOffset)]) -> usize {
+    fn growth(&self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) -> usize {
         let old = |partition| self.durable.get(partition).map_or(0, CommittedOffset::memory);
         let (new, old) = offsets.iter().fold((0, 0), |(new, gone), (p, value)| (new + value.memory(), gone + old(p)));
         usize::saturating_sub(new, old)
@@ -87,7 +87,8 @@ impl GroupOffsets {
 }
 
 impl Coordinator {
-    /// Commits offsets; one answer for all of them.
+    /// Commits offsets; one answer for all of them. Of a partition that is named more than once the last offset counts, as
+    /// in Kafka, which writes a record for each, one after the other.
     pub fn commit(
         &mut self,
         now: Mono,
@@ -96,6 +97,8 @@ impl Coordinator {
         caller: &Caller,
         offsets: Vec<(TopicPartition, CommittedOffset)>,
     ) {
+        // A metadata transaction writes a key once.
+        let offsets: BTreeMap<TopicPartition, CommittedOffset> = offsets.into_iter().collect();
         match self.check_commit(now, name, caller, &offsets) {
             Err(error) => self.end_commit(ticket, name, error),
             Ok(_) if offsets.is_empty() => self.end_commit(ticket, name, ErrorCode::None),
@@ -130,7 +133,7 @@ impl Coordinator {
         now: Mono,
         name: &str,
         caller: &Caller,
-        offsets: &[(TopicPartition, CommittedOffset)],
+        offsets: &BTreeMap<TopicPartition, CommittedOffset>,
     ) -> Result<u16, ErrorCode> {
         let slot = self.slot_for(name)?;
         let (limit, room) = (self.limits.offsets, self.room());
@@ -142,7 +145,7 @@ impl Coordinator {
         }
         let group = self.group_or_new(slot, name)?;
         let durable = &group.offsets.durable;
-        let more = offsets.iter().filter(|(partition, _)| !durable.contains_key(partition)).count();
+        let more = offsets.keys().filter(|partition| !durable.contains_key(partition)).count();
         if more > 0 && durable.len() + more > limit || group.offsets.growth(offsets) > room {
             return Err(ErrorCode::InvalidCommitOffsetSize);
         }

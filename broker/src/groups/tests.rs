@@ -349,6 +349,24 @@ fn a_restarted_coordinator_needs_no_rebalance() {
 }
 
 #[test]
+fn of_a_partition_that_a_commit_names_twice_the_last_offset_counts_and_is_written_once() {
+    let mut bench = Bench::new();
+    bench.hold = true;
+    let ticket = bench.ticket();
+    let value = |offset| CommittedOffset { offset, leader_epoch: 3, metadata: String::new(), committed_at: 1 };
+    let offsets = [7, 5].map(|offset| (partition(), value(offset)));
+    bench.core.commit(bench.now, ticket, GROUP, &outsider(), offsets.into());
+    bench.pump();
+    let keys: Vec<usize> = bench.held.iter().map(|(_, writes)| writes.len()).collect();
+    assert_eq!(keys, [1]);
+    bench.release(Ok(()));
+    bench.pump();
+    assert_eq!((bench.code(ticket), bench.offset()), (ErrorCode::None, Some(5)));
+    bench.restart();
+    assert_eq!(bench.offset(), Some(5));
+}
+
+#[test]
 fn a_commit_is_answered_and_visible_once_durable() {
     let mut bench = Bench::new();
     bench.hold = true;
