@@ -141,6 +141,12 @@ impl Span {
         self.length.next_multiple_of(SPAN_ALIGN)
     }
 
+    /// Gives up all but the first `length` bytes (at least 1).
+    pub fn truncate(&mut self, length: usize) {
+        assert!((1..=self.length).contains(&length), "a span is never empty and never grows");
+        self.length = length;
+    }
+
     /// The range, to fill or patch.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: initialised memory (invariant 2), alive as long as the lease, exclusive to this span (invariant 1),

@@ -14,7 +14,8 @@
 //!    client.
 //! 3. A size that is negative, above the limit or too small for a header ends the connection, before any memory is
 //!    taken for it.
-//! 4. An idle connection holds no buffer.
+//! 4. An idle connection holds no buffer. What is read ahead is bounded for all of them together (`net::incoming`), and
+//!    is not charged: so invariant 1 holds but for that.
 //! 5. Where replies pile up, requests wait whose replies can be large; where the control task is behind, requests that
 //!    ask it. All others go on, so that neither evicts a group's members.
 //!
@@ -23,6 +24,7 @@
 use crate::net::arena::{Arena, Span};
 use crate::net::budget::{Budget, Permit, Pools};
 use crate::net::frame::Frame;
+use crate::net::incoming::{HEAD_BYTES, Incoming, ReadBuffers};
 use crate::net::replies::Replies;
 use crate::net::stream::ByteStream;
 use crate::shard::events::{ConnectionId, Reply, ReplyTo, RequestNumber};
@@ -39,9 +41,7 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Size prefix, API key and version: read before anything is decided.
-const HEAD_BYTES: usize = 8;
-/// Of those, what belongs to the frame.
+/// Of the bytes that are read before anything is decided, what belongs to the frame.
 const HEAD_IN_FRAME: usize = 4;
 /// Key, version and correlation id: no request is shorter.
 const SHORTEST_FRAME: usize = 8;
@@ -108,6 +108,7 @@ pub struct Intake {
     env: Env,
     limits: Limits,
     arena: RefCell<Arena>,
+    read_buffers: ReadBuffers,
     produce: Budget,
     reserve: Budget,
     /// Takes turns at an arena that is full, first come, first served.
@@ -126,6 +127,7 @@ impl Intake {
             env,
             limits,
             arena: RefCell::new(Arena::new(pools.arena())),
+            read_buffers: ReadBuffers::default(),
             produce: Budget::new(pools.produce),
             reserve: Budget::new(pools.reserve),
             arena_turn: Budget::new(1),
@@ -246,7 +248,7 @@ pub enum Ended {
 
 impl From<io::Error> for Ended {
     fn from(error: io::Error) -> Ended {
-        Ended::Broken(error)
+        if error.kind() == io::ErrorKind::UnexpectedEof { Ended::PeerClosed } else { Ended::Broken(error) }
     }
 }
 
@@ -366,10 +368,11 @@ impl Connection {
     }
 
     async fn read_requests(&self, stream: &RefCell<Box<dyn ByteStream>>, requests: &dyn Requests) -> Ended {
+        let mut incoming = Incoming::new(stream, &self.intake.read_buffers);
         loop {
             for _ in 0..BURST {
                 self.room().await;
-                match self.read_request(stream, requests).await {
+                match self.read_request(&mut incoming, requests).await {
                     Ok(Arrived { frame, permit, mut reserve, kept }) => {
                         let request = self.replies.borrow_mut().open();
                         if let Some(reserve) = reserve.take_if(|_| kept) {
@@ -419,16 +422,15 @@ impl Connection {
         }
     }
 
-    async fn read_request(
-        &self,
-        stream: &RefCell<Box<dyn ByteStream>>,
-        requests: &dyn Requests,
-    ) -> Result<Arrived, Ended> {
+    async fn read_request(&self, incoming: &mut Incoming<'_>, requests: &dyn Requests) -> Result<Arrived, Ended> {
         let limits = &self.intake.limits;
         let mut head = [0; HEAD_BYTES];
         let mut got = 0;
         while got < HEAD_BYTES {
-            got += read_some(stream, &mut head[got..]).await?;
+            match incoming.head(&mut head[got..]).await? {
+                0 => return Err(Ended::PeerClosed),
+                count => got += count,
+            }
             if self.arriving_since.get().is_none() {
                 self.arriving_since.set(Some(self.intake.env.now()));
             }
@@ -441,33 +443,35 @@ impl Connection {
         let api = ApiKey::from_code(i16::from_be_bytes([start[0], start[1]]));
         let produce = api == Some(ApiKey::Produce);
         let size = frame_size(*prefix, if produce { limits.produce_frame_bytes } else { limits.other_frame_bytes })?;
+        incoming.announced(size);
         self.bearable(api).await;
         let request = if produce {
-            let (permit, span) = self.produce_memory(size, requests).await;
-            let mut frame = Frame::in_arena(span);
-            let (front, body) = frame.bytes_mut().split_at_mut(HEAD_IN_FRAME);
+            let (permit, mut span) = self.produce_memory(size, requests).await;
+            let (front, body) = span.bytes_mut().split_at_mut(HEAD_IN_FRAME);
             front.copy_from_slice(start);
-            read_all(stream, body).await?;
-            Arrived { frame, permit: Some(permit), reserve: None, kept: false }
+            incoming.body_and_next(body, HEAD_BYTES).await?;
+            span.truncate(size);
+            Arrived { frame: Frame::in_arena(span), permit: Some(permit), reserve: None, kept: false }
         } else {
             let burden = Burden::of(api);
             let reserve = match burden.reserved(size, self.intake.reserve.capacity()) {
                 Some(bytes) => Some(self.permit(&self.intake.reserve, bytes).await),
                 None => None,
             };
-            Arrived { frame: read_growing(stream, start, size).await?, permit: None, reserve, kept: burden.keeps }
+            Arrived { frame: read_growing(incoming, start, size).await?, permit: None, reserve, kept: burden.keeps }
         };
         self.arriving_since.set(None);
         self.active_at.set(self.intake.env.now());
         Ok(request)
     }
 
-    /// A permit, and a place in the arena. The clock of the request stands still meanwhile: the wait is ours.
+    /// A permit, and a place in the arena, which has room for the head of the next request too, should it come along.
+    /// The clock of the request stands still meanwhile: the wait is ours.
     async fn produce_memory(&self, size: usize, requests: &dyn Requests) -> (Permit, Span) {
         let permit = self.permit(&self.intake.produce, size).await;
         let _turn = self.permit(&self.intake.arena_turn, 1).await;
         loop {
-            let span = self.intake.arena.borrow_mut().take(size);
+            let span = self.intake.arena.borrow_mut().take(size + HEAD_BYTES);
             if let Some(span) = span {
                 return (permit, span);
             }
@@ -575,29 +579,14 @@ fn frame_size(prefix: [u8; 4], limit: usize) -> Result<usize, Ended> {
     Ok(size)
 }
 
-async fn read_some(stream: &RefCell<Box<dyn ByteStream>>, buffer: &mut [u8]) -> Result<usize, Ended> {
-    match poll_fn(|cx| stream.borrow_mut().poll_read(cx, buffer)).await? {
-        0 => Err(Ended::PeerClosed),
-        count => Ok(count),
-    }
-}
-
-async fn read_all(stream: &RefCell<Box<dyn ByteStream>>, mut buffer: &mut [u8]) -> Result<(), Ended> {
-    while !buffer.is_empty() {
-        let count = read_some(stream, buffer).await?;
-        buffer = &mut buffer[count..];
-    }
-    Ok(())
-}
-
 /// Reads a frame of `size` bytes that begins with `start`, taking no more memory than about twice what has arrived.
-async fn read_growing(stream: &RefCell<Box<dyn ByteStream>>, start: &[u8], size: usize) -> Result<Frame, Ended> {
+async fn read_growing(incoming: &mut Incoming<'_>, start: &[u8], size: usize) -> Result<Frame, Ended> {
     let mut bytes = Vec::with_capacity(size.min(SMALL_BODY));
     bytes.extend_from_slice(start);
     while bytes.len() < size {
         let arrived = bytes.len();
         bytes.resize(size.min(SMALL_BODY.max(2 * arrived)), 0);
-        read_all(stream, &mut bytes[arrived..]).await?;
+        incoming.body(&mut bytes[arrived..]).await?;
     }
     Ok(Frame::owned(bytes))
 }

@@ -8,5 +8,6 @@ pub mod connection;
 mod connection_tests;
 pub mod duplex;
 pub mod frame;
+pub mod incoming;
 pub mod replies;
 pub mod stream;
