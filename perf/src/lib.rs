@@ -8,4 +8,5 @@
 //! cargo test -p millrace-perf --test counters -- --nocapture
 //! ```
 //!
-//! Times are measured with `millrace-bench` and reported in `RESULTS.md`, never asserted.
+//! Times are measured with `millrace-bench` and by `benches/hot_path.rs`, and reported in `RESULTS.md`, never asserted.
+//! `README.md` names the commands.

@@ -109,8 +109,10 @@ pub(crate) struct Counts {
     pub shard: Used,
     /// Of the lane's thread.
     pub lane: Used,
-    /// Reads of sockets that gave bytes.
+    /// Reads of sockets, those in vain included.
     pub reads: u64,
+    /// Waits for bytes: entries of the ring.
+    pub waits: u64,
     /// Writes to sockets.
     pub writes: u64,
     /// Messages of the shard to the lane.
@@ -199,6 +201,7 @@ impl Broker {
             shard: meter::used(Account::Shard),
             lane: meter::used(Account::Lane),
             reads: self.port.calls.reads.get(),
+            waits: self.port.calls.waits.get(),
             writes: self.port.calls.writes.get(),
             to_lane: self.pump.core().borrow().counters().seals,
             to_shard: self.to_shard.get(),

@@ -1,6 +1,8 @@
-//! Connections in memory whose reads and writes are counted: one of the broker's is one system call of a socket.
+//! Connections in memory whose reads, writes and waits are counted as the broker's runtime would make them of a socket.
 //!
-//! A read gives all that the client has sent, as far as the buffer goes; a real socket may give less at a time.
+//! A read gives all that the client has sent, as far as the buffer goes; a real socket may give less at a time. Each read
+//! and each write is a system call. Whoever finds nothing waits, by an entry of the ring, and first calls in vain: unless
+//! the read before came back short, which says that nothing is left.
 
 use crate::meter::{Account, enter};
 use bytes::{Buf, Bytes};
@@ -17,8 +19,10 @@ use std::task::{Context, Poll, Waker};
 /// Calls of all connections of one listener.
 #[derive(Default)]
 pub(crate) struct Calls {
-    /// Reads that gave bytes.
+    /// Reads, those in vain included.
     pub reads: Cell<u64>,
+    /// Waits for bytes.
+    pub waits: Cell<u64>,
     /// Writes.
     pub writes: Cell<u64>,
 }
@@ -27,6 +31,8 @@ pub(crate) struct Calls {
 struct State {
     to_broker: VecDeque<Bytes>,
     to_client: Vec<u8>,
+    /// Whether the last read came back short, or somebody waits since.
+    drained: bool,
     broker: Option<Waker>,
     client: Option<Waker>,
 }
@@ -35,6 +41,10 @@ fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
     }
+}
+
+fn add_one(cell: &Cell<u64>) {
+    cell.set(cell.get() + 1);
 }
 
 /// The broker's end.
@@ -48,6 +58,13 @@ impl ByteStream for BrokerEnd {
         let _unmetered = enter(Account::Nobody);
         let mut state = self.state.borrow_mut();
         if state.to_broker.is_empty() {
+            if !state.drained {
+                add_one(&self.calls.reads);
+            }
+            if state.broker.is_none() {
+                add_one(&self.calls.waits);
+            }
+            state.drained = true;
             state.broker = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -61,7 +78,8 @@ impl ByteStream for BrokerEnd {
                 state.to_broker.pop_front();
             }
         }
-        self.calls.reads.set(self.calls.reads.get() + 1);
+        add_one(&self.calls.reads);
+        state.drained = !buffer.is_empty();
         Poll::Ready(Ok(room - buffer.len()))
     }
 
@@ -69,7 +87,7 @@ impl ByteStream for BrokerEnd {
         let _unmetered = enter(Account::Nobody);
         let mut state = self.state.borrow_mut();
         slices.iter().for_each(|slice| state.to_client.extend_from_slice(slice));
-        self.calls.writes.set(self.calls.writes.get() + 1);
+        add_one(&self.calls.writes);
         wake(&mut state.client);
         Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
     }
