@@ -102,8 +102,9 @@ pub fn by_name(name: &str) -> Option<Wrong> {
     all().find(|mistake| mistake.name == name).map(|mistake| mistake.wrong)
 }
 
-/// Seeds within which each mistake must be found.
-pub const BOUND: u64 = 1_000;
+/// Seeds within which each mistake must be found. The rarest, a claim that a process sends before it is suspended and that
+/// arrives after its log was fenced, shows about once in 600.
+pub const BOUND: u64 = 3_000;
 
 /// How a mistake was found: the number of seeds played, and what was seen; `None` if `bound` seeds did not show it.
 pub fn seeds_to_catch(mistake: &Mistake, bound: u64) -> Option<(u64, String)> {
