@@ -79,9 +79,9 @@ pub struct Hidden {
 /// 3. A born partition (epoch 1, not in `ck`) has no earlier epoch, and ids of topics are never used again.
 /// 4. The live fold at the commit point is rule 1 again: a partition leaves, or changes its epoch, with nothing in flight.
 ///
-/// So the comparison is a second line of defence. That the first one holds is checked in every run:
-/// [`crate::truth::Truth`] reports any entry of another epoch that a fold could meet, and `storage`'s own tests hold the
-/// fold itself to it.
+/// So the comparison is a second line of defence. That the first one holds is checked in every run for the folds of claims
+/// and releases: [`crate::truth::Truth`] reports any entry of another epoch that one could meet. The live fold and the one
+/// of a rebuild are not checked so; `storage`'s own tests hold the fold itself to the comparison.
 ///
 /// `lease-trusted` needs a lease, and with it a second node.
 pub const HIDDEN: &[Hidden] = &[
