@@ -154,15 +154,24 @@ impl Cluster {
             partitions: partitions.iter().map(partition).collect(),
         }];
         let question = ListOffsetsRequest { replica_id: -1, topics, ..ListOffsetsRequest::default() };
-        let answer = self.ask(&question, LIST_OFFSETS_VERSION)?;
-        let found = answer.topics.iter().flat_map(|topic| &topic.partitions);
-        let found: BTreeMap<i32, i64> = found
-            .filter(|partition| partition.error_code == ErrorCode::None)
-            .map(|partition| (partition.partition_index, partition.offset))
-            .collect();
-        let end = |&index: &u32| found.get(&i32::try_from(index).ok()?).copied();
-        let ends: Option<Vec<i64>> = partitions.iter().map(end).collect();
-        ends.ok_or_else(|| self.broken("no end of a partition that it leads".to_owned()))
+        let asked = Instant::now();
+        loop {
+            let answer = self.ask(&question, LIST_OFFSETS_VERSION)?;
+            let found = answer.topics.iter().flat_map(|topic| &topic.partitions);
+            let found: BTreeMap<i32, i64> = found
+                .filter(|partition| partition.error_code == ErrorCode::None)
+                .map(|partition| (partition.partition_index, partition.offset))
+                .collect();
+            let end = |&index: &u32| found.get(&i32::try_from(index).ok()?).copied();
+            if let Some(ends) = partitions.iter().map(end).collect() {
+                return Ok(ends);
+            }
+            // Of a new topic Metadata may name a leader that does not lead yet.
+            if asked.elapsed() > LEADERS_WITHIN {
+                return Err(self.broken("no end of a partition that it leads".to_owned()));
+            }
+            std::thread::sleep(ASK_AGAIN);
+        }
     }
 
     /// Has one batch appended to partition 0, which this node leads.

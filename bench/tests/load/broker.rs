@@ -65,6 +65,7 @@ struct State {
     logs: [Log; PARTITIONS as usize],
     produced: u64,
     producer_ids: i64,
+    asked_for_ends: bool,
 }
 
 pub(crate) struct Broker {
@@ -252,10 +253,13 @@ impl Broker {
         (ErrorCode::None, base)
     }
 
+    /// The first question comes too early, as at a Kafka broker whose new topic has a leader by name only.
     fn ends(&self, request: &ListOffsetsRequest) -> ListOffsetsResponse {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
+        let early = !std::mem::replace(&mut state.asked_for_ends, true);
         let end = |index: i32| ListOffsetsPartitionResponse {
             partition_index: index,
+            error_code: if early { ErrorCode::NotLeaderOrFollower } else { ErrorCode::None },
             offset: state.logs[usize::try_from(index).unwrap()].end,
             ..ListOffsetsPartitionResponse::default()
         };
