@@ -126,6 +126,25 @@ pub(crate) struct ColdStart {
     pub times: u32,
 }
 
+/// The load of a workload, borrowed as the workload is.
+macro_rules! load_of {
+    ($workload:expr) => {
+        match $workload {
+            Workload::Ramp(Ramp { load, .. })
+            | Workload::FanOut(FanOut { load, .. })
+            | Workload::CatchUp(CatchUp { load, .. })
+            | Workload::ColdStart(ColdStart { load, .. })
+            | Workload::Produce(load)
+            | Workload::EndToEnd(load)
+            | Workload::ManyPartitions(load)
+            | Workload::ManyConnections(load)
+            | Workload::SmallProducers(load)
+            | Workload::OneIdempotent(load)
+            | Workload::Idle(load) => load,
+        }
+    };
+}
+
 impl Workload {
     /// As on the command line.
     pub(crate) fn name(&self) -> &'static str {
@@ -146,36 +165,12 @@ impl Workload {
 
     /// What it has in common with the others.
     pub(crate) fn load(&self) -> &Load {
-        match self {
-            Workload::Ramp(Ramp { load, .. })
-            | Workload::FanOut(FanOut { load, .. })
-            | Workload::CatchUp(CatchUp { load, .. })
-            | Workload::ColdStart(ColdStart { load, .. })
-            | Workload::Produce(load)
-            | Workload::EndToEnd(load)
-            | Workload::ManyPartitions(load)
-            | Workload::ManyConnections(load)
-            | Workload::SmallProducers(load)
-            | Workload::OneIdempotent(load)
-            | Workload::Idle(load) => load,
-        }
+        load_of!(self)
     }
 
     /// The same, to change.
     pub(crate) fn load_mut(&mut self) -> &mut Load {
-        match self {
-            Workload::Ramp(Ramp { load, .. })
-            | Workload::FanOut(FanOut { load, .. })
-            | Workload::CatchUp(CatchUp { load, .. })
-            | Workload::ColdStart(ColdStart { load, .. })
-            | Workload::Produce(load)
-            | Workload::EndToEnd(load)
-            | Workload::ManyPartitions(load)
-            | Workload::ManyConnections(load)
-            | Workload::SmallProducers(load)
-            | Workload::OneIdempotent(load)
-            | Workload::Idle(load) => load,
-        }
+        load_of!(self)
     }
 }
 

@@ -9,8 +9,6 @@
 
 mod look;
 
-pub(crate) use look::Look;
-
 use look::run_delays;
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +20,7 @@ use std::time::Duration;
 /// How often waits in the run queue are looked at.
 pub(crate) const SAMPLE: Duration = Duration::from_millis(100);
 
-/// What processes used between two looks.
+/// What processes used between two looks; of one look, since they began.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(crate) struct Usage {
     /// CPU seconds in user mode, of all threads, ended ones too.
@@ -68,18 +66,15 @@ impl Usage {
         self.user_seconds + self.system_seconds
     }
 
-    /// Between two looks.
-    pub(crate) fn between(from: &Look, to: &Look) -> Usage {
+    /// What was used since an earlier look.
+    fn since(self, from: &Usage) -> Usage {
         Usage {
-            user_seconds: to.user_seconds - from.user_seconds,
-            system_seconds: to.system_seconds - from.system_seconds,
-            resident: to.resident,
-            peak: to.peak,
-            threads: to.threads,
-            voluntary_switches: to.voluntary_switches.saturating_sub(from.voluntary_switches),
-            involuntary_switches: to.involuntary_switches.saturating_sub(from.involuntary_switches),
-            io: to.io.zip(from.io).map(|(to, from)| to - from),
-            longest_wait: None,
+            user_seconds: self.user_seconds - from.user_seconds,
+            system_seconds: self.system_seconds - from.system_seconds,
+            voluntary_switches: self.voluntary_switches.saturating_sub(from.voluntary_switches),
+            involuntary_switches: self.involuntary_switches.saturating_sub(from.involuntary_switches),
+            io: self.io.zip(from.io).map(|(to, from)| to - from),
+            ..self
         }
     }
 }
@@ -102,7 +97,7 @@ impl Sub for Io {
 /// Watches processes from its start to its end.
 pub(crate) struct Watch {
     pids: Vec<u32>,
-    from: Look,
+    from: Usage,
     stop: SyncSender<()>,
     sampler: JoinHandle<Option<Duration>>,
 }
@@ -113,7 +108,7 @@ impl Watch {
     /// # Errors
     /// When one of them does not exist.
     pub(crate) fn start(pids: &[u32]) -> io::Result<Watch> {
-        let from = Look::at(pids)?;
+        let from = Usage::at(pids)?;
         let (stop, stopped) = mpsc::sync_channel(1);
         let pids = pids.to_vec();
         let watched = pids.clone();
@@ -134,10 +129,10 @@ impl Watch {
     /// # Errors
     /// When one of the processes has ended.
     pub(crate) fn end(self) -> io::Result<Usage> {
-        let to = Look::at(&self.pids);
+        let to = Usage::at(&self.pids);
         drop(self.stop);
         let longest_wait = self.sampler.join().expect("the sampler does not panic");
-        Ok(Usage { longest_wait, ..Usage::between(&self.from, &to?) })
+        Ok(Usage { longest_wait, ..to?.since(&self.from) })
     }
 }
 
@@ -181,7 +176,7 @@ mod tests {
     fn a_watch_of_this_process_counts_what_it_does() {
         let watch = Watch::start(&[std::process::id()]).unwrap();
         let mut spent = 0_u64;
-        let ticks = || Look::at(&[std::process::id()]).map(|look| look.user_seconds + look.system_seconds).unwrap();
+        let ticks = || Usage::at(&[std::process::id()]).map(|look| look.user_seconds + look.system_seconds).unwrap();
         let before = ticks();
         while ticks() < before + 0.03 {
             spent = std::hint::black_box(spent + 1);

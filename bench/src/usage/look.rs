@@ -1,57 +1,36 @@
 //! One look at processes: parses `/proc`.
 
-use super::Io;
+use super::{Io, Usage};
 use std::collections::BTreeMap;
 use std::{fs, io};
 
-/// Processes at a moment; numbers of several are sums.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub(crate) struct Look {
-    /// CPU seconds in user mode, of all threads, ended ones too.
-    pub user_seconds: f64,
-    /// CPU seconds in the kernel.
-    pub system_seconds: f64,
-    /// Resident bytes.
-    pub resident: u64,
-    /// Most resident bytes so far.
-    pub peak: u64,
-    /// Threads.
-    pub threads: u64,
-    /// Of the living threads.
-    pub voluntary_switches: u64,
-    /// Of the living threads.
-    pub involuntary_switches: u64,
-    /// `None` if the kernel does not tell.
-    pub io: Option<Io>,
-}
-
-impl Look {
-    /// Looks at these processes.
+impl Usage {
+    /// Looks at these processes; numbers of several are sums.
     ///
     /// # Errors
     /// When one does not exist.
-    pub(crate) fn at(pids: &[u32]) -> io::Result<Look> {
-        let mut sum = Look { io: Some(Io::default()), ..Look::default() };
+    pub(super) fn at(pids: &[u32]) -> io::Result<Usage> {
+        let mut sum = Usage { io: Some(Io::default()), ..Usage::default() };
         for &pid in pids {
-            sum.add(&Look::of(pid)?);
+            sum.add(&Usage::of(pid)?);
         }
         Ok(sum)
     }
 
-    fn of(pid: u32) -> io::Result<Look> {
+    fn of(pid: u32) -> io::Result<Usage> {
         let strange = || io::Error::other(format!("/proc/{pid} does not read as on Linux"));
         let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
         let (user, system) = cpu_ticks(&read("stat")?).ok_or_else(strange)?;
         let per_second = rustix::param::clock_ticks_per_second() as f64;
         let status = read("status")?;
-        let mut look = Look {
+        let mut look = Usage {
             user_seconds: user as f64 / per_second,
             system_seconds: system as f64 / per_second,
             resident: kib(&status, "VmRSS:").ok_or_else(strange)?,
             peak: kib(&status, "VmHWM:").ok_or_else(strange)?,
             threads: number(&status, "Threads:").ok_or_else(strange)?,
             io: read("io").ok().and_then(|text| parse_io(&text)),
-            ..Look::default()
+            ..Usage::default()
         };
         for task in threads(pid) {
             // A thread may end between the listing and the look.
@@ -62,7 +41,7 @@ impl Look {
         Ok(look)
     }
 
-    fn add(&mut self, other: &Look) {
+    fn add(&mut self, other: &Usage) {
         self.user_seconds += other.user_seconds;
         self.system_seconds += other.system_seconds;
         self.resident += other.resident;
@@ -160,9 +139,9 @@ mod tests {
 
     #[test]
     fn several_processes_add_up() {
-        let one = Look::at(&[std::process::id()]).unwrap();
-        let both = Look::at(&[std::process::id(), std::process::id()]).unwrap();
+        let one = Usage::at(&[std::process::id()]).unwrap();
+        let both = Usage::at(&[std::process::id(), std::process::id()]).unwrap();
         assert!(both.resident > one.resident && both.threads >= 2);
-        assert_eq!(Look::at(&[]).unwrap().threads, 0);
+        assert_eq!(Usage::at(&[]).unwrap().threads, 0);
     }
 }
