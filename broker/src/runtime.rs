@@ -1,8 +1,8 @@
 //! The runtime of a shard's thread: glommio, named here only. An executor bound to one processor, its [`Env`], TCP.
 //!
 //! Traps of the dependency, and what is done about them:
-//! 1. Its vectored write sends the first slice only: [`TcpConnection`] calls `sendmsg` itself and uses the dependency
-//!    to wait for room.
+//! 1. Its streams wait in the ring for each request's bytes, and their vectored write sends the first slice only: the
+//!    sockets of connections are [`Sockets`] of our own, and only their set waits here.
 //! 2. Its listener sets SO_REUSEPORT, so that two processes bind one port and share the connections: [`bind`] does not.
 //! 3. It accepts without CLOEXEC: set here.
 //! 4. A panic in a task is swallowed: tasks run under a catch that aborts the process.
@@ -10,27 +10,27 @@
 
 #![allow(unsafe_code, reason = "raw descriptors of the dependency's sockets")]
 
+use crate::net::sockets::Sockets;
 use crate::net::stream::{Accepted, ByteStream, Listener};
 use crate::settings::HostPort;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use futures::io::{AsyncRead, AsyncWrite};
+use futures::io::AsyncRead;
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use millrace_storage::env::{Env, Mono, Runtime, WallMs};
 use millrace_storage::object::OpenError;
 use millrace_storage::side::{monotonic_now, wall_now};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use rustix::process::{Resource, getrlimit};
-use std::io::{self, IoSlice};
+use std::future::poll_fn;
+use std::io;
+use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Locked memory that an executor's rings need at most.
@@ -98,6 +98,17 @@ pub fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
+fn spawn(name: &'static str, task: LocalBoxFuture<'static, ()>) {
+    glommio::spawn_local(async move {
+        // The process shares one fate, also where panics unwind: the message is already on stderr.
+        if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+            tracing::error!(task = name, "a task ended by a broken invariant");
+            std::process::abort();
+        }
+    })
+    .detach();
+}
+
 struct ShardRuntime;
 
 impl Runtime for ShardRuntime {
@@ -114,14 +125,7 @@ impl Runtime for ShardRuntime {
     }
 
     fn spawn(&self, name: &'static str, task: LocalBoxFuture<'static, ()>) {
-        glommio::spawn_local(async move {
-            // The process shares one fate, also where panics unwind: the message is already on stderr.
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-                tracing::error!(task = name, "a task ended by a broken invariant");
-                std::process::abort();
-            }
-        })
-        .detach();
+        spawn(name, task);
     }
 
     fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()> {
@@ -198,6 +202,7 @@ fn bind_one(here: &HostPort) -> io::Result<std::net::TcpListener> {
 pub struct ShardListener {
     listener: TcpListener,
     address: SocketAddr,
+    sockets: Rc<Sockets>,
 }
 
 impl ShardListener {
@@ -206,7 +211,9 @@ impl ShardListener {
         let address = listener.local_addr()?;
         // SAFETY: the descriptor is a listening TCP socket that we own and hand over.
         let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
-        Ok(ShardListener { listener, address })
+        let sockets = Rc::new(Sockets::new()?);
+        spawn("sockets", announce(sockets.clone()).boxed_local());
+        Ok(ShardListener { listener, address, sockets })
     }
 }
 
@@ -216,9 +223,9 @@ impl Listener for ShardListener {
             let stream = self.listener.accept().await?;
             stream.set_nodelay(true)?;
             let peer = stream.peer_addr()?;
-            let connection = TcpConnection(stream);
-            fcntl_setfd(connection.descriptor(), FdFlags::CLOEXEC)?;
-            Ok((Box::new(connection) as Box<dyn ByteStream>, peer))
+            // SAFETY: the stream owns the descriptor and outlives the borrow. The copy closes with an exec (trap 3).
+            let copy = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }.try_clone_to_owned()?;
+            Ok((Box::new(self.sockets.adopt(copy)?) as Box<dyn ByteStream>, peer))
         })
     }
 
@@ -227,43 +234,28 @@ impl Listener for ShardListener {
     }
 }
 
-struct TcpConnection(TcpStream);
-
-impl TcpConnection {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        // SAFETY: the stream owns the descriptor and outlives the borrow.
-        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+/// Wakes the tasks of `sockets` whenever there is news for them, for as long as the executor lives.
+async fn announce(sockets: Rc<Sockets>) {
+    loop {
+        readable(sockets.set()).await;
+        sockets.announce().expect("the set is open, and its events are read into memory of ours");
     }
 }
 
-impl ByteStream for TcpConnection {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-
-    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        loop {
-            match sendmsg(self.descriptor(), slices, &mut SendAncillaryBuffer::default(), flags) {
-                Ok(count) => return Poll::Ready(Ok(count)),
-                Err(Errno::INTR) => {}
-                // The dependency tries once more with the first slice, then waits for room.
-                Err(Errno::AGAIN) => return Pin::new(&mut self.0).poll_write(cx, &slices[0]),
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
-    }
+/// Waits until `descriptor`, which is no socket, is readable. The dependency waits for sockets only; but a stream of
+/// its own waits until its descriptor is readable before it reads, which here fails at once.
+async fn readable(descriptor: BorrowedFd<'_>) {
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the stream, never dropped, does not close it.
+    // Nothing leaks with it: after the read it holds no memory but itself.
+    let mut stream = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(descriptor.as_raw_fd()) });
+    let read = poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut [0])).await;
+    assert!(read.is_err(), "an event set has no bytes to read");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
-    use std::io::{Read, Write};
+    use std::io::{IoSlice, Read, Write};
 
     fn loopback() -> HostPort {
         HostPort { host: "127.0.0.1".to_owned(), port: 0 }

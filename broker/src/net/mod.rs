@@ -10,4 +10,5 @@ pub mod duplex;
 pub mod frame;
 pub mod incoming;
 pub mod replies;
+pub mod sockets;
 pub mod stream;

@@ -111,7 +111,7 @@ pub(crate) struct Counts {
     pub lane: Used,
     /// Reads of sockets, those in vain included.
     pub reads: u64,
-    /// Waits for bytes: entries of the ring.
+    /// Waits for bytes, each ended by a wake.
     pub waits: u64,
     /// Writes to sockets.
     pub writes: u64,

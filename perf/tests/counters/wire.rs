@@ -1,8 +1,8 @@
 //! Connections in memory whose reads, writes and waits are counted as the broker's runtime would make them of a socket.
 //!
 //! A read gives all that the client has sent, as far as the buffer goes; a real socket may give less at a time. Each read
-//! and each write is a system call. Whoever finds nothing waits, by an entry of the ring, and first calls in vain: unless
-//! the read before came back short, which says that nothing is left.
+//! and each write is a system call. Whoever finds nothing waits, which costs neither a call nor an entry of
+//! the ring by itself, but a wake later; and first calls in vain, unless the read before came back short, which says that nothing is left.
 
 use crate::meter::{Account, enter};
 use bytes::{Buf, Bytes};
