@@ -15,9 +15,9 @@ use crate::net::budget::Permit;
 use crate::net::frame::Frame;
 use crate::shard::core::ShardCore;
 use crate::shard::deadlines::Due;
-use crate::shard::events::{Now, Reply, ReplyTo};
+use crate::shard::events::{Now, Reply};
 use crate::shard::partition_log::{LogBatch, Waiting};
-use crate::shard::produces::{OpenSlot, PendingProduce};
+use crate::shard::produces::{OpenSlot, PendingProduce, ProduceToken};
 use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::ProduceResponse;
@@ -230,12 +230,13 @@ impl Handling {
         let context = self.context;
         match self.acks {
             -1 if !self.slots.is_empty() => {
+                let request = core.produces.next_token();
                 for (slot, (open, &end)) in self.slots.iter().zip(&self.waits).enumerate() {
                     let log = core.logs.get_mut(&open.partition).expect("it was appended to just now");
-                    log.wait(Waiting { end, request: context.reply_to, slot });
+                    log.wait(Waiting { end, request, slot });
                 }
                 let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
-                let deadline = core.deadlines.set(now.mono.plus(timeout), Due::Produce(context.reply_to));
+                let deadline = core.deadlines.set(now.mono.plus(timeout), Due::Produce(request));
                 core.produces.insert(PendingProduce { context, response: self.response, slots: self.slots, deadline });
             }
             0 if self.failed => close(core, context.reply_to, "a produce request without acks failed"),
@@ -291,7 +292,7 @@ pub(crate) fn decide(core: &mut ShardCore, waiting: Waiting, error: ErrorCode) {
 }
 
 /// The client has waited as long as it wanted to. What was appended stays.
-pub(crate) fn time_out(core: &mut ShardCore, request: ReplyTo) {
+pub(crate) fn time_out(core: &mut ShardCore, request: ProduceToken) {
     core.counters.produce_timeouts += 1;
     let pending = core.produces.time_out(request);
     for slot in &pending.slots {

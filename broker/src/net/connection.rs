@@ -529,8 +529,9 @@ impl Connection {
 
     async fn write_some(&self, stream: &RefCell<Box<dyn ByteStream>>, out: &VecDeque<Bytes>) -> io::Result<usize> {
         poll_fn(|cx| {
-            let slices: SmallVec<[IoSlice<'_>; SLICES_PER_WRITE]> =
-                out.iter().take(SLICES_PER_WRITE).map(|slice| IoSlice::new(slice)).collect();
+            // Filled where it stands: it is a kilobyte.
+            let mut slices: SmallVec<[IoSlice<'_>; SLICES_PER_WRITE]> = SmallVec::new();
+            slices.extend(out.iter().take(SLICES_PER_WRITE).map(|slice| IoSlice::new(slice)));
             let result = stream.borrow_mut().poll_write_vectored(cx, &slices);
             if result.is_pending() && self.stalled_since.get().is_none() {
                 self.stalled_since.set(Some(self.intake.env.now()));

@@ -1,6 +1,7 @@
 //! What waits for time: an ordered set, so that virtual time can jump to the next entry.
 
 use super::events::ReplyTo;
+use super::produces::ProduceToken;
 use crate::control::Token;
 use millrace_storage::env::Mono;
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Due {
     /// A produce request's `timeout_ms`.
-    Produce(ReplyTo),
+    Produce(ProduceToken),
     /// A fetch's `max_wait_ms`, or the patience with its reads.
     Fetch(ReplyTo),
     /// A question to the control task.

@@ -11,6 +11,7 @@
 //! It does not check batches (that is `handlers::produce`) and plans no reads (that is [`super::fetching`]).
 
 use super::events::ReplyTo;
+use super::produces::ProduceToken;
 use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
 use crate::net::budget::Permit;
@@ -94,7 +95,7 @@ pub struct Waiting {
     /// The high watermark that answers it.
     pub end: Offset,
     /// The request.
-    pub request: ReplyTo,
+    pub request: ProduceToken,
     /// Which of the request's partitions.
     pub slot: usize,
 }
@@ -200,7 +201,7 @@ impl PartitionLog {
     }
 
     /// `request` no longer waits.
-    pub fn stop_waiting(&mut self, request: ReplyTo) {
+    pub fn stop_waiting(&mut self, request: ProduceToken) {
         self.waiting.retain(|waiting| waiting.request != request);
     }
 

@@ -2,17 +2,22 @@
 //!
 //! 1. A request leaves this table exactly when its reply is made: by its last partition's commit, by losing the
 //!    leadership of it, or by its own timeout.
-//! 2. A timeout takes nothing out of the log: a retry attaches to the batch that is still on its way.
+//! 2. A request's token is in the partitions' lines and among the deadlines only while the request is in this table, so
+//!    that a later one may have the same token.
+//! 3. A timeout takes nothing out of the log: a retry attaches to the batch that is still on its way.
 
 use super::deadlines::DeadlineId;
-use super::events::ReplyTo;
 use crate::handlers::RequestContext;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::ProduceResponse;
 use millrace_protocol::messages::produce::PartitionProduceResponse;
 use millrace_storage::ids::TopicPartition;
+use slab::Slab;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+
+/// Names a waiting request; used again once it has left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProduceToken(usize);
 
 /// A partition of a request, and where its result stands in the response.
 #[derive(Clone, Copy, Debug)]
@@ -65,30 +70,35 @@ impl PendingProduce {
 /// The waiting requests of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Produces {
-    by_request: BTreeMap<ReplyTo, PendingProduce>,
+    /// By token: a place that stays while others come and go, since a request is too large to be moved about.
+    waiting: Slab<PendingProduce>,
 }
 
 impl Produces {
-    /// A request waits from now on.
+    /// What the next request that is inserted will be called.
+    pub(crate) fn next_token(&self) -> ProduceToken {
+        ProduceToken(self.waiting.vacant_key())
+    }
+
+    /// A request waits from now on, under [`Produces::next_token`].
     pub(crate) fn insert(&mut self, pending: PendingProduce) {
-        let before = self.by_request.insert(pending.context.reply_to, pending);
-        assert!(before.is_none(), "a request is taken once");
+        self.waiting.insert(pending);
     }
 
     /// One partition of a request is decided. Gives the request back once all are.
-    pub(crate) fn decide(&mut self, request: ReplyTo, slot: usize, error: ErrorCode) -> Option<PendingProduce> {
-        let pending = self.by_request.get_mut(&request).expect("who waits in a partition is in the table");
+    pub(crate) fn decide(&mut self, request: ProduceToken, slot: usize, error: ErrorCode) -> Option<PendingProduce> {
+        let pending = self.waiting.get_mut(request.0).expect("who waits in a partition is in the table");
         pending.slots[slot].waits = false;
         if error != ErrorCode::None {
             pending.fail(slot, error);
         }
-        if pending.is_done() { self.by_request.remove(&request) } else { None }
+        pending.is_done().then(|| self.waiting.remove(request.0))
     }
 
     /// The request's time is over: what still waits gets REQUEST_TIMED_OUT. The caller takes it out of the waiting
     /// lists of the partitions that its slots name.
-    pub(crate) fn time_out(&mut self, request: ReplyTo) -> PendingProduce {
-        let mut pending = self.by_request.remove(&request).expect("the deadline goes with the request");
+    pub(crate) fn time_out(&mut self, request: ProduceToken) -> PendingProduce {
+        let mut pending = self.waiting.try_remove(request.0).expect("the deadline goes with the request");
         for slot in 0..pending.slots.len() {
             if pending.slots[slot].waits {
                 pending.fail(slot, ErrorCode::RequestTimedOut);
@@ -99,6 +109,6 @@ impl Produces {
 
     /// Whether none waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_request.is_empty()
+        self.waiting.is_empty()
     }
 }

@@ -88,6 +88,9 @@ impl Measured {
     fn copied_per_request(&self) -> f64 {
         (self.counts.shard.copied + self.counts.lane.copied) as f64 / self.requests
     }
+    fn moved_per_request(&self) -> f64 {
+        (self.counts.shard.moved + self.counts.lane.moved) as f64 / self.requests
+    }
     fn allocations_per_request(&self) -> f64 {
         (self.counts.shard.allocations + self.counts.lane.allocations) as f64 / self.requests
     }
@@ -241,8 +244,8 @@ fn a_large_batch_is_never_copied() {
     let measured = measure(BATCHES);
     // From the socket into the arena, and from there to the store.
     at_most("record bytes copied per MiB", measured.copied_per_mib(), 0.0);
-    // Measured 17.0: 11.4 at the shard, 5.7 at the lane, most of them per request or per partition of an object.
-    at_most("allocations per request", measured.allocations_per_request(), 19.0);
+    // Measured 15.6: 10.3 at the shard, 5.3 at the lane, most of them per request or per partition of an object.
+    at_most("allocations per request", measured.allocations_per_request(), 17.0);
     // Measured 0.29: a seal and an answer for several requests; both depend on who comes when.
     at_most("messages per request", measured.messages_per_request(), 0.4);
     // Measured 1.3: one read takes a body and the next head; one write answers several requests.
@@ -255,8 +258,10 @@ fn a_small_request_is_copied_twice_and_read_with_one_call() {
     let measured = measure(SINGLES);
     // From the buffer that is read ahead into, and when it is sealed, so that it does not keep the chunk that it lies in.
     at_most("record bytes copied per request", measured.copied_per_request(), 2.0 * SINGLES.record_bytes as f64);
-    // Measured 12.8: 10.2 at the shard, 2.6 at the lane.
-    at_most("allocations per request", measured.allocations_per_request(), 14.0);
+    // Measured 12.3: 9.7 at the shard, 2.6 at the lane.
+    at_most("allocations per request", measured.allocations_per_request(), 13.5);
+    // Measured 26.8 KB where nothing is optimised, 3.7 KB in a release build: our own values, moved from place to place.
+    at_most("bytes moved per request", measured.moved_per_request(), 29_000.0);
     // Measured 0.14.
     at_most("messages per request", measured.messages_per_request(), 0.2);
     // One read, one write: a connection with one request at a time has nothing to join.
