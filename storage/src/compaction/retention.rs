@@ -1,0 +1,149 @@
+//! Which segments of a partition have expired, as Kafka counts (`retention.ms`, `retention.bytes`, `cleanup.policy`). Pure.
+//!
+//! Invariants:
+//! 1. What goes is a prefix of the segments, whole ones only, and none that holds an offset at or above the new log start.
+//! 2. Without `delete` in the policy only what lies below the log start goes (DeleteRecords raised it).
+//!
+//! Records that no segment holds yet never expire: they are rolled first, within the planner's `roll_after`.
+
+use super::Segment;
+use super::tiers::{Cells, Limits};
+use crate::env::WallMs;
+use crate::ids::Offset;
+
+/// Retention by time is exact to this part of `retention.ms`: so fine are the cells across which nothing is merged.
+const CELLS_OF_RETENTION: i64 = 8;
+/// Retention by size is exact to about this part of `retention.bytes`.
+const SEGMENTS_OF_RETENTION: u64 = 4;
+/// But no segment is called full below this, bytes: a small log takes more than it may rather than many objects.
+const LEAST_FULL_BYTES: u64 = 1 << 20;
+
+/// A topic's settings that concern the planner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// `cleanup.policy` holds `delete`.
+    pub delete: bool,
+    /// `retention.ms`; `None` is Kafka's −1, no limit.
+    pub ms: Option<u64>,
+    /// `retention.bytes`; `None` is Kafka's −1, no limit.
+    pub bytes: Option<u64>,
+}
+
+impl Default for Retention {
+    /// Kafka's: seven days, whatever the size.
+    fn default() -> Self {
+        Retention { delete: true, ms: Some(7 * 24 * 3_600_000), bytes: None }
+    }
+}
+
+impl Retention {
+    fn limit_ms(&self) -> Option<i64> {
+        self.ms.filter(|_| self.delete).map(|ms| i64::try_from(ms).unwrap_or(i64::MAX))
+    }
+
+    fn limit_bytes(&self) -> Option<u64> {
+        self.bytes.filter(|_| self.delete)
+    }
+
+    /// How many of `segments`, from the first, are to go. `uncovered_bytes` is what the log holds beyond them, which
+    /// counts for its size.
+    pub fn expired(&self, segments: &[Segment], uncovered_bytes: u64, log_start: Offset, now: WallMs) -> usize {
+        let total = segments.iter().map(|each| each.bytes).sum::<u64>().saturating_add(uncovered_bytes);
+        // Kafka: a segment goes while what remains without it still has the limit.
+        let mut surplus = self.limit_bytes().map_or(0, |limit| total.saturating_sub(limit));
+        let below = segments.partition_point(|each| each.last < log_start);
+        let by_age = segments.iter().take_while(|each| self.expires(each).is_some_and(|at| at < now)).count();
+        let by_size = segments.iter().take_while(|each| {
+            let goes = surplus >= each.bytes && surplus > 0;
+            surplus = surplus.saturating_sub(each.bytes);
+            goes
+        });
+        below.max(by_age).max(by_size.count())
+    }
+
+    /// The last millisecond in which `segment` may be kept; `None`: age takes nothing. A segment whose records have no
+    /// timestamp counts from its creation, as Kafka takes the file's time.
+    pub fn expires(&self, segment: &Segment) -> Option<WallMs> {
+        let from = if segment.max_timestamp >= 0 { segment.max_timestamp } else { segment.created.0 };
+        self.limit_ms().map(|limit| WallMs(from.saturating_add(limit)))
+    }
+
+    /// What merges must respect so that whole segments can expire on time. `full_bytes` is the planner's.
+    pub fn limits(&self, full_bytes: u64, now: WallMs) -> Limits {
+        let by_size = self.limit_bytes().map_or(full_bytes, |limit| limit / SEGMENTS_OF_RETENTION);
+        let cells = self.limit_ms().map(|limit| {
+            let length_ms = (limit / CELLS_OF_RETENTION).max(1);
+            Cells { length_ms, overdue: WallMs(now.0.saturating_sub(limit).saturating_sub(2 * length_ms)) }
+        });
+        Limits { full_bytes: by_size.max(LEAST_FULL_BYTES).min(full_bytes).max(1), cells }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(sizes: &[u64]) -> Vec<Segment> {
+        let at = |n: usize| Offset(n as i64 * 10);
+        let one = |(n, &bytes): (usize, &u64)| Segment {
+            base: at(n),
+            last: Offset(at(n).0 + 9),
+            bytes,
+            max_timestamp: n as i64 * 1000,
+            created: WallMs(n as i64 * 1000 + 5),
+        };
+        sizes.iter().enumerate().map(one).collect()
+    }
+
+    fn keep(ms: Option<u64>, bytes: Option<u64>) -> Retention {
+        Retention { delete: true, ms, bytes }
+    }
+
+    #[test]
+    fn a_segment_expires_once_its_newest_record_is_older_than_the_limit() {
+        let log = log(&[1, 1, 1]);
+        let by_age = keep(Some(500), None);
+        assert_eq!(by_age.expired(&log, 0, Offset(0), WallMs(500)), 0, "as old as the limit is not older");
+        assert_eq!(by_age.expired(&log, 0, Offset(0), WallMs(501)), 1);
+        assert_eq!(by_age.expired(&log, 0, Offset(0), WallMs(9000)), 3, "all that is covered may go");
+    }
+
+    #[test]
+    fn age_takes_a_prefix_only() {
+        let mut log = log(&[1, 1, 1]);
+        log[0].max_timestamp = 1 << 50;
+        assert_eq!(keep(Some(0), None).expired(&log, 0, Offset(0), WallMs(9000)), 0);
+    }
+
+    #[test]
+    fn a_segment_without_timestamps_ages_from_its_creation() {
+        let mut log = log(&[1]);
+        log[0].max_timestamp = -1;
+        assert_eq!(keep(Some(10), None).expired(&log, 0, Offset(0), WallMs(15)), 0);
+        assert_eq!(keep(Some(10), None).expired(&log, 0, Offset(0), WallMs(16)), 1);
+    }
+
+    #[test]
+    fn size_takes_segments_while_the_rest_still_has_the_limit() {
+        let log = log(&[100, 100, 100]);
+        let expired = |limit, uncovered| keep(None, Some(limit)).expired(&log, uncovered, Offset(0), WallMs(0));
+        assert_eq!([expired(301, 0), expired(201, 0), expired(200, 0), expired(100, 0)], [0, 0, 1, 2]);
+        assert_eq!(expired(300, 100), 1, "what is not covered yet counts for the size");
+        assert_eq!(expired(0, 0), 3);
+    }
+
+    #[test]
+    fn without_delete_only_what_lies_below_the_log_start_goes() {
+        let log = log(&[100, 100, 100]);
+        let compact = Retention { delete: false, ms: Some(1), bytes: Some(1) };
+        assert_eq!(compact.expired(&log, 0, Offset(0), WallMs(1 << 40)), 0);
+        assert_eq!(compact.expired(&log, 0, Offset(19), WallMs(0)), 1, "offset 19 is still readable");
+        assert_eq!(compact.expired(&log, 0, Offset(20), WallMs(0)), 2);
+        assert_eq!(compact.limits(64, WallMs(0)), Limits { full_bytes: 64, cells: None });
+    }
+
+    #[test]
+    fn no_limit_keeps_everything() {
+        assert_eq!(keep(None, None).expired(&log(&[1, 1]), 0, Offset(0), WallMs(i64::MAX)), 0);
+    }
+}
