@@ -1,11 +1,17 @@
 //! What becomes of committed records: rolled from write-ahead objects into segments, merged, expired. Pure.
 //!
-//! [`tiers`] says which segments of one partition to merge, with the proof that their number converges; [`retention`]
+//! [`Planner`] says what to do next for all partitions that a lane leads, within bounds; [`tiers`] says which segments of one partition to merge, with the proof that their number converges; [`retention`]
 //! which ones are due to go. Nothing here reads or writes: whoever carries it out commits the manifest (PROTOCOL.md,
 //! COMPACT).
 
+mod planner;
+#[cfg(test)]
+mod planner_tests;
 pub mod retention;
 pub mod tiers;
+mod uncovered;
+
+pub use planner::{Effect, Event, Led, Moment, Planner, PlannerConfig};
 
 use crate::env::WallMs;
 use crate::ids::Offset;

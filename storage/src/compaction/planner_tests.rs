@@ -1,0 +1,204 @@
+//! The planner against random traffic and an executor that finishes effects late, in any order, or not at all.
+
+use super::retention::Retention;
+use super::tiers::segments_limit;
+use super::{Effect, Event, Led, Moment, Planner, PlannerConfig, Segment};
+use crate::env::{Mono, WallMs};
+use crate::ids::{Offset, TopicId, TopicPartition};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use uuid::Uuid;
+
+fn partition(index: u32) -> TopicPartition {
+    TopicPartition { topic: TopicId(Uuid::from_u128(7)), index }
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment { mono: Mono(0).plus(Duration::from_secs(seconds)), wall: WallMs(seconds as i64 * 1000) }
+}
+
+fn empty(retention: Retention) -> Led {
+    let none = Offset(0);
+    Led { log_start: none, covered: none, end: none, uncovered_bytes: 0, segments: Vec::new(), retention }
+}
+
+fn keep_all() -> Retention {
+    Retention { delete: true, ms: None, bytes: None }
+}
+
+fn planner(partitions: u32, config: PlannerConfig) -> Planner {
+    let mut planner = Planner::new(config);
+    for index in 0..partitions {
+        planner.handle(at(0), Event::Led(partition(index), empty(keep_all())));
+    }
+    planner
+}
+
+fn commit(planner: &mut Planner, seconds: u64, index: u32, end: i64, bytes: u64) {
+    planner.handle(at(seconds), Event::Committed { partition: partition(index), end: Offset(end), bytes });
+}
+
+/// What the manifests would hold.
+#[derive(Default)]
+struct Manifests {
+    covered: BTreeMap<TopicPartition, Offset>,
+}
+
+impl Manifests {
+    /// What the executor reports once `effect` is done.
+    fn finish(&mut self, now: Moment, effect: Effect) -> Event {
+        match effect {
+            Effect::Roll { partition, through, bytes } => {
+                let base = self.covered.insert(partition, through).unwrap_or_default();
+                assert!(base < through, "a roll covers something");
+                let last = through.plus(-1);
+                Event::Rolled(partition, Segment { base, last, bytes, max_timestamp: now.wall.0, created: now.wall })
+            }
+            Effect::Merge { partition, segments } => {
+                assert!(segments.windows(2).all(|pair| pair[0].last.plus(1) == pair[1].base), "neighbours");
+                let last = segments[segments.len() - 1];
+                let bytes = segments.iter().map(|each| each.bytes).sum();
+                Event::Merged(partition, Segment { base: segments[0].base, bytes, ..last })
+            }
+            Effect::Expire { partition, log_start, .. } => Event::Expired(partition, log_start),
+        }
+    }
+}
+
+fn name(effect: &Effect) -> TopicPartition {
+    match effect {
+        Effect::Roll { partition, .. } | Effect::Merge { partition, .. } | Effect::Expire { partition, .. } => {
+            *partition
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_comes_and_fails_all_is_covered_in_the_end_by_a_bounded_number_of_segments(
+        steps in prop::collection::vec((0_u32..5, 1_u64..5000, 0_u64..40, 0_usize..4, 0_u32..10), 1..400),
+    ) {
+        let config = PlannerConfig { roll_bytes: 1 << 14, effects: 3, effect_bytes: 1 << 15, ..PlannerConfig::default() };
+        let mut planner = planner(5, config.clone());
+        let (mut manifests, mut under_way) = (Manifests::default(), Vec::<Effect>::new());
+        let (mut ends, mut now, mut total) = ([0; 5], 0, [0_u64; 5]);
+        for (index, bytes, pause, which, luck) in steps {
+            now += pause;
+            ends[index as usize] += 1;
+            total[index as usize] += bytes;
+            commit(&mut planner, now, index, ends[index as usize], bytes);
+            while let Some(effect) = planner.next(at(now)) {
+                prop_assert!(under_way.iter().all(|each| name(each) != name(&effect)), "one of a partition at a time");
+                under_way.push(effect);
+            }
+            prop_assert!(under_way.len() <= config.effects);
+            if which < under_way.len() {
+                let effect = under_way.remove(which);
+                let event = if luck == 0 { Event::Failed(name(&effect)) } else { manifests.finish(at(now), effect) };
+                planner.handle(at(now), event);
+            }
+        }
+        now += 1000;
+        loop {
+            under_way.extend(std::iter::from_fn(|| planner.next(at(now))));
+            let Some(effect) = under_way.pop() else { break };
+            let event = manifests.finish(at(now), effect);
+            planner.handle(at(now), event);
+        }
+        let limits = keep_all().limits(config.roll_bytes, at(now).wall);
+        for index in 0..5 {
+            let covered = manifests.covered.get(&partition(index)).copied().unwrap_or_default();
+            prop_assert_eq!(covered, Offset(ends[index as usize]));
+        }
+        let limit: u64 = total.iter().map(|&total| segments_limit(total, 1, &limits)).sum();
+        prop_assert!(planner.segments() as u64 <= limit);
+    }
+}
+
+#[test]
+fn a_record_is_rolled_when_it_is_old_enough_and_the_oldest_first() {
+    let mut planner = planner(3, PlannerConfig { effects: 1, ..PlannerConfig::default() });
+    commit(&mut planner, 5, 2, 1, 100);
+    commit(&mut planner, 9, 0, 1, 100);
+    assert_eq!(planner.next(at(64)), None);
+    let roll = Effect::Roll { partition: partition(2), through: Offset(1), bytes: 100 };
+    assert_eq!(planner.next(at(80)), Some(roll));
+    assert_eq!(planner.next(at(80)), None, "one at a time, as configured");
+}
+
+#[test]
+fn what_is_large_is_rolled_at_once_and_only_up_to_about_the_size() {
+    let mut planner = planner(1, PlannerConfig { roll_bytes: 800, ..PlannerConfig::default() });
+    for end in 1..=30 {
+        commit(&mut planner, 1, 0, end, 50);
+    }
+    let roll = Effect::Roll { partition: partition(0), through: Offset(16), bytes: 800 };
+    assert_eq!(planner.next(at(1)), Some(roll));
+}
+
+#[test]
+fn near_the_limit_of_uncovered_objects_age_does_not_count() {
+    let mut planner = planner(1, PlannerConfig::default());
+    commit(&mut planner, 1, 0, 1, 100);
+    planner.handle(at(1), Event::Load { busy: false, uncovered_objects: 383, uncovered_bytes: 0 });
+    assert_eq!(planner.next(at(1)), None);
+    planner.handle(at(1), Event::Load { busy: false, uncovered_objects: 384, uncovered_bytes: 0 });
+    assert!(matches!(planner.next(at(1)), Some(Effect::Roll { .. })));
+}
+
+#[test]
+fn a_failed_effect_is_tried_again_later_and_loses_nothing() {
+    let mut planner = planner(1, PlannerConfig::default());
+    commit(&mut planner, 0, 0, 1, 100);
+    let first = planner.next(at(60));
+    planner.handle(at(60), Event::Failed(partition(0)));
+    assert_eq!(planner.next(at(64)), None);
+    assert_eq!(planner.next(at(65)), first);
+}
+
+#[test]
+fn a_partition_led_again_starts_nothing_before_what_was_under_way_is_reported() {
+    let mut planner = planner(1, PlannerConfig::default());
+    commit(&mut planner, 0, 0, 1, 100);
+    assert!(planner.next(at(60)).is_some());
+    planner.handle(at(60), Event::Lost(partition(0)));
+    let led = Led { end: Offset(1), uncovered_bytes: 100, ..empty(keep_all()) };
+    planner.handle(at(60), Event::Led(partition(0), led));
+    assert_eq!(planner.next(at(200)), None);
+    let begun_before =
+        Segment { base: Offset(0), last: Offset(0), bytes: 100, max_timestamp: -1, created: at(60).wall };
+    planner.handle(at(200), Event::Rolled(partition(0), begun_before));
+    assert_eq!(planner.segments(), 0, "what is led now was read from the manifest");
+    assert!(planner.next(at(300)).is_some());
+}
+
+#[test]
+fn what_lies_below_the_log_start_is_never_rolled_and_its_segments_go() {
+    let mut planner = planner(1, PlannerConfig::default());
+    commit(&mut planner, 0, 0, 10, 100);
+    let roll = planner.next(at(60)).expect("due");
+    let rolled = Manifests::default().finish(at(60), roll);
+    planner.handle(at(60), rolled);
+    commit(&mut planner, 61, 0, 20, 100);
+    planner.handle(at(62), Event::LogStart(partition(0), Offset(20)));
+    let effect = planner.next(at(62));
+    assert!(matches!(&effect, Some(Effect::Expire { log_start: Offset(20), segments, .. }) if segments.len() == 1));
+    planner.handle(at(63), Event::Expired(partition(0), Offset(20)));
+    assert_eq!((planner.next(at(900)), planner.segments()), (None, 0));
+}
+
+#[test]
+fn what_has_become_too_old_goes_when_it_is_looked_at() {
+    let mut planner = Planner::new(PlannerConfig::default());
+    let hour = Retention { delete: true, ms: Some(3_600_000), bytes: None };
+    planner.handle(at(0), Event::Led(partition(0), empty(hour)));
+    commit(&mut planner, 0, 0, 1, 100);
+    let roll = planner.next(at(60)).expect("due");
+    let rolled = Manifests::default().finish(at(60), roll);
+    planner.handle(at(60), rolled);
+    assert_eq!(planner.next(at(3660)), None);
+    planner.look_again();
+    assert!(matches!(planner.next(at(3661)), Some(Effect::Expire { log_start: Offset(1), .. })));
+}
