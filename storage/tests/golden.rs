@@ -5,8 +5,10 @@
 //! changes one.
 
 use bytes::Bytes;
+use millrace_storage::compaction::Segment;
 use millrace_storage::env::WallMs;
 use millrace_storage::format::checkpoint::{Checkpoint, ReferenceChunk};
+use millrace_storage::format::manifest::{Manifest, NamedSegment, SegmentName};
 use millrace_storage::format::object::{
     ObjectHeader, ObjectKind, decode_footer, decode_header, decode_object, decode_trailer, encode_header, encode_object,
 };
@@ -90,6 +92,24 @@ fn sample_checkpoint() -> Checkpoint {
     }
 }
 
+fn sample_manifest() -> Manifest {
+    let named = |number, base, last, max_timestamp, created| NamedSegment {
+        name: SegmentName { wid: Wid(0xabcd), number },
+        segment: Segment { base: Offset(base), last: Offset(last), bytes: 1 << 26, max_timestamp, created },
+        records: 900,
+    };
+    Manifest {
+        partition: partition(0x1234, 7),
+        log_start: Offset(20),
+        covered: Offset(5000),
+        epochs: sample_state().epochs,
+        segments: vec![
+            named(300, 13, 999, 1_700_000_000_000, WallMs(1_700_000_060_000)),
+            named(2, 1000, 4999, -1, WallMs(1_700_000_050_000)),
+        ],
+    }
+}
+
 #[test]
 fn a_fence_is_the_golden_64_bytes() {
     let bytes = encode_header(&header(ObjectKind::Fence));
@@ -131,13 +151,21 @@ fn a_reference_chunk_is_its_golden_bytes() {
 }
 
 #[test]
+fn a_manifest_is_its_golden_bytes() {
+    let bytes = sample_manifest().encode();
+    assert_eq!(golden("manifest.v1", &bytes), bytes);
+    assert_eq!(Manifest::decode(&bytes), Ok(sample_manifest()));
+}
+
+#[test]
 fn every_changed_byte_and_every_cut_is_noticed() {
     let (name, chunk) = sample_chunk().encode(6);
-    let (object, checkpoint) = (sample_object(), sample_checkpoint().encode());
+    let (object, checkpoint, manifest) = (sample_object(), sample_checkpoint().encode(), sample_manifest().encode());
     type Refuses<'a> = Box<dyn Fn(&[u8]) -> bool + 'a>;
-    let formats: [(&[u8], Refuses<'_>); 3] = [
+    let formats: [(&[u8], Refuses<'_>); 4] = [
         (&object, Box::new(|bytes| decode_object(bytes).is_err())),
         (&checkpoint, Box::new(|bytes| Checkpoint::decode(bytes).is_err())),
+        (&manifest, Box::new(|bytes| Manifest::decode(bytes).is_err())),
         (&chunk, Box::new(|bytes| ReferenceChunk::decode(bytes, &name).is_err())),
     ];
     for (bytes, refuses) in formats {
@@ -167,6 +195,9 @@ proptest! {
     fn mutated_bytes_with_a_right_crc_never_panic(changes in proptest::collection::vec(any::<(prop::sample::Index, u8)>(), 1..5)) {
         if let Ok(checkpoint) = Checkpoint::decode(&mutated(&sample_checkpoint().encode(), &changes)) {
             prop_assert!(Checkpoint::decode(&checkpoint.encode()).is_ok(), "what is read can be written");
+        }
+        if let Ok(manifest) = Manifest::decode(&mutated(&sample_manifest().encode(), &changes)) {
+            prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest), "what is read can be written");
         }
         let (mut name, bytes) = sample_chunk().encode(6);
         let bytes = mutated(&bytes, &changes);

@@ -199,14 +199,7 @@ fn encode_state(out: &mut Vec<u8>, state: &CommittedPartition) {
     put_natural(out, state.end.0);
     put_natural(out, state.log_start.0);
     put_natural(out, state.covered.0);
-    let starts = state.epochs.starts();
-    put(out, starts.len() as u64);
-    let (mut epoch, mut start) = (0, 0);
-    for each in starts {
-        put_natural(out, i64::from(each.epoch.0) - epoch);
-        put_natural(out, each.start.0 - start);
-        (epoch, start) = (each.epoch.0.into(), each.start.0);
-    }
+    encode_epochs(out, &state.epochs);
     put(out, state.producers.len() as u64);
     let mut before = 0;
     for (id, producer) in state.producers.iter() {
@@ -236,7 +229,20 @@ fn decode_state(reader: &mut Reader<'_>) -> Result<CommittedPartition, FormatErr
     Ok(CommittedPartition { epoch, end, log_start, epochs, producers, covered, references: References::default() })
 }
 
-fn decode_epochs(reader: &mut Reader<'_>) -> Result<EpochHistory, FormatError> {
+/// Appends a history: its length, then epochs and starts as differences.
+pub(super) fn encode_epochs(out: &mut Vec<u8>, epochs: &EpochHistory) {
+    let starts = epochs.starts();
+    put(out, starts.len() as u64);
+    let (mut epoch, mut start) = (0, 0);
+    for each in starts {
+        put_natural(out, i64::from(each.epoch.0) - epoch);
+        put_natural(out, each.start.0 - start);
+        (epoch, start) = (each.epoch.0.into(), each.start.0);
+    }
+}
+
+/// Reads what [`encode_epochs`] wrote.
+pub(super) fn decode_epochs(reader: &mut Reader<'_>) -> Result<EpochHistory, FormatError> {
     let mut epochs = EpochHistory::default();
     let count = reader.count(LEAST_EPOCH_BYTES)?;
     reader.ensure(count <= MAX_EPOCHS, "too many epochs")?;
@@ -273,7 +279,7 @@ fn decode_producers(reader: &mut Reader<'_>) -> Result<ProducerTable, FormatErro
 }
 
 /// An offset with room above it for the records of a batch.
-fn read_offset(reader: &mut Reader<'_>) -> Result<Offset, FormatError> {
+pub(super) fn read_offset(reader: &mut Reader<'_>) -> Result<Offset, FormatError> {
     let offset = reader.bounded::<i64>()?;
     reader.ensure(offset < i64::MAX - i64::from(u32::MAX), "an offset beyond 2^63")?;
     Ok(Offset(offset))

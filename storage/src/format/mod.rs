@@ -1,13 +1,15 @@
-//! Stored formats, version 1 (PROTOCOL.md section 2): write-ahead objects, checkpoints, reference chunks.
+//! Stored formats, version 1 (PROTOCOL.md section 2): write-ahead objects, checkpoints, reference chunks, manifests.
 //!
 //! Write-ahead object: header 64 B · body (v2 batches grouped by partition, as consumers get them) · footer (varints) ·
-//! trailer 32 B. A fence is a header alone. Checkpoint and reference chunk: see [`checkpoint`]. Integers are
-//! little-endian unless a file says otherwise; every format starts with magic and version, ends with a CRC-32C.
+//! trailer 32 B. A fence is a header alone. Checkpoint and reference chunk: see [`checkpoint`]; manifest: see
+//! [`manifest`]. Integers are little-endian unless a file says otherwise; every format starts with magic and version,
+//! ends with a CRC-32C.
 //! Golden bytes stand in `storage/tests/golden/`.
 //!
 //! Decoders take bytes from outside: they never panic and never allocate more than the input justifies.
 
 pub mod checkpoint;
+pub mod manifest;
 pub mod object;
 mod varint;
 
