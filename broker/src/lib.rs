@@ -5,6 +5,7 @@
 //! (`millrace_storage::lane`) makes it durable → the reply leaves through `net::replies`.
 
 pub mod admin;
+pub mod cold;
 pub mod command;
 pub mod control;
 pub mod groups;

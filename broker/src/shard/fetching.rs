@@ -184,7 +184,7 @@ pub fn walk(bytes: &[u8], from: Offset, allotted: usize, oversized: bool) -> Wal
     let mut at = 0;
     let mut found: Option<(usize, Offset)> = None;
     while let Some(header) = bytes[at..].first_chunk::<HEADER_BYTES>() {
-        let Some((length, last)) = batch_extent(header) else { return Walked::Broken };
+        let Some(BatchExtent { bytes: length, last, .. }) = batch_extent(header) else { return Walked::Broken };
         let next = last.plus(1);
         let whole = length <= bytes.len() - at;
         match found {
@@ -212,16 +212,26 @@ pub fn walk(bytes: &[u8], from: Offset, allotted: usize, oversized: bool) -> Wal
     }
 }
 
-/// Bytes and last offset of the batch with this header.
-fn batch_extent(header: &[u8; HEADER_BYTES]) -> Option<(usize, Offset)> {
+/// What a batch takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BatchExtent {
+    /// Its bytes, header included.
+    pub bytes: usize,
+    /// Its first offset.
+    pub base: Offset,
+    /// Its last offset, inclusive; the one after it exists too.
+    pub last: Offset,
+}
+
+/// What the batch with this header takes; `None` if it is no header.
+pub fn batch_extent(header: &[u8; HEADER_BYTES]) -> Option<BatchExtent> {
     let base = i64::from_be_bytes(*header.first_chunk()?);
     let length = i32::from_be_bytes(*header[LENGTH_OVERHEAD - 4..].first_chunk()?);
     let last_delta = i32::from_be_bytes(*header[LAST_DELTA_AT..].first_chunk()?);
-    let length = usize::try_from(length).ok()? + LENGTH_OVERHEAD;
-    // The offset after the last one must exist too.
+    let bytes = usize::try_from(length).ok()? + LENGTH_OVERHEAD;
     let next = base.checked_add(i64::from(last_delta) + 1).filter(|_| last_delta >= 0 && base >= 0)?;
-    let last = next - 1;
-    if length < HEADER_BYTES { None } else { Some((length, Offset(last))) }
+    let extent = BatchExtent { bytes, base: Offset(base), last: Offset(next - 1) };
+    (bytes >= HEADER_BYTES).then_some(extent)
 }
 
 /// The slice of `bytes` that `walked` found, sharing their memory only if it is most of them.

@@ -1,0 +1,118 @@
+//! A stretch of a segment's file in memory: neighbouring blocks as they were loaded, never joined.
+//!
+//! Blocks are all of one size, counted from the start of the file; the last one of a file is shorter.
+
+use crate::shard::fetching::slice_of;
+use bytes::Bytes;
+use millrace_protocol::record_set::RecordSet;
+use millrace_protocol::records::HEADER_BYTES;
+use std::ops::Range;
+
+/// Neighbouring blocks.
+#[derive(Debug)]
+pub struct Window {
+    block_bytes: u64,
+    /// Number of the first block held, or of the next one to come if none is held.
+    first: u64,
+    blocks: Vec<Bytes>,
+    /// Position after the last byte held.
+    end: u64,
+}
+
+impl Window {
+    /// Holds nothing; the first block to come is the one in which `position` lies.
+    pub fn at(position: u64, block_bytes: u64) -> Window {
+        let first = position / block_bytes;
+        Window { block_bytes, first, blocks: Vec::new(), end: first * block_bytes }
+    }
+
+    /// Number of the block to come.
+    pub fn next_block(&self) -> u64 {
+        self.first + self.blocks.len() as u64
+    }
+
+    /// Adds the block to come.
+    pub fn push(&mut self, block: Bytes) {
+        self.end += block.len() as u64;
+        self.blocks.push(block);
+    }
+
+    /// Position after the last byte held.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The bytes of a batch header that begins at `position`, if they are all held.
+    ///
+    /// # Panics
+    /// If `position` lies before the window.
+    pub fn header(&self, position: u64) -> Option<[u8; HEADER_BYTES]> {
+        if position + HEADER_BYTES as u64 > self.end {
+            return None;
+        }
+        let mut header = [0; HEADER_BYTES];
+        let mut filled = 0;
+        for part in self.parts(position..position + HEADER_BYTES as u64) {
+            let (block, range) = part;
+            header[filled..filled + range.len()].copy_from_slice(&block[range.clone()]);
+            filled += range.len();
+        }
+        (filled == HEADER_BYTES).then_some(header)
+    }
+
+    /// The bytes `range`, in slices of the blocks where that does not keep much more in memory than it gives.
+    ///
+    /// # Panics
+    /// If they are not all held.
+    pub fn records(&self, range: Range<u64>, into: &mut RecordSet) {
+        assert!(range.end <= self.end, "only bytes that are held are given");
+        for (block, part) in self.parts(range) {
+            into.push(slice_of(block, part.start, part.end));
+        }
+    }
+
+    /// The blocks that hold bytes of `range`, with the part of each.
+    fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (&Bytes, Range<usize>)> {
+        let origin = self.first * self.block_bytes;
+        let from = range.start.checked_sub(origin).expect("the window begins before what is asked of it");
+        let to = range.end - origin;
+        let skip = usize::try_from(from / self.block_bytes).expect("held in memory");
+        let starts = (0..).map(|number| number * self.block_bytes);
+        self.blocks.iter().zip(starts).skip(skip).map_while(move |(block, start)| {
+            let within = |position: u64| {
+                usize::try_from(position.saturating_sub(start)).expect("held in memory").min(block.len())
+            };
+            let part = within(from)..within(to);
+            (part.start < part.end).then_some((block, part))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_range_comes_back_however_the_blocks_are_cut(
+            bytes in proptest::collection::vec(any::<u8>(), 70..400),
+            block_bytes in 1..100usize,
+            places in any::<[proptest::sample::Index; 3]>(),
+        ) {
+            let mut places = places.map(|place| place.index(bytes.len()));
+            places.sort_unstable();
+            let [begin, from, to] = places;
+            let mut window = Window::at(begin as u64, block_bytes as u64);
+            for block in bytes.chunks(block_bytes).skip(begin / block_bytes) {
+                window.push(Bytes::copy_from_slice(block));
+            }
+            prop_assert_eq!(window.end(), bytes.len() as u64);
+            let mut records = RecordSet::new();
+            window.records(from as u64..to as u64, &mut records);
+            prop_assert_eq!(records.concat(), &bytes[from..to]);
+            let header = bytes[from..].first_chunk::<HEADER_BYTES>().copied();
+            prop_assert_eq!(window.header(from as u64), header);
+        }
+    }
+}
