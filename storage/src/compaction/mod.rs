@@ -1,17 +1,20 @@
 //! What becomes of committed records: rolled from write-ahead objects into segments, merged, expired. Pure.
 //!
-//! [`Planner`] says what to do next for all partitions that a lane leads, within bounds; [`tiers`] says which segments of one partition to merge, with the proof that their number converges; [`retention`]
-//! which ones are due to go. Nothing here reads or writes: whoever carries it out commits the manifest (PROTOCOL.md,
-//! COMPACT).
+//! [`Planner`] says what to do next for all partitions that a lane leads, within bounds; [`tiers`] which segments of one
+//! partition to merge, with the proof that their number converges; [`retention`] which ones are due to go. Nothing here
+//! reads or writes: whoever carries it out commits the manifest (PROTOCOL.md, COMPACT).
 
+mod events;
 mod planner;
 #[cfg(test)]
 mod planner_tests;
+mod ready;
 pub mod retention;
 pub mod tiers;
 mod uncovered;
 
-pub use planner::{Effect, Event, Led, Moment, Planner, PlannerConfig};
+pub use events::{Effect, Event, Led, Load, Moment, PlannerConfig};
+pub use planner::Planner;
 
 use crate::env::WallMs;
 use crate::ids::Offset;

@@ -2,7 +2,7 @@
 
 use super::retention::Retention;
 use super::tiers::segments_limit;
-use super::{Effect, Event, Led, Moment, Planner, PlannerConfig, Segment};
+use super::{Effect, Event, Led, Load, Moment, Planner, PlannerConfig, Segment};
 use crate::env::{Mono, WallMs};
 use crate::ids::{Offset, TopicId, TopicPartition};
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ fn at(seconds: u64) -> Moment {
 
 fn empty(retention: Retention) -> Led {
     let none = Offset(0);
-    Led { log_start: none, covered: none, end: none, uncovered_bytes: 0, segments: Vec::new(), retention }
+    Led { log_start: none, covered: none, uncovered: Vec::new(), segments: Vec::new(), retention }
 }
 
 fn keep_all() -> Retention {
@@ -28,7 +28,7 @@ fn keep_all() -> Retention {
 }
 
 fn planner(partitions: u32, config: PlannerConfig) -> Planner {
-    let mut planner = Planner::new(config);
+    let mut planner = Planner::new(config, 7);
     for index in 0..partitions {
         planner.handle(at(0), Event::Led(partition(index), empty(keep_all())));
     }
@@ -100,7 +100,7 @@ proptest! {
                 planner.handle(at(now), event);
             }
         }
-        now += 1000;
+        now += 24 * 3600;
         loop {
             under_way.extend(std::iter::from_fn(|| planner.next(at(now))));
             let Some(effect) = under_way.pop() else { break };
@@ -139,23 +139,32 @@ fn what_is_large_is_rolled_at_once_and_only_up_to_about_the_size() {
 }
 
 #[test]
-fn near_the_limit_of_uncovered_objects_age_does_not_count() {
+fn near_a_limit_of_the_log_age_does_not_count() {
     let mut planner = planner(1, PlannerConfig::default());
     commit(&mut planner, 1, 0, 1, 100);
-    planner.handle(at(1), Event::Load { busy: false, uncovered_objects: 383, uncovered_bytes: 0 });
+    planner.handle(at(1), Event::Load(Load { uncovered_objects: 49_151, ..Load::default() }));
     assert_eq!(planner.next(at(1)), None);
-    planner.handle(at(1), Event::Load { busy: false, uncovered_objects: 384, uncovered_bytes: 0 });
+    planner.handle(at(1), Event::Load(Load { uncovered_objects: 49_152, ..Load::default() }));
     assert!(matches!(planner.next(at(1)), Some(Effect::Roll { .. })));
 }
 
 #[test]
-fn a_failed_effect_is_tried_again_later_and_loses_nothing() {
+fn a_failed_effect_is_tried_again_after_ever_longer_pauses_and_loses_nothing() {
     let mut planner = planner(1, PlannerConfig::default());
     commit(&mut planner, 0, 0, 1, 100);
     let first = planner.next(at(60));
-    planner.handle(at(60), Event::Failed(partition(0)));
-    assert_eq!(planner.next(at(64)), None);
-    assert_eq!(planner.next(at(65)), first);
+    let mut seconds = 60;
+    for failure in 0..12 {
+        planner.handle(at(seconds), Event::Failed(partition(0)));
+        let longest = (1 << failure).min(300);
+        assert_eq!(planner.next(at(seconds + longest / 2 - u64::from(longest == 300))), None);
+        seconds += longest;
+        assert_eq!(planner.next(at(seconds)), first);
+    }
+    let Some(done) = first.map(|effect| Manifests::default().finish(at(seconds), effect)) else { panic!("a roll") };
+    planner.handle(at(seconds), done);
+    commit(&mut planner, seconds, 0, 2, 64 << 20);
+    assert!(planner.next(at(seconds)).is_some());
 }
 
 #[test]
@@ -164,7 +173,7 @@ fn a_partition_led_again_starts_nothing_before_what_was_under_way_is_reported() 
     commit(&mut planner, 0, 0, 1, 100);
     assert!(planner.next(at(60)).is_some());
     planner.handle(at(60), Event::Lost(partition(0)));
-    let led = Led { end: Offset(1), uncovered_bytes: 100, ..empty(keep_all()) };
+    let led = Led { uncovered: vec![(Offset(1), 100)], ..empty(keep_all()) };
     planner.handle(at(60), Event::Led(partition(0), led));
     assert_eq!(planner.next(at(200)), None);
     let begun_before =
@@ -191,7 +200,7 @@ fn what_lies_below_the_log_start_is_never_rolled_and_its_segments_go() {
 
 #[test]
 fn what_has_become_too_old_goes_when_it_is_looked_at() {
-    let mut planner = Planner::new(PlannerConfig::default());
+    let mut planner = Planner::new(PlannerConfig::default(), 7);
     let hour = Retention { delete: true, ms: Some(3_600_000), bytes: None };
     planner.handle(at(0), Event::Led(partition(0), empty(hour)));
     commit(&mut planner, 0, 0, 1, 100);
@@ -199,6 +208,79 @@ fn what_has_become_too_old_goes_when_it_is_looked_at() {
     let rolled = Manifests::default().finish(at(60), roll);
     planner.handle(at(60), rolled);
     assert_eq!(planner.next(at(3660)), None);
-    planner.look_again();
     assert!(matches!(planner.next(at(3661)), Some(Effect::Expire { log_start: Offset(1), .. })));
+}
+
+#[test]
+fn what_a_new_leader_finds_is_rolled_in_pieces() {
+    let mut planner = Planner::new(PlannerConfig { roll_bytes: 800, ..PlannerConfig::default() }, 7);
+    let uncovered = (1..=30).map(|end| (Offset(end), 50)).collect();
+    planner.handle(at(0), Event::Led(partition(0), Led { uncovered, ..empty(keep_all()) }));
+    let roll = Effect::Roll { partition: partition(0), through: Offset(16), bytes: 800 };
+    assert_eq!(planner.next(at(1)), Some(roll));
+}
+
+#[test]
+fn the_rolls_of_a_trickle_are_bounded_by_its_write_ahead_objects() {
+    let config = PlannerConfig::default();
+    let mut planner = planner(100, config.clone());
+    let mut manifests = Manifests::default();
+    let (mut rolls, mut objects) = (0, 0);
+    for second in 1..=3600_u32 {
+        objects += 8;
+        for index in 0..100 {
+            commit(&mut planner, second.into(), index, second.into(), 100);
+        }
+        let load = Load { committed_objects: objects, uncovered_objects: 100, ..Load::default() };
+        planner.handle(at(second.into()), Event::Load(load));
+        while let Some(effect) = planner.next(at(second.into())) {
+            rolls += u64::from(matches!(effect, Effect::Roll { .. }));
+            let done = manifests.finish(at(second.into()), effect);
+            planner.handle(at(second.into()), done);
+        }
+    }
+    assert!(rolls <= config.burst + objects / config.objects_per_roll, "{rolls}");
+    assert!(rolls >= objects / config.objects_per_roll - 1, "what is earned is used: {rolls}");
+    assert!(manifests.covered.len() == 100, "and everybody gets a turn");
+}
+
+#[test]
+fn without_credit_a_record_waits_for_the_deadline() {
+    let mut planner = planner(1, PlannerConfig { burst: 0, ..PlannerConfig::default() });
+    let day = Retention { delete: true, ms: Some(24 * 3_600_000), bytes: None };
+    planner.handle(at(0), Event::Led(partition(1), empty(day)));
+    commit(&mut planner, 0, 0, 1, 100);
+    commit(&mut planner, 0, 1, 1, 100);
+    assert_eq!(planner.next(at(3 * 3600 - 1)), None);
+    let roll = |index| Some(Effect::Roll { partition: partition(index), through: Offset(1), bytes: 100 });
+    assert_eq!(planner.next(at(3 * 3600)), roll(1), "a cell of its retention");
+    assert_eq!(planner.next(at(24 * 3600 - 1)), None);
+    assert_eq!(planner.next(at(24 * 3600)), roll(0));
+}
+
+#[test]
+fn what_exceeds_the_memory_is_rolled_from_the_largest_on() {
+    let mut planner = planner(3, PlannerConfig { held_bytes: 1000, ..PlannerConfig::default() });
+    for (index, bytes) in [(0, 300), (1, 500), (2, 200)] {
+        commit(&mut planner, 0, index, 1, bytes);
+    }
+    assert_eq!(planner.next(at(0)), None);
+    commit(&mut planner, 1, 2, 2, 1);
+    assert_eq!(planner.next(at(1)), Some(Effect::Roll { partition: partition(1), through: Offset(1), bytes: 500 }));
+    assert_eq!(planner.next(at(1)), None, "what is being rolled does not wait");
+}
+
+#[test]
+fn a_decision_looks_only_at_what_changed_or_at_whose_time_has_come() {
+    let mut planner = planner(100_000, PlannerConfig::default());
+    assert_eq!(planner.next(at(0)), None);
+    assert_eq!(planner.looked, 100_000);
+    for second in 0..100 {
+        commit(&mut planner, second, 5, second as i64 + 1, 100);
+        planner.next(at(second));
+    }
+    assert_eq!(planner.looked, 100_000);
+    planner.handle(at(100), Event::Settings(partition(7), Retention::default()));
+    planner.next(at(100));
+    assert_eq!(planner.looked, 100_001);
 }

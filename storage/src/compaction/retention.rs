@@ -4,12 +4,13 @@
 //! 1. What goes is a prefix of the segments, whole ones only, and none that holds an offset at or above the new log start.
 //! 2. Without `delete` in the policy only what lies below the log start goes (DeleteRecords raised it).
 //!
-//! Records that no segment holds yet never expire: they are rolled first, within the planner's `roll_after`.
+//! Records that no segment holds yet never expire: they are rolled first, within a cell of `retention.ms` at the latest.
 
 use super::Segment;
 use super::tiers::{Cells, Limits};
 use crate::env::WallMs;
 use crate::ids::Offset;
+use std::time::Duration;
 
 /// Retention by time is exact to this part of `retention.ms`: so fine are the cells across which nothing is merged.
 const CELLS_OF_RETENTION: i64 = 8;
@@ -48,9 +49,9 @@ impl Retention {
     /// How many of `segments`, from the first, are to go. `uncovered_bytes` is what the log holds beyond them, which
     /// counts for its size.
     pub fn expired(&self, segments: &[Segment], uncovered_bytes: u64, log_start: Offset, now: WallMs) -> usize {
-        let total = segments.iter().map(|each| each.bytes).sum::<u64>().saturating_add(uncovered_bytes);
+        let total = || segments.iter().map(|each| each.bytes).sum::<u64>().saturating_add(uncovered_bytes);
         // Kafka: a segment goes while what remains without it still has the limit.
-        let mut surplus = self.limit_bytes().map_or(0, |limit| total.saturating_sub(limit));
+        let mut surplus = self.limit_bytes().map_or(0, |limit| total().saturating_sub(limit));
         let below = segments.partition_point(|each| each.last < log_start);
         let by_age = segments.iter().take_while(|each| self.expires(each).is_some_and(|at| at < now)).count();
         let by_size = segments.iter().take_while(|each| {
@@ -68,15 +69,36 @@ impl Retention {
         self.limit_ms().map(|limit| WallMs(from.saturating_add(limit)))
     }
 
+    /// How exact retention by time is; `None`: age takes nothing.
+    pub fn cell(&self) -> Option<Duration> {
+        self.limit_ms().map(|limit| Duration::from_millis(cell_ms(limit).unsigned_abs()))
+    }
+
+    /// When time alone may next make something due in `segments`, of which nothing has expired: an expiry, or a cell that
+    /// becomes overdue. `None`: never.
+    pub fn next_look(&self, segments: &[Segment], full_bytes: u64, now: WallMs) -> Option<WallMs> {
+        let expiry = self.expires(segments.first()?)?;
+        let cells = self.limits(full_bytes, now).cells?;
+        // Only what should have expired already, but is held back by a segment before it, gets so old.
+        let ages = segments.iter().map(|each| each.created).find(|&created| created >= cells.overdue);
+        let overdue = ages.map(|created| created.0.saturating_add(now.0.saturating_sub(cells.overdue.0)));
+        let next = overdue.unwrap_or(i64::MAX).min(expiry.0).saturating_add(1);
+        Some(WallMs(next.max(now.0.saturating_add(1))))
+    }
+
     /// What merges must respect so that whole segments can expire on time. `full_bytes` is the planner's.
     pub fn limits(&self, full_bytes: u64, now: WallMs) -> Limits {
         let by_size = self.limit_bytes().map_or(full_bytes, |limit| limit / SEGMENTS_OF_RETENTION);
         let cells = self.limit_ms().map(|limit| {
-            let length_ms = (limit / CELLS_OF_RETENTION).max(1);
+            let length_ms = cell_ms(limit);
             Cells { length_ms, overdue: WallMs(now.0.saturating_sub(limit).saturating_sub(2 * length_ms)) }
         });
         Limits { full_bytes: by_size.max(LEAST_FULL_BYTES).min(full_bytes).max(1), cells }
     }
+}
+
+fn cell_ms(limit: i64) -> i64 {
+    (limit / CELLS_OF_RETENTION).max(1)
 }
 
 #[cfg(test)]
@@ -140,6 +162,19 @@ mod tests {
         assert_eq!(compact.expired(&log, 0, Offset(19), WallMs(0)), 1, "offset 19 is still readable");
         assert_eq!(compact.expired(&log, 0, Offset(20), WallMs(0)), 2);
         assert_eq!(compact.limits(64, WallMs(0)), Limits { full_bytes: 64, cells: None });
+    }
+
+    #[test]
+    fn time_is_looked_at_again_when_the_first_segment_expires_or_what_was_held_back_becomes_overdue() {
+        let mut log = log(&[1, 1, 1]);
+        let by_age = keep(Some(800), None);
+        assert_eq!(by_age.next_look(&log, 64, WallMs(0)), Some(WallMs(801)));
+        assert_eq!(by_age.expired(&log, 0, Offset(0), WallMs(801)), 1);
+        log[0].max_timestamp = 1 << 50;
+        assert_eq!(by_age.next_look(&log, 64, WallMs(2000)), Some(WallMs(2006)), "created at 1005");
+        assert_eq!(by_age.next_look(&log, 64, WallMs(10_000)), Some(WallMs((1 << 50) + 801)));
+        assert_eq!(keep(None, Some(1)).next_look(&log, 64, WallMs(0)), None);
+        assert_eq!(by_age.next_look(&[], 64, WallMs(0)), None);
     }
 
     #[test]
