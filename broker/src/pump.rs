@@ -11,12 +11,14 @@
 //! 4. At most [`CONNECTIONS`] connections and [`READS`] reads at a time; more wait, in the listener's backlog and in
 //!    order.
 
+use crate::cold::reader::{ColdRead, ColdReader, ColdTotals};
 use crate::control::{FromControl, ToControl};
 use crate::net::budget::{Permit, Pools};
 use crate::net::connection::{Connection, Ended, Intake, Limits, Requests};
 use crate::net::frame::Frame;
 use crate::net::stream::{ByteStream, Listener};
 use crate::shard::core::ShardCore;
+use crate::shard::counters::Counters;
 use crate::shard::events::{ConnectionId, Effect, Now, ReadToken, ReplyTo, RequestNumber};
 use crate::signal::{Gauge, Signal};
 use futures::{FutureExt, select_biased};
@@ -36,7 +38,7 @@ use std::time::Duration;
 pub const OUTBOX_MARK: usize = 4096;
 /// Connections of one shard.
 pub const CONNECTIONS: usize = 10_000;
-/// Reads of write-ahead objects under way.
+/// Reads of write-ahead objects and segments under way.
 pub const READS: usize = 32;
 /// How often connections are looked at for time limits, and idle memory is given back.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -65,6 +67,8 @@ pub struct ShardParts {
     pub core: ShardCore,
     /// This thread's handle to the write-ahead logs.
     pub wal: Rc<dyn WalStore>,
+    /// Its reader of segments.
+    pub cold: ColdReader,
     /// The shard's memory.
     pub pools: Pools,
     /// Bounds of its connections.
@@ -81,6 +85,7 @@ struct Pump {
     env: Env,
     core: RefCell<ShardCore>,
     wal: Rc<dyn WalStore>,
+    cold: ColdReader,
     intake: Rc<Intake>,
     pools: Pools,
     connections: RefCell<BTreeMap<ConnectionId, Rc<Connection>>>,
@@ -115,11 +120,12 @@ enum Stop {
     Drained,
 }
 
-struct Read {
-    token: ReadToken,
-    wid: Wid,
-    seq: Seq,
-    range: Range<u64>,
+/// A read that the core asked for.
+enum Read {
+    /// Of a write-ahead object.
+    Object { token: ReadToken, wid: Wid, seq: Seq, range: Range<u64> },
+    /// Of segments.
+    Cold { token: ReadToken, read: ColdRead },
 }
 
 impl ShardPump {
@@ -132,6 +138,7 @@ impl ShardPump {
             env: env.clone(),
             core: RefCell::new(parts.core),
             wal: parts.wal,
+            cold: parts.cold,
             connections: RefCell::default(),
             next_connection: Cell::new(0),
             left: Signal::default(),
@@ -174,6 +181,17 @@ impl ShardPump {
     /// Connections now.
     pub fn connections(&self) -> usize {
         self.0.connections.borrow().len()
+    }
+
+    /// What the shard counted, its reader of segments included.
+    pub fn counters(&self) -> Counters {
+        let ColdTotals { gets, bytes } = self.0.cold.totals();
+        Counters { segment_gets: gets, segment_get_bytes: bytes, ..*self.0.core.borrow().counters() }
+    }
+
+    /// Bytes that are cached of segments.
+    pub fn cold_bytes(&self) -> usize {
+        self.0.cold.used()
     }
 
     /// How the shard's memory is divided.
@@ -228,7 +246,11 @@ impl Pump {
             }
             Effect::ToControl(message) => self.post_to_control(message),
             Effect::Read { token, wid, seq, range } => {
-                self.reads.borrow_mut().push_back(Read { token, wid, seq, range });
+                self.reads.borrow_mut().push_back(Read::Object { token, wid, seq, range });
+                self.start_reads();
+            }
+            Effect::ColdRead { token, read } => {
+                self.reads.borrow_mut().push_back(Read::Cold { token, read });
                 self.start_reads();
             }
         }
@@ -251,9 +273,17 @@ impl Pump {
             self.reading.set(self.reading.get() + 1);
             let pump = self.clone();
             self.env.spawn("read", async move {
-                let result = pump.wal.read(read.wid, read.seq, read.range).await;
+                match read {
+                    Read::Object { token, wid, seq, range } => {
+                        let result = pump.wal.read(wid, seq, range).await;
+                        pump.turn(|core, now| core.on_read(now, token, result));
+                    }
+                    Read::Cold { token, read } => {
+                        let result = pump.cold.read(&read).await;
+                        pump.turn(|core, now| core.on_cold_read(now, token, result));
+                    }
+                }
                 pump.reading.set(pump.reading.get() - 1);
-                pump.turn(|core, now| core.on_read(now, read.token, result));
                 pump.start_reads();
             });
         }

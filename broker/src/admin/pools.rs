@@ -8,8 +8,19 @@ use crate::pump::ShardPump;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Names of the pools, in the order of [`PoolLevels`].
-pub const POOLS: [&str; 10] =
-    ["produce", "arena", "tail", "replies", "reads", "reserve", "groups", "group_writes", "producers", "references"];
+pub const POOLS: [&str; 11] = [
+    "produce",
+    "arena",
+    "tail",
+    "replies",
+    "reads",
+    "cold",
+    "reserve",
+    "groups",
+    "group_writes",
+    "producers",
+    "references",
+];
 
 /// Bytes that a pool holds, and its bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -35,6 +46,7 @@ pub fn levels(pump: &ShardPump) -> PoolLevels {
         level(core.tail_bytes(), pools.tail),
         level(intake.reply_bytes(), pools.replies),
         level(core.read_bytes(), pools.reads),
+        level(pump.cold_bytes(), pools.cold),
         level(intake.reserve_bytes(), pools.reserve),
         level(core.group_bytes(), groups),
         level(core.group_writing_bytes(), groups),

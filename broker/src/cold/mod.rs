@@ -1,9 +1,11 @@
 //! Cold reads: what lies in segments (DESIGN.md section 4), by way of manifest, index and blocks of the segment's file.
 //!
-//! [`cache`] bounds what is kept, [`shelf`] loads each thing once, [`window`] and [`select`] find whole batches in blocks
-//! without joining them.
+//! [`reader`] goes this way; [`cache`] bounds what is kept, [`shelf`] loads each thing once, [`window`] and [`select`] find
+//! whole batches in blocks without joining them.
 
 pub mod cache;
+pub mod layout;
+pub mod reader;
 pub mod select;
 pub mod shelf;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use futures::future::{LocalBoxFuture, Shared, ready};
 use millrace_storage::env::Env;
 use millrace_storage::store_error::StoreError;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -28,7 +28,6 @@ pub struct Shelf<K, V> {
     /// Loads that nobody has waited for so far, cached or under way.
     ahead: RefCell<BTreeSet<K>>,
     bytes_of: fn(&V) -> usize,
-    hits: Cell<u64>,
 }
 
 impl<K: Ord + Clone + 'static, V: Clone + 'static> Shelf<K, V> {
@@ -40,7 +39,6 @@ impl<K: Ord + Clone + 'static, V: Clone + 'static> Shelf<K, V> {
             under_way: RefCell::default(),
             ahead: RefCell::default(),
             bytes_of,
-            hits: Cell::new(0),
         })
     }
 
@@ -48,7 +46,6 @@ impl<K: Ord + Clone + 'static, V: Clone + 'static> Shelf<K, V> {
     pub fn get(self: &Rc<Self>, key: &K, load: impl FnOnce() -> LocalBoxFuture<'static, Loaded<V>>) -> Load<V> {
         self.ahead.borrow_mut().remove(key);
         if let Some(value) = self.cache.borrow_mut().get(key) {
-            self.hits.set(self.hits.get() + 1);
             return ready(Ok(Some(value))).boxed_local().shared();
         }
         if let Some(under_way) = self.under_way.borrow().get(key) {
@@ -91,9 +88,12 @@ impl<K: Ord + Clone + 'static, V: Clone + 'static> Shelf<K, V> {
         left.iter().for_each(|key| _ = ahead.remove(key));
     }
 
-    /// Forgets a value that has turned out to be out of date.
-    pub fn forget(&self, key: &K) {
-        self.cache.borrow_mut().remove(key);
+    /// Forgets the value of `key` if it still is `stale`, which has turned out to be out of date.
+    pub fn forget(&self, key: &K, stale: &V, same: fn(&V, &V) -> bool) {
+        let mut cache = self.cache.borrow_mut();
+        if cache.get(key).is_some_and(|value| same(&value, stale)) {
+            cache.remove(key);
+        }
     }
 
     /// How many loads were started ahead of their use and not used yet.
@@ -105,17 +105,13 @@ impl<K: Ord + Clone + 'static, V: Clone + 'static> Shelf<K, V> {
     pub fn used(&self) -> usize {
         self.cache.borrow().used()
     }
-
-    /// How often a value was found here.
-    pub fn hits(&self) -> u64 {
-        self.hits.get()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use millrace_storage::sim::{Ended, ProcessId, Sim};
+    use std::cell::Cell;
     use std::time::Duration;
 
     /// Runs `scenario` in virtual time; loads of key `n` take `n` milliseconds and are counted.

@@ -1,8 +1,14 @@
 //! Logs for the tests of this folder.
 
+use super::layout;
 use bytes::Bytes;
 use millrace_protocol::records::BatchBuilder;
-use millrace_storage::ids::Offset;
+use millrace_storage::compaction::Segment;
+use millrace_storage::env::WallMs;
+use millrace_storage::format::manifest::{Manifest, NamedSegment, SegmentName, manifest_key};
+use millrace_storage::ids::{Offset, TopicId, TopicPartition, Wid};
+use millrace_storage::object::ObjectStore;
+use millrace_storage::sim::SimBucket;
 
 /// One batch of a log.
 #[derive(Clone, Debug)]
@@ -26,4 +32,90 @@ pub(super) fn batches(sizes: &[(u32, usize)]) -> Vec<Batch> {
         Batch { last: Offset(base - 1), bytes: bytes.into() }
     };
     sizes.iter().map(one).collect()
+}
+
+/// A log in segments.
+pub(super) struct Log {
+    /// Whose.
+    pub(super) partition: TopicPartition,
+    /// All batches, from offset 0.
+    pub(super) batches: Vec<Batch>,
+    /// Which segments hold them.
+    pub(super) manifest: Manifest,
+    /// The objects of the segments, by key.
+    files: Vec<(String, Bytes)>,
+}
+
+impl Log {
+    /// A log whose segments hold so many batches each, the last one the rest; every so manieth batch is in the index.
+    /// Logs of different numbers of segments name them differently.
+    pub(super) fn new(batches: Vec<Batch>, lengths: &[usize], every: usize) -> Log {
+        let partition = TopicPartition { topic: TopicId(uuid::Uuid::from_u128(9)), index: 2 };
+        let (mut manifest, mut files) = (Manifest::empty(partition), Vec::new());
+        let mut rest = &batches[..];
+        for number in 0.. {
+            if rest.is_empty() {
+                break;
+            }
+            let length = lengths.get(number).copied().unwrap_or(rest.len()).clamp(1, rest.len());
+            let (part, after) = rest.split_at(length);
+            rest = after;
+            let name = SegmentName { wid: Wid(5), number: (100 * lengths.len() + number) as u64 };
+            let base = manifest.covered;
+            let (file, index) = encode(part, every);
+            let last = part.last().expect("at least one").last;
+            let segment = Segment { base, last, bytes: file.len() as u64, max_timestamp: 0, created: WallMs(0) };
+            manifest.segments.push(NamedSegment { name, segment, records: (last.0 - base.0 + 1) as u64 });
+            manifest.covered = last.plus(1);
+            files.push((layout::data_key(partition, name, base), file));
+            files.push((layout::index_key(partition, name, base), index));
+        }
+        Log { partition, batches, manifest, files }
+    }
+
+    /// In segments of about equal numbers of batches.
+    pub(super) fn evenly(batches: Vec<Batch>, segments: usize) -> Log {
+        let length = batches.len().div_ceil(segments);
+        Log::new(batches, &vec![length; segments], 4)
+    }
+
+    /// The same before the later ones of its segments were made.
+    pub(super) fn first_segments(&self, count: usize) -> Log {
+        let mut manifest = self.manifest.clone();
+        manifest.segments.truncate(count);
+        manifest.covered = manifest.segments[count - 1].segment.last.plus(1);
+        let batches = self.batches.iter().filter(|batch| batch.last < manifest.covered).cloned().collect();
+        Log { partition: self.partition, batches, manifest, files: self.files[..2 * count].to_vec() }
+    }
+
+    /// Puts its objects; the manifest in place of what was there.
+    pub(super) async fn write(&self, bucket: &SimBucket) {
+        let objects: &dyn ObjectStore = bucket;
+        for (key, bytes) in &self.files {
+            objects.put_if_absent(key, vec![bytes.clone()]).await.unwrap();
+        }
+        let key = manifest_key(self.partition);
+        match objects.get(&key).await.unwrap() {
+            Some(there) => drop(objects.put_if_match(&key, self.manifest.encode(), there.version).await.unwrap()),
+            None => drop(objects.put_if_absent(&key, vec![self.manifest.encode()]).await.unwrap()),
+        }
+    }
+}
+
+/// Segment file and index of these batches.
+fn encode(batches: &[Batch], every: usize) -> (Bytes, Bytes) {
+    let mut file = vec![0; layout::HEADER_BYTES];
+    let mut entries = Vec::new();
+    for (at, batch) in batches.iter().enumerate() {
+        let first = i64::from_be_bytes(batch.bytes[..8].try_into().unwrap());
+        if at % every == 0 {
+            entries.extend_from_slice(&first.to_be_bytes());
+            entries.extend_from_slice(&(file.len() as u32).to_be_bytes());
+        }
+        file.extend_from_slice(&batch.bytes);
+    }
+    file.extend_from_slice(&[0; layout::FOOTER_BYTES]);
+    let count = (entries.len() / 12) as i32;
+    let index = [&b"IDX\0\0\x01"[..], &count.to_be_bytes(), &[0; 6], &entries].concat();
+    (file.into(), index.into())
 }

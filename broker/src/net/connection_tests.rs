@@ -70,6 +70,7 @@ const POOLS: Pools = Pools {
     tail: 4 << 20,
     replies: 64 << 10,
     reads: 0,
+    cold: 0,
     reserve: 32 << 10,
     groups: 0,
     producers: 0,

@@ -4,6 +4,7 @@
 //! Order: [`prepare`] → lanes and control task → shards. Mailboxes ([`wire`]) exist before all of them, so that it does
 //! not matter who begins first after `prepare`.
 
+use crate::cold::reader::{ColdReader, block_bytes};
 use crate::control::core::ControlConfig;
 use crate::control::pump::{ControlEnds, ControlPump, ControlStores, Ended, LaneEnd, ShardEnd};
 use crate::control::start::{self, Identity, Process, StartError};
@@ -128,6 +129,7 @@ pub fn start_shard(
         node,
         tail_bytes: pools.tail,
         read_bytes: pools.reads,
+        block_bytes: block_bytes(pools.cold),
         response_bytes: pools.replies / RESPONSES_PER_POOL,
         producer_bytes: pools.producers,
         // The other half is for what is on its way to the store.
@@ -138,6 +140,7 @@ pub fn start_shard(
     let parts = ShardParts {
         core: ShardCore::new(config),
         wal: stores.wal.clone(),
+        cold: ColdReader::new(&env, stores.objects.clone(), pools.cold),
         pools,
         limits: Limits::within(&pools, FRAME_BYTES),
         ends,

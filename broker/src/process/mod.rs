@@ -252,11 +252,8 @@ impl ControlThread {
 async fn publish(env: Env, pump: ShardPump, cells: Arc<Cells>) {
     loop {
         let pools = admin::levels(&pump);
-        let ready = {
-            let core = pump.core().borrow();
-            cells.publish(env.now(), core.is_ready(), pump.connections(), core.counters(), &pools);
-            core.is_ready()
-        };
+        let ready = pump.core().borrow().is_ready();
+        cells.publish(env.now(), ready, pump.connections(), &pump.counters(), &pools);
         // A service manager that asks for readiness is not told half a second late.
         env.sleep(if ready { PUBLISH_INTERVAL } else { READY_LOOK }).await;
     }

@@ -17,6 +17,7 @@ use super::producer_room::{ProducerRoom, SILENT_MS};
 use super::produces::Produces;
 use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
+use crate::cold::reader::ColdError;
 use crate::control::{ClusterImage, FromControl};
 use crate::handlers::errors::PartitionError;
 use crate::handlers::group_desk::GroupDesk;
@@ -26,6 +27,7 @@ use crate::net::budget::Permit;
 use crate::net::frame::Frame;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
+use millrace_protocol::record_set::RecordSet;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{BootId, ShardIndex, TopicPartition};
 use millrace_storage::lane::{CommittedObject, Seal, ToLane, ToShard};
@@ -51,8 +53,10 @@ pub struct ShardConfig {
     pub node: i32,
     /// Bytes of memory that recently committed batches may pin.
     pub tail_bytes: usize,
-    /// Bytes that reads of write-ahead objects may have under way or waiting to be answered.
+    /// Bytes that reads of write-ahead objects and segments may have under way or waiting to be answered.
     pub read_bytes: usize,
+    /// Bytes of a block, in which segments are read.
+    pub block_bytes: usize,
     /// Bytes of batches in one answer, whatever the client allows. Its first batch may exceed it.
     pub response_bytes: usize,
     /// Bytes that the producers of its partitions may take, at the lane too.
@@ -201,6 +205,11 @@ impl ShardCore {
         self.finish_read(now, token, result);
     }
 
+    /// A read asked for by [`Effect::ColdRead`] ended.
+    pub fn on_cold_read(&mut self, now: Now, token: ReadToken, result: Result<RecordSet, ColdError>) {
+        self.finish_cold_read(now, token, result);
+    }
+
     /// Time passed: call at or after [`ShardCore::next_deadline`].
     pub fn on_time(&mut self, now: Now) {
         while let Some(due) = self.deadlines.take_due(now.mono) {
@@ -275,7 +284,7 @@ impl ShardCore {
         self.tail.used()
     }
 
-    /// Bytes read from write-ahead objects, or being read, for answers not yet made.
+    /// Bytes read from write-ahead objects and segments, or being read, for answers not yet made.
     pub fn read_bytes(&self) -> usize {
         self.fetches.charged()
     }

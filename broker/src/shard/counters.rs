@@ -39,12 +39,20 @@ counters! {
     fetched_bytes,
     /// Of those, bytes that came from write-ahead objects instead of the tail
     fetched_from_store_bytes,
+    /// Bytes of batches in fetch responses that came from segments
+    fetched_cold_bytes,
     /// Seals handed to the lane
     seals,
     /// Bytes of small batches copied together at seal time
     copied_at_seal_bytes,
     /// Reads of write-ahead objects asked for
     store_reads,
+    /// Reads of segments asked for
+    cold_reads,
+    /// Requests to the object store for segments, their indexes and manifests
+    segment_gets,
+    /// Bytes that those brought
+    segment_get_bytes,
     /// Batches of unknown producers refused because there are too many producers
     producers_refused,
     /// Silent producers forgotten because there were too many

@@ -1,5 +1,6 @@
 //! What goes into a shard's core and what comes out of it.
 
+use crate::cold::reader::ColdRead;
 use crate::control::ToControl;
 use bytes::Bytes;
 use millrace_storage::env::{Mono, WallMs};
@@ -44,7 +45,7 @@ pub enum Reply {
     Close(&'static str),
 }
 
-/// Names a read of a write-ahead object.
+/// Names a read of a write-ahead object or of segments.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ReadToken(pub u64);
 
@@ -68,5 +69,12 @@ pub enum Effect {
         seq: Seq,
         /// Bytes.
         range: Range<u64>,
+    },
+    /// Read batches from segments, answer with `ShardCore::on_cold_read`.
+    ColdRead {
+        /// Names it.
+        token: ReadToken,
+        /// What.
+        read: ColdRead,
     },
 }

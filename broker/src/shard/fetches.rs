@@ -1,4 +1,4 @@
-//! Fetches in progress: parked until there is enough to read, or waiting for reads of write-ahead objects.
+//! Fetches in progress: parked until there is enough to read, or waiting for reads of write-ahead objects and segments.
 //!
 //! 1. A parked fetch is registered in every partition that it asks for and the shard leads; it is looked at again
 //!    only when one of them changes, at its deadline, when a later reply of its connection waits, or when its
@@ -6,11 +6,13 @@
 //!    A connection has at most one.
 //! 2. Bytes being read, and read for answers not yet made, stay within the budget, unless a single fetch exceeds it.
 //! 3. A fetch is answered once: by its results, or after [`READ_PATIENCE`] without those that are missing.
+//! 4. A write-ahead object that is gone has been covered meanwhile: its offsets are read from segments.
 
 use super::core::ShardCore;
 use super::deadlines::{DeadlineId, Due};
 use super::events::{ConnectionId, Effect, Now, ReadToken, Reply, ReplyTo, RequestNumber};
 use super::fetching::{self, Planned, PlannedRead, Room, Walked};
+use crate::cold::reader::{ColdError, ColdRead};
 use crate::handlers::RequestContext;
 use crate::handlers::errors::PartitionError;
 use crate::handlers::fetch::{SlotResult, respond};
@@ -77,6 +79,12 @@ pub(crate) enum SlotState {
     Planned { reads: SmallVec<[PlannedRead; 2]>, allotted: usize, oversized: bool },
     /// Its reads are under way.
     Reading { parts: Vec<Part>, allotted: usize, oversized: bool },
+    /// Segments are to be read for it.
+    ColdPlanned { allotted: usize, oversized: bool },
+    /// Segments are being read for it.
+    ColdReading,
+    /// They could not be read.
+    ColdFailed(ColdError),
     /// Its bytes.
     Ready(RecordSet),
 }
@@ -261,6 +269,7 @@ impl ShardCore {
         match planned {
             Planned::Tail(records) => SlotState::Ready(records),
             Planned::Read { reads, allotted, oversized } => SlotState::Planned { reads, allotted, oversized },
+            Planned::Segments { allotted, oversized } => SlotState::ColdPlanned { allotted, oversized },
             Planned::NoRoom | Planned::Wait => SlotState::Idle,
         }
     }
@@ -268,11 +277,8 @@ impl ShardCore {
     /// Does the reads that the plan needs, then answers.
     fn gather(&mut self, now: Now, mut fetch: PendingFetch) {
         self.unpark(&fetch);
-        let planned = |slot: &FetchSlot| match &slot.state {
-            SlotState::Planned { reads, .. } => reads.iter().map(|read| read.length as usize).sum(),
-            SlotState::Failed(_) | SlotState::Idle | SlotState::Reading { .. } | SlotState::Ready(_) => 0,
-        };
-        fetch.charged = fetch.slots.iter().map(planned).sum();
+        let block_bytes = self.config().block_bytes;
+        fetch.charged = fetch.slots.iter().map(|slot| planned_bytes(slot, block_bytes)).sum();
         if fetch.charged == 0 {
             return self.finish_fetch(now, fetch);
         }
@@ -294,23 +300,51 @@ impl ShardCore {
         self.fetches.charged += fetch.charged;
         let request = fetch.context.reply_to;
         for (slot_at, slot) in fetch.slots.iter_mut().enumerate() {
-            let SlotState::Planned { reads, allotted, oversized } = &slot.state else { continue };
-            let (allotted, oversized) = (*allotted, *oversized);
-            let parts: Vec<Part> = reads.iter().map(|&read| Part { read, bytes: None }).collect();
-            for (part_at, part) in parts.iter().enumerate() {
-                let bytes = part.read.length as usize;
-                fetch.outstanding += 1;
-                fetch.outstanding_bytes += bytes;
-                self.ask_store(ReadOwner { fetch: request, slot: slot_at, part: part_at, bytes }, part.read);
+            let bytes = planned_bytes(slot, self.config().block_bytes);
+            match &slot.state {
+                SlotState::Planned { reads, allotted, oversized } => {
+                    let parts: Vec<Part> = reads.iter().map(|&read| Part { read, bytes: None }).collect();
+                    for (part_at, part) in parts.iter().enumerate() {
+                        let bytes = part.read.length as usize;
+                        fetch.outstanding += 1;
+                        self.ask_store(ReadOwner { fetch: request, slot: slot_at, part: part_at, bytes }, part.read);
+                    }
+                    slot.state = SlotState::Reading { parts, allotted: *allotted, oversized: *oversized };
+                }
+                SlotState::ColdPlanned { allotted, oversized } => {
+                    let (allotted, oversized) = (*allotted, *oversized);
+                    fetch.outstanding += 1;
+                    let owner = ReadOwner { fetch: request, slot: slot_at, part: 0, bytes };
+                    self.ask_segments(owner, slot, allotted, oversized);
+                }
+                SlotState::Failed(_)
+                | SlotState::Idle
+                | SlotState::Reading { .. }
+                | SlotState::ColdReading
+                | SlotState::ColdFailed(_)
+                | SlotState::Ready(_) => {}
             }
-            slot.state = SlotState::Reading { parts, allotted, oversized };
+            fetch.outstanding_bytes += bytes;
         }
     }
 
-    fn ask_store(&mut self, owner: ReadOwner, read: PlannedRead) {
+    fn token(&mut self, owner: ReadOwner) -> ReadToken {
         let token = ReadToken(self.fetches.next_token);
         self.fetches.next_token += 1;
         self.fetches.reads.insert(token, owner);
+        token
+    }
+
+    fn ask_segments(&mut self, owner: ReadOwner, slot: &mut FetchSlot, most: usize, oversized: bool) {
+        let token = self.token(owner);
+        self.counters.cold_reads += 1;
+        let partition = slot.partition.expect("a slot without a partition has failed");
+        slot.state = SlotState::ColdReading;
+        self.effects.push(Effect::ColdRead { token, read: ColdRead { partition, from: slot.from, most, oversized } });
+    }
+
+    fn ask_store(&mut self, owner: ReadOwner, read: PlannedRead) {
+        let token = self.token(owner);
         self.counters.store_reads += 1;
         let start = u64::from(read.start);
         self.effects.push(Effect::Read {
@@ -321,30 +355,67 @@ impl ShardCore {
         });
     }
 
-    /// A read ended.
+    /// A read of a write-ahead object ended.
     pub(crate) fn finish_read(&mut self, now: Now, token: ReadToken, result: Result<Option<Bytes>, StoreError>) {
+        let Some((owner, mut fetch)) = self.end_read(now, token) else { return };
+        let slot = &mut fetch.slots[owner.slot];
+        let block_bytes = self.config().block_bytes;
+        if let SlotState::Reading { allotted, oversized, .. } = slot.state
+            && owner.part == 0
+            && matches!(result, Ok(None))
+        {
+            let bytes = cold_bytes(allotted, block_bytes);
+            self.ask_segments(ReadOwner { bytes, ..owner }, slot, allotted, oversized);
+            self.charge_more(&mut fetch, bytes);
+        } else if let Some(read) = take_read(slot, owner.part, result) {
+            let bytes = read.length as usize;
+            self.ask_store(ReadOwner { bytes, ..owner }, read);
+            self.charge_more(&mut fetch, bytes);
+        }
+        self.go_on(now, fetch);
+    }
+
+    /// A read of segments ended.
+    pub(crate) fn finish_cold_read(&mut self, now: Now, token: ReadToken, result: Result<RecordSet, ColdError>) {
+        let Some((owner, mut fetch)) = self.end_read(now, token) else { return };
+        fetch.slots[owner.slot].state = match result {
+            Ok(records) => {
+                self.counters.fetched_cold_bytes += records.len() as u64;
+                SlotState::Ready(records)
+            }
+            Err(error) => SlotState::ColdFailed(error),
+        };
+        self.go_on(now, fetch);
+    }
+
+    /// Whose read it was, and the fetch; `None` if that was answered without it.
+    fn end_read(&mut self, now: Now, token: ReadToken) -> Option<(ReadOwner, PendingFetch)> {
         let owner = self.fetches.reads.remove(&token).expect("only reads that were asked for end");
         let Some(mut fetch) = self.fetches.by_request.remove(&owner.fetch) else {
-            // Its fetch was answered without it and left it its charge.
+            // It left us its charge.
             self.fetches.charged -= owner.bytes;
-            return self.start_queued(now);
+            self.start_queued(now);
+            return None;
         };
         fetch.outstanding -= 1;
         fetch.outstanding_bytes -= owner.bytes;
-        let slot = &mut fetch.slots[owner.slot];
-        match take_read(slot, owner.part, result) {
-            Some(read) => {
-                let bytes = read.length as usize;
-                fetch.outstanding += 1;
-                fetch.outstanding_bytes += bytes;
-                fetch.charged += bytes;
-                self.fetches.charged += bytes;
-                self.ask_store(ReadOwner { bytes, ..owner }, read);
-            }
-            None if fetch.outstanding == 0 => return self.finish_fetch(now, fetch),
-            None => {}
+        Some((owner, fetch))
+    }
+
+    /// One more read of `fetch` is under way.
+    fn charge_more(&mut self, fetch: &mut PendingFetch, bytes: usize) {
+        fetch.outstanding += 1;
+        fetch.outstanding_bytes += bytes;
+        fetch.charged += bytes;
+        self.fetches.charged += bytes;
+    }
+
+    /// Answers once no read is under way.
+    fn go_on(&mut self, now: Now, fetch: PendingFetch) {
+        if fetch.outstanding == 0 {
+            return self.finish_fetch(now, fetch);
         }
-        self.fetches.by_request.insert(owner.fetch, fetch);
+        self.fetches.by_request.insert(fetch.context.reply_to, fetch);
     }
 
     /// Makes the answer from what is there.
@@ -374,7 +445,10 @@ impl ShardCore {
             SlotState::Failed(error) => Err(*error),
             SlotState::Idle => Ok(RecordSet::new()),
             SlotState::Ready(records) => Ok(records.clone()),
-            SlotState::Planned { .. } => Err(PartitionError::Storage),
+            SlotState::Planned { .. } | SlotState::ColdPlanned { .. } | SlotState::ColdReading => {
+                Err(PartitionError::Storage)
+            }
+            SlotState::ColdFailed(error) => Err(self.cold_error(partition, slot.from, error)),
             SlotState::Reading { parts, allotted, oversized } => {
                 let assembled = self.assemble(partition, slot.from, parts, *allotted, *oversized);
                 // What retention removed while it was being read is not missing.
@@ -384,6 +458,19 @@ impl ShardCore {
                 Ok(records)
             }
         }
+    }
+
+    /// What the client is told of a read of segments that failed.
+    fn cold_error(&mut self, partition: TopicPartition, from: Offset, error: &ColdError) -> PartitionError {
+        let log = self.logs.get_mut(&partition).expect("the caller saw that it is led");
+        // What retention removed while it was being read is not missing.
+        if log.log_start() > from || *error == ColdError::Removed {
+            return PartitionError::OutOfRange;
+        }
+        if matches!(error, ColdError::Missing(_)) && log.raise_alarm() {
+            tracing::error!(%partition, %from, %error, "records that must be in segments can't be read");
+        }
+        PartitionError::Storage
     }
 
     /// Joins what the reads of one partition brought, as far as it is whole and fits.
@@ -436,6 +523,25 @@ impl ShardCore {
             }
         }
     }
+}
+
+/// What the reads planned for a slot are charged.
+fn planned_bytes(slot: &FetchSlot, block_bytes: usize) -> usize {
+    match &slot.state {
+        SlotState::Planned { reads, .. } => reads.iter().map(|read| read.length as usize).sum(),
+        SlotState::ColdPlanned { allotted, .. } => cold_bytes(*allotted, block_bytes),
+        SlotState::Failed(_)
+        | SlotState::Idle
+        | SlotState::Reading { .. }
+        | SlotState::ColdReading
+        | SlotState::ColdFailed(_)
+        | SlotState::Ready(_) => 0,
+    }
+}
+
+/// What a read of segments is charged: whole blocks at both ends.
+fn cold_bytes(allotted: usize, block_bytes: usize) -> usize {
+    allotted + 2 * block_bytes
 }
 
 /// Keeps the result of a read. Gives the read that must follow if the first batch to give was not in it.

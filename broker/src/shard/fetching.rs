@@ -21,6 +21,9 @@ const FIRST_READ_BYTES: usize = 64 * 1024;
 /// Where a batch must be searched in an entry, this much is read at a time.
 const SEARCH_BYTES: usize = 1024 * 1024;
 
+/// Bytes that one fetch gets from the segments of one partition: beyond them the next fetch goes on.
+const MOST_FROM_SEGMENTS: usize = 8 * 1024 * 1024;
+
 /// Where the last offset delta stands in a batch.
 const LAST_DELTA_AT: usize = 23;
 
@@ -60,6 +63,13 @@ pub enum Planned {
         /// Whether the first batch may exceed that.
         oversized: bool,
     },
+    /// From segments: no write-ahead object is known to hold the offset any more.
+    Segments {
+        /// Bytes that may be given.
+        allotted: usize,
+        /// Whether the first batch may exceed that.
+        oversized: bool,
+    },
     /// There are bytes, but the response is full.
     NoRoom,
     /// Everything up to the high watermark has been read.
@@ -79,6 +89,7 @@ impl Planned {
                 let readable: usize = reads.iter().map(|read| read.length as usize).sum();
                 readable.min(*allotted).max(1)
             }
+            Planned::Segments { allotted, .. } => (*allotted).max(1),
             Planned::NoRoom | Planned::Wait => 0,
         }
     }
@@ -103,6 +114,9 @@ pub fn plan(log: &PartitionLog, from: Offset, partition_max: usize, room: &mut R
         from_tail(log, from, allotted, room.empty)
     } else if room.reads == 0 {
         Planned::NoRoom
+    } else if log.references().find(from).is_none() {
+        room.reads -= 1;
+        Planned::Segments { allotted: allotted.min(MOST_FROM_SEGMENTS), oversized: room.empty }
     } else {
         let reads = from_objects(log, from, allotted, room.reads);
         room.reads -= reads.len();
@@ -148,7 +162,7 @@ fn from_objects(log: &PartitionLog, from: Offset, allotted: usize, most: usize) 
             break;
         }
     }
-    assert!(!reads.is_empty(), "what lies below the high watermark and not in the tail has a reference");
+    assert!(!reads.is_empty(), "the caller found a reference");
     reads
 }
 

@@ -127,6 +127,7 @@ pub struct PartitionLog {
     parked: BTreeSet<ReplyTo>,
     places: VecDeque<Place>,
     draining: bool,
+    alarmed: bool,
 }
 
 impl PartitionLog {
@@ -148,6 +149,7 @@ impl PartitionLog {
             parked: BTreeSet::new(),
             places: VecDeque::new(),
             draining: false,
+            alarmed: false,
         }
     }
 
@@ -178,6 +180,10 @@ impl PartitionLog {
     /// Where durable batches lie.
     pub fn references(&self) -> &References {
         &self.references
+    }
+    /// Something of it is missing that must exist: true if nobody has been told in this leadership.
+    pub fn raise_alarm(&mut self) -> bool {
+        !std::mem::replace(&mut self.alarmed, true)
     }
     /// Whether produce is refused because the partition is being given up.
     pub fn draining(&self) -> bool {

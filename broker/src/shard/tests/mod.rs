@@ -1,5 +1,6 @@
 //! The core driven as its pump drives it: encoded frames in, decoded replies out, and a small lane that commits.
 
+mod cold;
 mod fetch;
 mod groups;
 mod lane;
@@ -10,6 +11,7 @@ mod topics;
 
 use super::core::{ShardConfig, ShardCore};
 use super::events::{ConnectionId, Effect, Now, ReadToken, Reply, ReplyTo, RequestNumber};
+use crate::cold::reader::ColdRead;
 use crate::control::{ClusterImage, FromControl, Node, PartitionImage, ToControl, TopicImage};
 use crate::net::frame::Frame;
 use bytes::Bytes;
@@ -51,6 +53,7 @@ struct World {
     replies: BTreeMap<ReplyTo, Reply>,
     order: Vec<ReplyTo>,
     reads: VecDeque<(ReadToken, Wid, Seq, Range<u64>)>,
+    cold: VecDeque<(ReadToken, ColdRead)>,
     asked: VecDeque<ToControl>,
     to_lane: Vec<ToLane>,
     wid: Wid,
@@ -71,6 +74,7 @@ impl World {
             node: 1,
             tail_bytes: 1 << 20,
             read_bytes: 1 << 20,
+            block_bytes: 1 << 16,
             response_bytes: 16 << 20,
             producer_bytes: 16 << 20,
             group_bytes: 16 << 20,
@@ -85,6 +89,7 @@ impl World {
             replies: BTreeMap::new(),
             order: Vec::new(),
             reads: VecDeque::new(),
+            cold: VecDeque::new(),
             asked: VecDeque::new(),
             to_lane: Vec::new(),
             wid: Wid(7),
@@ -131,6 +136,7 @@ impl World {
                     self.order.push(to);
                 }
                 Effect::Read { token, wid, seq, range } => self.reads.push_back((token, wid, seq, range)),
+                Effect::ColdRead { token, read } => self.cold.push_back((token, read)),
                 Effect::ToControl(message) => self.asked.push_back(message),
                 Effect::ToLane(message) => self.to_lane.push(message),
             }

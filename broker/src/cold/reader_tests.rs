@@ -1,0 +1,192 @@
+//! The reader on a simulated bucket: any log, cut into any segments, is given back whole; and what faults do to it.
+
+use super::*;
+use crate::cold::testing::{Batch, Log, batches};
+use futures::future::join_all;
+use millrace_storage::sim::{Ended, Faults, ProcessId, Sim, SimBucket};
+use proptest::prelude::*;
+
+/// Runs `scenario` with a reader of small blocks on a bucket that holds `log`.
+fn run<F: Future<Output = ()> + 'static>(log: Log, block_bytes: usize, scenario: impl FnOnce(World) -> F + 'static) {
+    let sim = Sim::new(1, false);
+    let env = sim.env(ProcessId::WORLD);
+    let bucket = SimBucket::new(&sim, Faults::none());
+    let reader = ColdReader::with_blocks(&env, Rc::new(bucket.clone()), 1 << 20, block_bytes);
+    let world = World { bucket, reader, log };
+    let task = async move {
+        world.log.write(&world.bucket).await;
+        scenario(world).await;
+    };
+    assert_eq!(sim.run(1_000_000, task), Ended::Done);
+}
+
+struct World {
+    bucket: SimBucket,
+    reader: ColdReader,
+    log: Log,
+}
+
+impl World {
+    fn ask(&self, from: Offset, most: usize) -> ColdRead {
+        ColdRead { partition: self.log.partition, from, most, oversized: true }
+    }
+
+    async fn read(&self, from: Offset, most: usize) -> Result<RecordSet, ColdError> {
+        self.reader.read(&self.ask(from, most)).await
+    }
+
+    /// The batches that a read must give, if nothing but its limit stops it.
+    fn expected(&self, from: Offset, most: usize) -> Vec<&Batch> {
+        let mut bytes = 0;
+        let holds = self.log.batches.partition_point(|batch| batch.last < from);
+        let fit = self.log.batches[holds..].iter().take_while(|batch| {
+            let first = bytes == 0;
+            bytes += batch.bytes.len();
+            first || bytes <= most
+        });
+        fit.collect()
+    }
+
+    async fn replace(&self, log: &Log) {
+        let old = self.bucket.keys("seg/");
+        log.write(&self.bucket).await;
+        self.bucket.delete(old).await.unwrap();
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_read_gives_the_whole_batches_from_the_one_that_holds_the_offset(
+        sizes in proptest::collection::vec((1..5u32, 0..400usize), 1..40),
+        lengths in proptest::collection::vec(1..10usize, 0..6),
+        reads in proptest::collection::vec((any::<proptest::sample::Index>(), 1..5000usize), 1..10),
+        block_bytes in 61..1500usize,
+        every in 1..5usize,
+    ) {
+        let log = Log::new(batches(&sizes), &lengths, every);
+        run(log, block_bytes, move |world| async move {
+            for (at, most) in reads {
+                let from = Offset(at.index(world.log.manifest.covered.0 as usize) as i64);
+                let records = world.read(from, most).await.unwrap();
+                let expected = world.expected(from, most);
+                let given = records.concat();
+                let whole: Vec<u8> = expected.iter().flat_map(|batch| batch.bytes.to_vec()).collect();
+                assert!(!given.is_empty() && whole.starts_with(&given), "from {from}, {most} bytes");
+                if world.log.manifest.segments.len() <= SEGMENTS_PER_READ {
+                    assert_eq!(given.len(), whole.len(), "from {from}, {most} bytes");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_reader_that_goes_on_where_it_was_sees_every_byte_once(
+        sizes in proptest::collection::vec((1..5u32, 0..400usize), 1..40),
+        lengths in proptest::collection::vec(1..4usize, 0..20),
+        most in 1..3000usize,
+        block_bytes in 61..1500usize,
+    ) {
+        let log = Log::new(batches(&sizes), &lengths, 2);
+        run(log, block_bytes, move |world| async move {
+            let (mut next, mut seen) = (Offset(0), Vec::new());
+            while next < world.log.manifest.covered {
+                let given = world.read(next, most).await.unwrap().concat();
+                seen.extend_from_slice(&given);
+                let read = world.log.batches.iter().scan(0, |bytes, batch| {
+                    *bytes += batch.bytes.len();
+                    Some((*bytes, batch.last))
+                });
+                let last = read.take_while(|(bytes, _)| *bytes <= seen.len()).last().expect("it gets on").1;
+                next = last.plus(1);
+            }
+            let whole: Vec<u8> = world.log.batches.iter().flat_map(|batch| batch.bytes.to_vec()).collect();
+            assert_eq!(seen, whole);
+            // One manifest, and no block twice: nothing had to leave the cache. Who starts at the beginning needs no index.
+            let blocks: u64 = world.log.manifest.segments.iter().map(|s| s.segment.bytes.div_ceil(block_bytes as u64)).sum();
+            assert!(world.reader.totals().gets <= 1 + blocks, "{:?}", world.reader.totals());
+        });
+    }
+}
+
+/// A log of `count` batches of about 1 KiB in `segments` segments.
+fn plain_log(count: usize, segments: usize) -> Log {
+    Log::evenly(batches(&vec![(1, 1000); count]), segments)
+}
+
+#[test]
+fn many_readers_of_one_place_cause_one_request_each_for_manifest_index_and_block() {
+    run(plain_log(40, 1), 4096, |world| async move {
+        let reads = (0..20).map(|_| world.read(Offset(30), 500));
+        let all = join_all(reads).await;
+        assert!(all.iter().all(|read| read == &all[0] && !read.as_ref().unwrap().is_empty()));
+        assert_eq!(world.reader.totals().gets, 1 + 1 + 2, "the batch spans two blocks");
+    });
+}
+
+#[test]
+fn blocks_are_loaded_ahead_of_one_who_reads_on() {
+    run(plain_log(40, 2), 4096, |world| async move {
+        let mut asked = Vec::new();
+        for from in 0..8 {
+            world.read(Offset(from), 100).await.unwrap();
+            asked.push(world.reader.totals().gets);
+        }
+        let blocks = world.reader.0.blocks.ahead();
+        assert!(blocks > 1, "{asked:?}");
+        assert!(world.read(Offset(39), 100).await.is_ok());
+    });
+}
+
+#[test]
+fn segments_that_were_replaced_are_found_through_the_manifest_that_stands_now() {
+    run(plain_log(40, 4), 256, |world| async move {
+        world.read(Offset(0), 100).await.unwrap();
+        world.replace(&plain_log(40, 1)).await;
+        for from in 1..40 {
+            let records = world.read(Offset(from), 100).await.unwrap();
+            assert_eq!(records.concat(), world.log.batches[from as usize].bytes);
+        }
+    });
+}
+
+#[test]
+fn what_is_covered_since_the_manifest_was_read_is_found() {
+    let whole = plain_log(40, 4);
+    let half = whole.first_segments(2);
+    run(half, 256, move |world| async move {
+        world.read(Offset(0), 100).await.unwrap();
+        whole.write(&world.bucket).await;
+        assert_eq!(world.read(Offset(39), 100).await.unwrap().concat(), whole.batches[39].bytes);
+    });
+}
+
+#[test]
+fn a_segment_that_is_missing_is_an_alarm() {
+    run(plain_log(40, 4), 256, |world| async move {
+        world.bucket.delete(world.bucket.keys("seg/")).await.unwrap();
+        assert!(matches!(world.read(Offset(0), 100).await, Err(ColdError::Missing(_))));
+        assert!(matches!(world.read(Offset(40), 100).await, Err(ColdError::Missing(_))), "beyond what is covered");
+    });
+}
+
+#[test]
+fn what_has_expired_is_removed_and_no_alarm() {
+    let mut expired = plain_log(40, 4);
+    expired.manifest.log_start = Offset(15);
+    run(expired, 256, |world| async move {
+        assert_eq!(world.read(Offset(14), 100).await, Err(ColdError::Removed));
+        assert!(world.read(Offset(15), 100).await.is_ok());
+    });
+}
+
+#[test]
+fn a_damaged_object_is_an_error_and_nothing_of_it_is_given() {
+    run(plain_log(8, 1), 256, |world| async move {
+        let key = world.bucket.keys("seg/").into_iter().find(|key| key.ends_with(".kfs")).unwrap();
+        let whole = world.bucket.peek(&key).unwrap();
+        world.bucket.delete(vec![key.clone()]).await.unwrap();
+        world.bucket.put_if_absent(&key, vec![whole.slice(..whole.len() / 2)]).await.unwrap();
+        assert!(world.read(Offset(0), 100).await.is_ok(), "the first half is whole");
+        assert!(matches!(world.read(Offset(7), 100).await, Err(ColdError::Store(_))));
+    });
+}
