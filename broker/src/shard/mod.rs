@@ -5,6 +5,7 @@ pub mod core;
 pub mod counters;
 pub mod deadlines;
 pub mod events;
+pub(crate) mod fetch_reads;
 pub(crate) mod fetches;
 pub mod fetching;
 pub mod partition_log;
