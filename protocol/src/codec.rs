@@ -136,6 +136,7 @@ fixed! {
     bool, bool, 1;
     i8, i8, 1;
     i16, i16, 2;
+    u16, u16, 2;
     i32, i32, 4;
     i64, i64, 8;
     Uuid, uuid, 16;
@@ -247,6 +248,33 @@ not_null! {
     [] StrBytes;
     [] Bytes;
     [<T: Wire>] Vec<T>;
+}
+
+/// Makes structs of messages fields that may be null: a byte goes before them, negative for null (KIP-893).
+macro_rules! nullable_struct {
+    ($($type:ty),*) => {
+        $(impl $crate::codec::Nullable for $type {
+            fn min_nullable_size(_: $crate::codec::Version) -> usize {
+                1
+            }
+
+            fn read_nullable(
+                reader: &mut $crate::wire::Reader<'_>,
+                version: $crate::codec::Version,
+            ) -> Result<Option<Self>, $crate::wire::DecodeError> {
+                if reader.i8()? < 0 { Ok(None) } else { $crate::codec::Wire::read(reader, version).map(Some) }
+            }
+
+            fn write_nullable(
+                value: Option<&Self>,
+                writer: &mut $crate::wire::Writer,
+                version: $crate::codec::Version,
+            ) -> Result<(), $crate::wire::EncodeError> {
+                writer.i8(if value.is_some() { 1 } else { -1 });
+                value.map_or(Ok(()), |value| $crate::codec::Wire::write(value, writer, version))
+            }
+        })*
+    };
 }
 
 /// Declares a message: see the head of this file.
@@ -434,7 +462,7 @@ macro_rules! structure {
     };
 }
 
-pub(crate) use {default_of, is_ignored, message, not_null, structure};
+pub(crate) use {default_of, is_ignored, message, not_null, nullable_struct, structure};
 
 #[cfg(test)]
 pub(crate) mod sample;

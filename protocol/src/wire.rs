@@ -201,6 +201,10 @@ impl<'a> Cursor<'a> {
         i16, i16
     );
     read_number!(
+        /// UINT16.
+        u16, u16
+    );
+    read_number!(
         /// INT32.
         i32, i32
     );
@@ -418,6 +422,11 @@ impl Writer {
     /// INT16.
     pub fn i16(&mut self, value: i16) {
         self.small.put_i16(value);
+    }
+
+    /// UINT16.
+    pub fn u16(&mut self, value: u16) {
+        self.small.put_u16(value);
     }
 
     /// INT32.

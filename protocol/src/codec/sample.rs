@@ -51,6 +51,12 @@ macro_rules! sample_numbers {
 
 sample_numbers!(i8, i16, i32, i64);
 
+impl Sample for u16 {
+    fn sample(sampler: &mut Sampler, version: Version) -> Self {
+        i16::sample(sampler, version).cast_unsigned()
+    }
+}
+
 impl Sample for bool {
     fn sample(sampler: &mut Sampler, _: Version) -> Self {
         sampler.below(2) == 0

@@ -5,6 +5,7 @@ use crate::codec::Message;
 use crate::error_code::ErrorCode;
 use crate::messages::api_versions::{ApiVersion, SupportedFeatureKey};
 use crate::messages::delete_groups::DeletableGroupResult;
+use crate::messages::describe_log_dirs::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic};
 use crate::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsTopic, ListOffsetsTopicResponse,
 };
@@ -81,6 +82,26 @@ fn golden_delete_groups_version_3() {
         ],
     };
     check(response, 3, "000000010303673100440562757379000367320000000000");
+}
+
+#[test]
+fn golden_describe_log_dirs_version_5() {
+    check(DescribeLogDirsRequest { topics: None }, 5, "0000");
+    let partition = DescribeLogDirsPartition { partition_index: 1, partition_size: 5, ..Default::default() };
+    let topic = DescribeLogDirsTopic { name: "t".into(), partitions: vec![partition] };
+    let result = DescribeLogDirsResult {
+        log_dir: "d".into(),
+        topics: vec![topic],
+        is_cordoned: true,
+        ..DescribeLogDirsResult::default()
+    };
+    let response = DescribeLogDirsResponse { throttle_time_ms: 7, results: vec![result], ..Default::default() };
+    check(
+        response,
+        5,
+        "00000007000002000002640202740200000001000000000000000500000000000000000000\
+         00ffffffffffffffffffffffffffffffff010000",
+    );
 }
 
 #[test]

@@ -17,6 +17,8 @@ const NOT_IN_ORACLE: &[(&str, i16)] = &[
     ("ApiVersionsResponse", 5),
     ("DeleteGroupsRequest", 3),
     ("DeleteGroupsResponse", 3),
+    ("DescribeLogDirsRequest", 5),
+    ("DescribeLogDirsResponse", 5),
     ("InitProducerIdRequest", 6),
     ("ListOffsetsRequest", 11),
     ("ListOffsetsResponse", 11),
@@ -78,26 +80,43 @@ macro_rules! oracle_tests {
 }
 
 oracle_tests! {
+    alter_configs_is_what_the_oracle_reads_and_writes: AlterConfigsRequest, AlterConfigsResponse;
+    alter_partition_reassignments_is_what_the_oracle_reads_and_writes: AlterPartitionReassignmentsRequest,
+        AlterPartitionReassignmentsResponse;
     api_versions_is_what_the_oracle_reads_and_writes: ApiVersionsRequest, ApiVersionsResponse;
+    create_partitions_is_what_the_oracle_reads_and_writes: CreatePartitionsRequest, CreatePartitionsResponse;
     create_topics_is_what_the_oracle_reads_and_writes: CreateTopicsRequest, CreateTopicsResponse;
     delete_groups_is_what_the_oracle_reads_and_writes: DeleteGroupsRequest, DeleteGroupsResponse;
     delete_topics_is_what_the_oracle_reads_and_writes: DeleteTopicsRequest, DeleteTopicsResponse;
     describe_cluster_is_what_the_oracle_reads_and_writes: DescribeClusterRequest, DescribeClusterResponse;
     describe_configs_is_what_the_oracle_reads_and_writes: DescribeConfigsRequest, DescribeConfigsResponse;
     describe_groups_is_what_the_oracle_reads_and_writes: DescribeGroupsRequest, DescribeGroupsResponse;
+    describe_log_dirs_is_what_the_oracle_reads_and_writes: DescribeLogDirsRequest, DescribeLogDirsResponse;
+    describe_producers_is_what_the_oracle_reads_and_writes: DescribeProducersRequest, DescribeProducersResponse;
+    describe_quorum_is_what_the_oracle_reads_and_writes: DescribeQuorumRequest, DescribeQuorumResponse;
+    describe_topic_partitions_is_what_the_oracle_reads_and_writes: DescribeTopicPartitionsRequest,
+        DescribeTopicPartitionsResponse;
+    elect_leaders_is_what_the_oracle_reads_and_writes: ElectLeadersRequest, ElectLeadersResponse;
     fetch_is_what_the_oracle_reads_and_writes: FetchRequest, FetchResponse;
     find_coordinator_is_what_the_oracle_reads_and_writes: FindCoordinatorRequest, FindCoordinatorResponse;
     heartbeat_is_what_the_oracle_reads_and_writes: HeartbeatRequest, HeartbeatResponse;
+    incremental_alter_configs_is_what_the_oracle_reads_and_writes: IncrementalAlterConfigsRequest,
+        IncrementalAlterConfigsResponse;
     init_producer_id_is_what_the_oracle_reads_and_writes: InitProducerIdRequest, InitProducerIdResponse;
     join_group_is_what_the_oracle_reads_and_writes: JoinGroupRequest, JoinGroupResponse;
     leave_group_is_what_the_oracle_reads_and_writes: LeaveGroupRequest, LeaveGroupResponse;
+    list_config_resources_is_what_the_oracle_reads_and_writes: ListConfigResourcesRequest, ListConfigResourcesResponse;
     list_groups_is_what_the_oracle_reads_and_writes: ListGroupsRequest, ListGroupsResponse;
     list_offsets_is_what_the_oracle_reads_and_writes: ListOffsetsRequest, ListOffsetsResponse;
+    list_partition_reassignments_is_what_the_oracle_reads_and_writes: ListPartitionReassignmentsRequest,
+        ListPartitionReassignmentsResponse;
     metadata_is_what_the_oracle_reads_and_writes: MetadataRequest, MetadataResponse;
     offset_commit_is_what_the_oracle_reads_and_writes: OffsetCommitRequest, OffsetCommitResponse;
+    offset_delete_is_what_the_oracle_reads_and_writes: OffsetDeleteRequest, OffsetDeleteResponse;
     offset_fetch_is_what_the_oracle_reads_and_writes: OffsetFetchRequest, OffsetFetchResponse;
     offset_for_leader_epoch_is_what_the_oracle_reads_and_writes: OffsetForLeaderEpochRequest,
         OffsetForLeaderEpochResponse;
     produce_is_what_the_oracle_reads_and_writes: ProduceRequest, ProduceResponse;
     sync_group_is_what_the_oracle_reads_and_writes: SyncGroupRequest, SyncGroupResponse;
+    update_features_is_what_the_oracle_reads_and_writes: UpdateFeaturesRequest, UpdateFeaturesResponse;
 }
