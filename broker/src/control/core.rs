@@ -120,6 +120,9 @@ impl ControlCore {
             ToControl::CreateTopics { token, topics, validate_only, auto } => {
                 self.topics.create((shard, token), topics, validate_only, auto, sink);
             }
+            ToControl::AlterTopics { token, alterations, validate_only } => {
+                self.topics.alter((shard, token), alterations, validate_only, sink);
+            }
             ToControl::DeleteTopics { token, names } => self.topics.delete((shard, token), names, sink),
             ToControl::ProducerIds { token } => self.producer_ids.ask(shard, token, sink),
             ToControl::Persist { token, slot, slot_epoch, writes } => {

@@ -84,7 +84,47 @@ pub struct NewTopic {
     pub settings: BTreeMap<String, String>,
 }
 
-/// Result for one topic of a creation or deletion.
+/// A change of a topic that exists.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicAlteration {
+    /// Name.
+    pub name: String,
+    /// The change.
+    pub change: Alteration,
+}
+
+/// What is changed of a topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Alteration {
+    /// So many partitions in all: more than there are.
+    Partitions(u32),
+    /// Its settings.
+    Settings(SettingsChange),
+}
+
+/// A change of settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SettingsChange {
+    /// These and no others: what is not named returns to its default.
+    Replace(BTreeMap<String, String>),
+    /// Only these; each name is here once.
+    Each(BTreeMap<String, SettingChange>),
+}
+
+/// A change of one setting (KIP-339).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SettingChange {
+    /// To this value.
+    Set(String),
+    /// To its default.
+    Delete,
+    /// The elements of this list that are missing are put to the end.
+    Append(String),
+    /// The elements of this list are taken out.
+    Subtract(String),
+}
+
+/// Result for one topic of a creation, change or deletion.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicAnswer {
     /// Name.
@@ -112,6 +152,15 @@ pub enum ToControl {
         validate_only: bool,
         /// Auto-creation through Metadata: an existing topic is success.
         auto: bool,
+    },
+    /// Change topics that exist. Answered when each change is durable, and led what it added, or failed.
+    AlterTopics {
+        /// Names the question.
+        token: Token,
+        /// The changes; a topic may be named more than once.
+        alterations: Vec<TopicAlteration>,
+        /// Check only.
+        validate_only: bool,
     },
     /// Delete topics by name.
     DeleteTopics {
@@ -147,7 +196,7 @@ pub enum ToControl {
 pub enum FromControl {
     /// The cluster changed.
     Image(Arc<ClusterImage>),
-    /// To [`ToControl::CreateTopics`] and [`ToControl::DeleteTopics`], in the order asked.
+    /// To [`ToControl::CreateTopics`], [`ToControl::AlterTopics`] and [`ToControl::DeleteTopics`], in the order asked.
     Topics {
         /// The question.
         token: Token,

@@ -1,6 +1,8 @@
 //! The control core against real in-memory stores with scripted failures and lanes that do as they are told; then the
 //! pump on a small executor, from an empty store to a graceful stop.
 
+mod alterations;
+
 use super::core::{ControlConfig, ControlCore, LANES_STOP_WITHIN};
 use super::effects::{Effect, StoreAnswer, StoreCall};
 use super::messages::*;

@@ -1,5 +1,7 @@
-//! One topic's way from CREATING to LIVE, or from DELETING to gone (PROTOCOL.md sections 3 and 4), one store call at a
-//! time. Either is completed once begun, now or by the next process that finds it half-done.
+//! One topic's way from CREATING to LIVE, from DELETING to gone (PROTOCOL.md sections 3 and 4), or from one LIVE record to
+//! another with more partitions or other settings, one store call at a time. Creations and deletions are completed once
+//! begun, now or by the next process that finds them half-done; an alteration that a process leaves half-done is not,
+//! and nobody was told of it.
 //!
 //! | step | what is durable after it |
 //! |---|---|
@@ -10,6 +12,8 @@
 //! | read object, bury | the object says deleted: a rebuild does not bring the topic back |
 //! | list, remove | the partition records are gone, page by page |
 //! | let go | `/topic/{name}` is gone: the name is free |
+//! | look up, rewrite | the object says what the topic shall be |
+//! | alter | `/topic/{name}` is LIVE with the new contents |
 //!
 //! Invariants:
 //! 1. The record moves by transactions that compare the value before. One whose outcome is unknown is read back: the
@@ -17,6 +21,7 @@
 //! 2. The topic's name is free only after its tombstone and the removal of its records.
 //! 3. A reservation applied late, after its topic was deleted, brings nothing back: the tombstone says so to whoever
 //!    finds it, and a new topic of that name takes its place.
+//! 4. An alteration changes the object before the record: what a client was told survives the loss of either.
 
 use super::effects::{Owner, Sink, StoreAnswer, StoreCall};
 use super::topic_object::{self, TopicObject};
@@ -44,6 +49,8 @@ pub(super) enum Progress {
     Removed,
     /// The record is gone.
     Gone,
+    /// The record is LIVE with the new contents.
+    Altered,
     /// The record is neither what it was nor what it should become: somebody else writes it.
     Foreign,
 }
@@ -60,6 +67,9 @@ enum Step {
     List,
     Remove,
     LetGo,
+    LookUp,
+    Rewrite,
+    Alter,
 }
 
 /// How the call under way began.
@@ -73,10 +83,12 @@ enum Call {
     ReadBack,
 }
 
-/// A creation or deletion under way.
+/// A creation, deletion or alteration under way.
 pub(super) struct TopicChange {
     name: String,
     record: TopicRecord,
+    /// What an alteration makes of the record.
+    altered: Option<TopicRecord>,
     step: Step,
     call: Call,
     /// Failures since the last success.
@@ -91,8 +103,8 @@ pub(super) struct TopicChange {
 
 impl TopicChange {
     fn at(name: String, record: TopicRecord, step: Step) -> TopicChange {
-        let (call, replaces, found, page) = (Call::None, None, None, Vec::new());
-        TopicChange { name, record, step, call, failures: 0, replaces, found, page }
+        let (altered, call, replaces, found, page) = (None, Call::None, None, None, Vec::new());
+        TopicChange { name, record, altered, step, call, failures: 0, replaces, found, page }
     }
 
     /// A topic that nobody knows yet: `record` is CREATING.
@@ -105,6 +117,17 @@ impl TopicChange {
     pub(super) fn delete(name: String, record: TopicRecord) -> TopicChange {
         assert_eq!(record.state, TopicState::Live);
         TopicChange::at(name, record, Step::Mark)
+    }
+
+    /// Makes `altered` of a LIVE topic.
+    pub(super) fn alter(name: String, record: TopicRecord, altered: TopicRecord) -> TopicChange {
+        assert_eq!((record.state, altered.state), (TopicState::Live, TopicState::Live));
+        TopicChange { altered: Some(altered), ..TopicChange::at(name, record, Step::LookUp) }
+    }
+
+    /// Whether the topic stays LIVE throughout: its partitions are led as ever.
+    pub(super) fn is_alteration(&self) -> bool {
+        self.altered.is_some()
     }
 
     /// Goes on with what a former process left; `None`: nothing is half-done.
@@ -140,14 +163,12 @@ impl TopicChange {
         self.call = Call::First;
         let key = topic_object::key(self.record.id);
         let call = match self.step {
-            Step::Reserve | Step::GoLive | Step::Mark | Step::LetGo => StoreCall::Txn(self.move_record()),
-            Step::Describe => StoreCall::PutObject { key, bytes: self.object(false) },
-            Step::ReadObject | Step::CheckObject => StoreCall::GetObject { key },
-            Step::Bury => match &self.found {
-                Some(found) => {
-                    StoreCall::ReplaceObject { key, bytes: self.object(true), version: found.version.clone() }
-                }
-                None => StoreCall::PutObject { key, bytes: self.object(true) },
+            Step::Reserve | Step::GoLive | Step::Mark | Step::LetGo | Step::Alter => StoreCall::Txn(self.move_record()),
+            Step::Describe => StoreCall::PutObject { key, bytes: self.object() },
+            Step::ReadObject | Step::CheckObject | Step::LookUp => StoreCall::GetObject { key },
+            Step::Bury | Step::Rewrite => match &self.found {
+                Some(found) => StoreCall::ReplaceObject { key, bytes: self.object(), version: found.version.clone() },
+                None => StoreCall::PutObject { key, bytes: self.object() },
             },
             Step::List => {
                 StoreCall::List { prefix: keys::partitions_of(self.record.id), after: None, limit: REMOVED_AT_ONCE }
@@ -165,11 +186,13 @@ impl TopicChange {
     pub(super) fn on_store(&mut self, answer: StoreAnswer, sink: &mut Sink) -> Progress {
         let call = std::mem::replace(&mut self.call, Call::None);
         match (self.step, answer) {
-            (Step::Reserve | Step::GoLive | Step::Mark | Step::LetGo, StoreAnswer::Txn(outcome)) => match outcome {
-                Ok(TxnOutcome::Committed(_)) => self.moved(sink),
-                // Both may hide an earlier try that succeeded.
-                Ok(TxnOutcome::Conflict(_)) | Err(_) => self.read_back(sink),
-            },
+            (Step::Reserve | Step::GoLive | Step::Mark | Step::LetGo | Step::Alter, StoreAnswer::Txn(outcome)) => {
+                match outcome {
+                    Ok(TxnOutcome::Committed(_)) => self.moved(sink),
+                    // Both may hide an earlier try that succeeded.
+                    Ok(TxnOutcome::Conflict(_)) | Err(_) => self.read_back(sink),
+                }
+            }
             (_, StoreAnswer::Get(Ok(mut snapshot))) => {
                 assert_eq!(call, Call::ReadBack, "only a record is read by key");
                 let found = snapshot.values.remove(0).map(|found| found.value);
@@ -194,12 +217,17 @@ impl TopicChange {
                 self.next(Step::ReadObject, sink)
             }
             (Step::Bury, StoreAnswer::ReplaceObject(Ok(MatchOutcome::Stored(_)))) => self.next(Step::List, sink),
+            (Step::LookUp, StoreAnswer::GetObject(Ok(found))) => self.looked_up(found, sink),
+            (Step::Rewrite, StoreAnswer::PutObject(Ok(_)) | StoreAnswer::ReplaceObject(Ok(MatchOutcome::Changed))) => {
+                self.next(Step::LookUp, sink)
+            }
+            (Step::Rewrite, StoreAnswer::ReplaceObject(Ok(MatchOutcome::Stored(_)))) => self.next(Step::Alter, sink),
             (Step::List, StoreAnswer::List(Ok(page))) => self.listed(page, sink),
             (Step::Remove, StoreAnswer::Txn(Ok(TxnOutcome::Committed(_)))) => self.next(Step::List, sink),
             (Step::Remove, StoreAnswer::Txn(Ok(TxnOutcome::Conflict(_)))) => Progress::Foreign,
-            (Step::Bury, StoreAnswer::ReplaceObject(Err(_))) => {
-                // It may have happened: the next try reads first.
-                self.step = Step::ReadObject;
+            // It may have happened: the next try reads first.
+            (step @ (Step::Bury | Step::Rewrite), StoreAnswer::ReplaceObject(Err(_))) => {
+                self.step = if step == Step::Bury { Step::ReadObject } else { Step::LookUp };
                 self.pause(sink)
             }
             (
@@ -236,12 +264,25 @@ impl TopicChange {
         self.next(Step::Remove, sink)
     }
 
-    /// The state after the current step; `None`: no record.
-    fn goal(&self) -> Option<TopicState> {
+    fn looked_up(&mut self, found: Option<Object>, sink: &mut Sink) -> Progress {
+        match &found {
+            Some(object) if object.bytes == self.object() => return self.next(Step::Alter, sink),
+            // Nobody else deletes topics while this process lives.
+            Some(object) if TopicObject::is_tombstone(&object.bytes) => return Progress::Foreign,
+            _ => {}
+        }
+        self.found = found;
+        self.next(Step::Rewrite, sink)
+    }
+
+    /// The record after the current step; `None`: no record.
+    fn goal(&self) -> Option<TopicRecord> {
+        let within = |state| Some(TopicRecord { state, ..self.record.clone() });
         match self.step {
-            Step::Reserve => Some(TopicState::Creating),
-            Step::GoLive => Some(TopicState::Live),
-            Step::Mark => Some(TopicState::Deleting),
+            Step::Reserve => within(TopicState::Creating),
+            Step::GoLive => within(TopicState::Live),
+            Step::Mark => within(TopicState::Deleting),
+            Step::Alter => self.altered.clone(),
             Step::LetGo => None,
             other => unreachable!("{other:?} does not move the record"),
         }
@@ -250,7 +291,7 @@ impl TopicChange {
     /// The record's value before the current step, and after it.
     fn ends(&self) -> (Option<Bytes>, Option<Bytes>) {
         let before = if self.step == Step::Reserve { self.replaces.clone() } else { Some(self.record.encode()) };
-        (before, self.goal().map(|state| TopicRecord { state, ..self.record.clone() }.encode()))
+        (before, self.goal().map(|record| record.encode()))
     }
 
     fn move_record(&self) -> Txn {
@@ -289,10 +330,11 @@ impl TopicChange {
 
     fn moved(&mut self, sink: &mut Sink) -> Progress {
         self.failures = 0;
-        let Some(state) = self.goal() else { return Progress::Gone };
-        self.record.state = state;
-        match state {
+        let Some(record) = self.goal() else { return Progress::Gone };
+        self.record = record;
+        match self.record.state {
             TopicState::Creating => self.next(Step::Describe, sink),
+            TopicState::Live if self.is_alteration() => Progress::Altered,
             TopicState::Live => Progress::Live,
             TopicState::Deleting => {
                 self.step = Step::ReadObject;
@@ -301,7 +343,9 @@ impl TopicChange {
         }
     }
 
-    fn object(&self, deleted: bool) -> Bytes {
-        TopicObject::encode(&self.name, &self.record, deleted)
+    /// The object as this change leaves it.
+    fn object(&self) -> Bytes {
+        let record = self.altered.as_ref().unwrap_or(&self.record);
+        TopicObject::encode(&self.name, record, record.state == TopicState::Deleting)
     }
 }

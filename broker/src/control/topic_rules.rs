@@ -48,6 +48,20 @@ pub fn check_name(name: &str) -> Result<(), Refusal> {
     }
 }
 
+/// Checks that a topic of `there` partitions can have `count` of them; answers how many are added.
+pub fn check_growth(name: &str, there: u32, count: u32) -> Result<u32, Refusal> {
+    let invalid = |message| Err(Refusal::new(ErrorCode::InvalidPartitions, message));
+    if count == there {
+        invalid(format!("Topic already has {there} partition(s)."))
+    } else if count < there {
+        invalid(format!("The topic {name} currently has {there} partition(s); {count} would not be an increase."))
+    } else if count > MAX_PARTITIONS {
+        invalid(format!("A topic can have at most {MAX_PARTITIONS} partitions."))
+    } else {
+        Ok(count - there)
+    }
+}
+
 /// Checks everything but whether the name is free; answers the number of partitions.
 pub fn check(topic: &NewTopic, default_partitions: u32) -> Result<u32, Refusal> {
     check_name(&topic.name)?;

@@ -4,6 +4,11 @@
 //! schema registries) work; `docs/compatibility.md` says which those are. A name that Kafka doesn't know is refused as
 //! Kafka refuses it.
 
+use super::messages::{SettingChange, SettingsChange};
+use super::topic_rules::Refusal;
+use millrace_protocol::error_code::ErrorCode;
+use std::collections::BTreeMap;
+
 /// What values a setting takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SettingType {
@@ -22,8 +27,17 @@ pub enum SettingType {
     OneOf(&'static [&'static str]),
     /// Any of these words, separated by commas; at least one.
     AnyOf(&'static [&'static str]),
+    /// Any words, separated by commas.
+    List,
     /// Any text.
     Text,
+}
+
+impl SettingType {
+    /// Whether elements can be appended and subtracted.
+    pub fn is_list(self) -> bool {
+        matches!(self, SettingType::AnyOf(_) | SettingType::List)
+    }
 }
 
 /// One setting.
@@ -37,7 +51,7 @@ pub struct TopicSetting {
     pub default: &'static str,
 }
 
-use SettingType::{AnyOf, Boolean, OneOf, Ratio, Text, Whole};
+use SettingType::{AnyOf, Boolean, List, OneOf, Ratio, Text, Whole};
 
 const ANY: SettingType = Whole { min: i64::MIN, max: i64::MAX };
 const FROM_MINUS_ONE: SettingType = Whole { min: -1, max: i64::MAX };
@@ -69,9 +83,9 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
     setting("file.delete.delay.ms", NOT_NEGATIVE, "60000"),
     setting("flush.messages", POSITIVE, "9223372036854775807"),
     setting("flush.ms", NOT_NEGATIVE, "9223372036854775807"),
-    setting("follower.replication.throttled.replicas", Text, ""),
+    setting("follower.replication.throttled.replicas", List, ""),
     setting("index.interval.bytes", INT_NOT_NEGATIVE, "4096"),
-    setting("leader.replication.throttled.replicas", Text, ""),
+    setting("leader.replication.throttled.replicas", List, ""),
     setting("local.retention.bytes", FROM_MINUS_TWO, "-2"),
     setting("local.retention.ms", FROM_MINUS_TWO, "-2"),
     setting("max.compaction.lag.ms", POSITIVE, "9223372036854775807"),
@@ -121,8 +135,66 @@ pub fn objection(name: &str, value: &str) -> Option<String> {
         OneOf(words) if words.contains(&value) => None,
         AnyOf(words) if value.split(',').all(|word| words.contains(&word.trim())) => None,
         OneOf(words) | AnyOf(words) => invalid(format!("expected one of {}", words.join(", "))),
-        Text => None,
+        List | Text => None,
     }
+}
+
+/// Settings after a change, checked; those with which nothing is wrong before are checked again, which costs little.
+pub fn changed(
+    settings: &BTreeMap<String, String>,
+    change: &SettingsChange,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let invalid = |message| Refusal::new(ErrorCode::InvalidConfig, message);
+    let after = match change {
+        SettingsChange::Replace(all) => all.clone(),
+        SettingsChange::Each(changes) => {
+            let mut after = settings.clone();
+            for (name, change) in changes {
+                match change {
+                    SettingChange::Set(value) => _ = after.insert(name.clone(), value.clone()),
+                    SettingChange::Delete => _ = after.remove(name),
+                    SettingChange::Append(value) | SettingChange::Subtract(value) => {
+                        let of = find(name).ok_or_else(|| invalid(format!("Unknown topic config name: {name}")))?;
+                        if !of.of.is_list() {
+                            let verb = if matches!(change, SettingChange::Append(_)) { "append" } else { "subtract" };
+                            return Err(invalid(format!("Can't {verb} to key {name} because its type is not LIST.")));
+                        }
+                        let before = after.get(name).map_or(of.default, String::as_str);
+                        let list = match change {
+                            SettingChange::Append(_) => with_elements(before, value),
+                            _ => without_elements(before, value),
+                        };
+                        after.insert(name.clone(), list);
+                    }
+                }
+            }
+            after
+        }
+    };
+    match after.iter().find_map(|(name, value)| objection(name, value)) {
+        Some(message) => Err(invalid(message)),
+        None => Ok(after),
+    }
+}
+
+/// The elements of a list: what stands between commas.
+fn elements(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|element| !element.is_empty())
+}
+
+fn with_elements(list: &str, more: &str) -> String {
+    let mut all: Vec<&str> = elements(list).collect();
+    for element in elements(more) {
+        if !all.contains(&element) {
+            all.push(element);
+        }
+    }
+    all.join(",")
+}
+
+fn without_elements(list: &str, fewer: &str) -> String {
+    let gone: Vec<&str> = elements(fewer).collect();
+    elements(list).filter(|element| !gone.contains(element)).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -7,9 +7,13 @@
 //! 3. No topic is made with which there would be more partitions than `--max-partitions`. Those that exist are kept,
 //!    however many.
 //! 4. A creation is answered when every partition is led (or known to be damaged), after the image that shows it.
+//!
+//! Topics that change while they are LIVE: [`alterations`].
+
+mod alterations;
 
 use super::effects::{Owner, Sink, StoreAnswer};
-use super::messages::{FromControl, NewTopic, PartitionImage, Token, TopicAnswer, TopicImage};
+use super::messages::{Alteration, FromControl, NewTopic, PartitionImage, Token, TopicAnswer, TopicImage};
 use super::placement::{lane_of, shard_again};
 use super::topic_change::{Progress, TopicChange};
 use super::topic_rules::{self, Refusal};
@@ -17,7 +21,7 @@ use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId, TopicPartition};
 use millrace_storage::lane::{LaneCommand, LaneReport};
 use millrace_storage::meta::records::{PartitionRecord, RECORD_VERSION, TopicRecord, TopicState};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Failed store calls of one topic after which those who wait are told so. The change itself goes on.
@@ -55,8 +59,14 @@ struct Topic {
     record: TopicRecord,
     partitions: Vec<Partition>,
     change: Option<TopicChange>,
+    /// Partitions of it that count against `--max-partitions`: those that an alteration adds too.
+    counted: u32,
     creators: Vec<Waiter>,
+    /// Who waits for the alteration under way.
+    alterers: Vec<Waiter>,
     deleters: Vec<Waiter>,
+    /// Alterations that wait until nothing is under way; every one is a topic of a question.
+    wishes: VecDeque<(Waiter, Alteration)>,
     /// A deletion waits until no partition is undecided.
     delete_wanted: bool,
 }
@@ -167,8 +177,19 @@ impl Topics {
             self.changed.insert(id);
         }
         self.partitions = self.partitions.saturating_add(record.partitions);
-        let (creators, deleters) = (Vec::new(), Vec::new());
-        self.topics.insert(id, Topic { name, record, partitions, change, creators, deleters, delete_wanted: false });
+        let topic = Topic {
+            name,
+            counted: record.partitions,
+            record,
+            partitions,
+            change,
+            creators: Vec::new(),
+            alterers: Vec::new(),
+            deleters: Vec::new(),
+            wishes: VecDeque::new(),
+            delete_wanted: false,
+        };
+        self.topics.insert(id, topic);
     }
 
     /// Whether no partition waits for its lane.
@@ -281,8 +302,7 @@ impl Topics {
         for (place, name) in names.into_iter().enumerate() {
             let waiter = Waiter { question, place };
             let Some(&id) = self.names.get(&name) else {
-                let message = "This server does not host this topic-partition.";
-                let refusal = Refusal::new(ErrorCode::UnknownTopicOrPartition, message);
+                let refusal = Refusal::new(ErrorCode::UnknownTopicOrPartition, alterations::UNKNOWN_TOPIC);
                 self.answer(waiter, refused(name, refusal), sink);
                 continue;
             };
@@ -320,6 +340,7 @@ impl Topics {
             Progress::Under => {}
             Progress::Failed => self.tell_waiting(id, sink),
             Progress::Live => self.went_live(id, sink),
+            Progress::Altered => self.was_altered(id, sink),
             Progress::Marked => {
                 self.changed.insert(id);
                 self.topics.get_mut(&id).and_then(|topic| topic.change.as_mut()).expect("it goes on").go_on(sink);
@@ -353,7 +374,14 @@ impl Topics {
         }
         let message = "The metadata or object store does not answer; the request goes on.".to_owned();
         let answer = topic.answer(ErrorCode::RequestTimedOut, Some(message));
-        let waiting: Vec<Waiter> = topic.creators.drain(..).chain(topic.deleters.drain(..)).collect();
+        let wishes = topic.wishes.drain(..).map(|(waiter, _)| waiter);
+        let waiting: Vec<Waiter> = topic
+            .creators
+            .drain(..)
+            .chain(topic.alterers.drain(..))
+            .chain(topic.deleters.drain(..))
+            .chain(wishes)
+            .collect();
         waiting.into_iter().for_each(|waiter| self.answer(waiter, answer.clone(), sink));
     }
 
@@ -370,7 +398,7 @@ impl Topics {
     /// Forgets a topic; `error` is for those who wait.
     fn remove(&mut self, id: TopicId, error: ErrorCode, sink: &mut Sink) {
         let topic = self.topics.remove(&id).expect("the caller has it");
-        self.partitions -= topic.record.partitions;
+        self.partitions -= topic.counted;
         self.names.remove(&topic.name);
         self.forms.remove(&topic_rules::collision_form(&topic.name));
         self.undecided.retain(|partition| partition.topic != id);
@@ -378,7 +406,8 @@ impl Topics {
         self.changed.remove(&id);
         let answer = topic.answer(error, None);
         self.removed.push((id, topic.name));
-        for waiter in topic.creators {
+        let wishes = topic.wishes.into_iter().map(|(waiter, _)| waiter);
+        for waiter in topic.creators.into_iter().chain(topic.alterers).chain(wishes) {
             let error = if error == ErrorCode::None { ErrorCode::UnknownTopicOrPartition } else { error };
             self.answer(waiter, TopicAnswer { error, ..answer.clone() }, sink);
         }
@@ -393,7 +422,7 @@ impl Topics {
             let shard = self.partition(partition).shard;
             let lane = lane_of(shard, self.counts.lanes);
             let is_open = self.open[usize::from(lane)];
-            if is_open && wanted(partition, lane) && self.topics[&partition.topic].change.is_none() {
+            if is_open && wanted(partition, lane) && self.topics[&partition.topic].is_settled() {
                 sink.lead(lane, partition, shard);
             }
         }
@@ -439,9 +468,7 @@ impl Topics {
     /// Whether the partition shall have a leader.
     fn is_wanted(&self, partition: TopicPartition) -> bool {
         let topic = self.topics.get(&partition.topic);
-        topic.is_some_and(|topic| {
-            topic.record.state == TopicState::Live && !topic.delete_wanted && topic.change.is_none()
-        })
+        topic.is_some_and(|topic| topic.record.state == TopicState::Live && !topic.delete_wanted && topic.is_settled())
     }
 
     fn decide(
@@ -513,10 +540,15 @@ impl Topics {
 }
 
 impl Topic {
+    /// Whether it is neither being created nor being deleted.
+    fn is_settled(&self) -> bool {
+        self.change.as_ref().is_none_or(TopicChange::is_alteration)
+    }
+
     /// Whether every partition is as good as it gets.
     fn is_usable(&self) -> bool {
         let decided = |p: &Partition| matches!(p.leadership, Leadership::Leads | Leadership::Damaged);
-        self.record.state == TopicState::Live && self.change.is_none() && self.partitions.iter().all(decided)
+        self.record.state == TopicState::Live && self.is_settled() && self.partitions.iter().all(decided)
     }
 
     fn answer(&self, error: ErrorCode, message: Option<String>) -> TopicAnswer {

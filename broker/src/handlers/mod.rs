@@ -7,12 +7,14 @@
 pub mod errors;
 
 pub(crate) mod api_versions;
+pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
 pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
+pub(crate) mod describe_topic_partitions;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod group_desk;
@@ -123,7 +125,9 @@ fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key
         ApiKey::ListOffsets => answer(to, list_offsets::handle),
         ApiKey::InitProducerId => answer(to, init_producer_id::handle),
         ApiKey::CreateTopics => answer(to, create_topics::handle),
+        ApiKey::CreatePartitions => answer(to, create_partitions::handle),
         ApiKey::DeleteTopics => answer(to, delete_topics::handle),
+        ApiKey::DescribeTopicPartitions => answer(to, describe_topic_partitions::handle),
         ApiKey::OffsetForLeaderEpoch => answer(to, offset_for_leader_epoch::handle),
         ApiKey::DescribeCluster => answer(to, describe_cluster::handle),
         ApiKey::DescribeConfigs => answer(to, describe_configs::handle),

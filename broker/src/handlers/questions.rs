@@ -2,7 +2,7 @@
 //!
 //! 1. A question is answered once: by the control task or by its deadline; an answer that comes later is dropped.
 
-use super::{RequestContext, create_topics, delete_topics, init_producer_id, metadata};
+use super::{RequestContext, create_partitions, create_topics, delete_topics, init_producer_id, metadata};
 use crate::control::{ToControl, Token, TopicAnswer};
 use crate::shard::core::ShardCore;
 use crate::shard::deadlines::{DeadlineId, Due};
@@ -17,6 +17,8 @@ pub(crate) enum Question {
     AutoCreate(RequestContext, metadata::Asked),
     /// CreateTopics.
     CreateTopics(RequestContext, create_topics::Asked),
+    /// CreatePartitions.
+    CreatePartitions(RequestContext, create_partitions::Asked),
     /// DeleteTopics.
     DeleteTopics(RequestContext, delete_topics::Asked),
     /// The producer id block that waiting requests draw from.
@@ -67,6 +69,9 @@ impl ShardCore {
             None => {}
             Some(Question::AutoCreate(context, asked)) => metadata::created(self, context, asked, topics),
             Some(Question::CreateTopics(context, asked)) => create_topics::answered(self, context, asked, topics),
+            Some(Question::CreatePartitions(context, asked)) => {
+                create_partitions::answered(self, context, asked, topics);
+            }
             Some(Question::DeleteTopics(context, asked)) => delete_topics::answered(self, context, asked, topics),
             Some(Question::ProducerIds) => init_producer_id::unanswered(self),
         }

@@ -7,6 +7,7 @@
 
 mod abuse;
 mod admin;
+mod alter;
 mod disk;
 mod groups;
 mod kafka;

@@ -1,5 +1,6 @@
 //! The core driven as its pump drives it: encoded frames in, decoded replies out, and a small lane that commits.
 
+mod admin;
 mod cold;
 mod fetch;
 mod groups;

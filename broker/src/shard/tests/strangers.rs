@@ -85,6 +85,10 @@ fn answer_control(world: &mut World) {
             ToControl::CreateTopics { token, topics, .. } => {
                 FromControl::Topics { token, topics: topics.into_iter().map(|topic| refused(topic.name)).collect() }
             }
+            ToControl::AlterTopics { token, alterations, .. } => FromControl::Topics {
+                token,
+                topics: alterations.into_iter().map(|topic| refused(topic.name)).collect(),
+            },
             ToControl::DeleteTopics { token, names } => {
                 FromControl::Topics { token, topics: names.into_iter().map(refused).collect() }
             }
