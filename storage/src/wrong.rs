@@ -10,8 +10,8 @@
 #[rustfmt::skip]
 pub enum Wrong {
     OverwritingPut, AckBeforeDurable, AckOutOfSequenceOrder, OwnRetryTakenForFence, AmbiguousErrorTakenForSuccess,
-    FenceWithoutIfAbsent, FenceAtFirstGapOfListing, ScanFromZero, LwNotFrozen, LowestFenceTakenForEnd, FenceDeleted,
-    ObjectDeletedBeforeManifest, SealedWalCollectedWhileNamed, ClaimWithoutOwnWal, ClaimsBeforeCheckpointTxn,
+    FenceWithoutIfAbsent, FenceAtFirstGapOfListing, ScanFromZero, ScanFromAboveS, LwNotFrozen, LowestFenceTakenForEnd,
+    FenceDeleted, ObjectDeletedBeforeManifest, SealedWalCollectedWhileNamed, ClaimWithoutOwnWal, ClaimsBeforeCheckpointTxn,
     UnchangedRecordTakenForLost, CheckpointTxnGoesBack, CheckpointBetweenClaims, CheckpointOfAppended,
     CheckpointDropsReleased, ReleaseBySomebodyElse, MoveBumpsEpochOnly, BirthWithoutWal, RebuildFromCheckpointsOnly,
     FoldIgnoresEpoch, GracefulSealBeforeDrained, GracefulSealBeforeFence, DeadVolleyTakenForData, WidReopened,

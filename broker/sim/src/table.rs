@@ -29,6 +29,7 @@ pub const ON_ONE_NODE: &[Mistake] = &[
     mistake(Wrong::FenceWithoutIfAbsent, "fence-without-if-absent"),
     mistake(Wrong::FenceAtFirstGapOfListing, "fence-at-first-gap-of-listing"),
     mistake(Wrong::ScanFromZero, "scan-from-zero"),
+    mistake(Wrong::ScanFromAboveS, "scan-from-above-s"),
     mistake(Wrong::LwNotFrozen, "lw-not-frozen"),
     mistake(Wrong::LowestFenceTakenForEnd, "lowest-fence-taken-for-end"),
     mistake(Wrong::FenceDeleted, "fence-deleted"),

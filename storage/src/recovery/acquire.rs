@@ -279,22 +279,7 @@ fn start(held: Option<CommittedPartition>, source: &Source, s: Seq) -> Result<Co
 
 /// The checkpoint with its references attached. Number 0 is empty.
 pub(super) async fn checkpoint(stores: &Stores, wid: Wid, ck: u64) -> Result<Checkpoint, Failure> {
-    if ck == 0 {
-        return Ok(Checkpoint {
-            wid,
-            number: 0,
-            s: Seq(0),
-            lw: Seq(0),
-            producer_id_high_water: 0,
-            chunks: Vec::new(),
-            partitions: BTreeMap::new(),
-        });
-    }
-    let bytes = object(stores, checkpoint_key(wid, ck)).await?;
-    let mut checkpoint = Checkpoint::decode(&bytes).map_err(broken)?;
-    if checkpoint.wid != wid || checkpoint.number != ck {
-        return Err(Failure::Broken(format!("checkpoint {ck} of {wid} says it is another")));
-    }
+    let mut checkpoint = bare_checkpoint(stores, wid, ck).await?;
     let chunks: Vec<ReferenceChunk> = futures::stream::iter(checkpoint.chunks.clone())
         .map(|name| async move {
             let bytes = object(stores, chunk_key(wid, name.number)).await?;
@@ -307,6 +292,27 @@ pub(super) async fn checkpoint(stores: &Stores, wid: Wid, ck: u64) -> Result<Che
         checkpoint.attach(chunk).map_err(broken)?;
     }
     checkpoint.check_attached().map_err(broken)?;
+    Ok(checkpoint)
+}
+
+/// The checkpoint without its references.
+pub(super) async fn bare_checkpoint(stores: &Stores, wid: Wid, ck: u64) -> Result<Checkpoint, Failure> {
+    if ck == 0 {
+        return Ok(Checkpoint {
+            wid,
+            number: 0,
+            s: Seq(0),
+            lw: Seq(0),
+            producer_id_high_water: 0,
+            chunks: Vec::new(),
+            partitions: BTreeMap::new(),
+        });
+    }
+    let bytes = object(stores, checkpoint_key(wid, ck)).await?;
+    let checkpoint = Checkpoint::decode(&bytes).map_err(broken)?;
+    if checkpoint.wid != wid || checkpoint.number != ck {
+        return Err(Failure::Broken(format!("checkpoint {ck} of {wid} says it is another")));
+    }
     Ok(checkpoint)
 }
 

@@ -3,6 +3,7 @@
 //! Anybody may do it at any time: two walkers end at the same fence, a live owner runs into it.
 
 use super::Stores;
+use super::acquire::bare_checkpoint;
 use super::seal_walk::{Look, SealWalk, Seen, VOLLEY};
 use crate::env::{Env, WallMs};
 use crate::format::HEADER_BYTES;
@@ -63,7 +64,8 @@ pub async fn seal(env: &Env, stores: &Stores, boot: BootId, wid: Wid) -> Result<
         Frozen::Ended(end) => return Ok(end),
         Frozen::Fencing(record) => record,
     };
-    let end = walk(env, stores, boot, wid, fencing.lw).await?;
+    let start = start(stores, wid, &fencing).await;
+    let end = walk(env, stores, boot, wid, start).await?;
     let sealed = WalRecord { state: WalState::Sealed { end }, ..fencing.clone() };
     for attempt in 0..ATTEMPTS {
         pause(env, attempt).await;
@@ -111,9 +113,19 @@ async fn freeze(env: &Env, stores: &Stores, wid: Wid) -> Result<Frozen, StoreErr
     Err(gave_up("the transaction of FENCING"))
 }
 
+/// Where step 2 starts: what lies below S of a checkpoint was durable when it was taken, so that the length of the walk
+/// does not depend on how much of the log is still needed. The low-water mark does where the checkpoint can't be read.
+async fn start(stores: &Stores, wid: Wid, frozen: &WalRecord) -> Seq {
+    match bare_checkpoint(stores, wid, frozen.ck).await {
+        Ok(checkpoint) if wrong(Wrong::ScanFromAboveS) => checkpoint.s.next(),
+        Ok(checkpoint) => checkpoint.s.max(frozen.lw),
+        Err(_) => frozen.lw,
+    }
+}
+
 /// Step 2.
-async fn walk(env: &Env, stores: &Stores, boot: BootId, wid: Wid, lw: Seq) -> Result<Seq, StoreError> {
-    let mut walk = SealWalk::new(lw);
+async fn walk(env: &Env, stores: &Stores, boot: BootId, wid: Wid, start: Seq) -> Result<Seq, StoreError> {
+    let mut walk = SealWalk::new(start);
     let mut next = Look::At(walk.position());
     if let Ok(listed) = stores.wal.list(wid, walk.position()).await {
         next = walk.on_listing(&listed, HEADER_BYTES as u64);

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. No sequence is passed that was not seen as DATA.
-//! 2. The end is a sequence at which a FENCE was seen, and every sequence from the low-water mark to it was passed.
+//! 2. The end is a sequence at which a FENCE was seen, and every sequence from the start to it was passed.
 //! 3. A fence above the position means nothing while the position is undecided.
 
 use crate::ids::Seq;
@@ -41,9 +41,9 @@ pub struct SealWalk {
 }
 
 impl SealWalk {
-    /// Starts at the low-water mark that FENCING froze.
-    pub fn new(lw: Seq) -> SealWalk {
-        SealWalk { position: if wrong(Wrong::ScanFromZero) { Seq(0) } else { lw } }
+    /// Starts where everything below was durable: at S of the checkpoint, or at the low-water mark, that FENCING froze.
+    pub fn new(start: Seq) -> SealWalk {
+        SealWalk { position: if wrong(Wrong::ScanFromZero) { Seq(0) } else { start } }
     }
 
     /// Where it stands.

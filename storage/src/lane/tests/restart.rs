@@ -1,6 +1,7 @@
 //! Commit, crash, recovery; graceful stop; fencing from outside.
 
 use super::world::{World, committed, entry, partition};
+use crate::format::checkpoint::checkpoint_key;
 use crate::ids::{LeaderEpoch, Offset, Seq};
 use crate::lane::{LaneCommand, LaneConfig, LaneReport, ToLane, ToShard};
 use crate::meta::records::WalState;
@@ -56,6 +57,35 @@ fn recovery_goes_on_from_a_checkpoint_and_its_chunks() {
     let mut life = world.start(&LaneConfig::default());
     let state = life.lead(partition(0), 0);
     assert_eq!((state.end, life.content(&state)), (Offset(6), b"aaaaab".to_vec()));
+}
+
+#[test]
+fn a_dead_log_is_walked_from_its_checkpoint_and_from_its_low_water_mark_where_that_is_gone() {
+    for keep_checkpoint in [true, false] {
+        let world = World::new();
+        let mut life = world.start(&LaneConfig::default());
+        life.lead(partition(0), 0);
+        for round in 0..3 {
+            life.seal(0, entry(partition(0), 1, round, 1, "a"));
+            life.pass(Duration::from_secs(11));
+        }
+        life.seal(0, entry(partition(0), 1, 3, 1, "b"));
+        life.pass(Duration::from_millis(10));
+        let wid = life.record(partition(0)).wid;
+        let record = life.wal_record(wid).expect("open");
+        assert_eq!(record.lw, Seq(0));
+        let (env, stores, boot) = (life.env.clone(), life.stores.clone(), life.boot);
+        let sealed = life.run(async move {
+            if keep_checkpoint {
+                // Nobody does that: it shows that the walk does not look there.
+                stores.wal.delete_below(wid, Seq(3)).await.expect("memory");
+            } else {
+                stores.objects.delete(vec![checkpoint_key(wid, record.ck)]).await.expect("memory");
+            }
+            recovery::seal(&env, &stores, boot, wid).await
+        });
+        assert_eq!(sealed.expect("memory"), Seq(4));
+    }
 }
 
 #[test]
