@@ -4,6 +4,7 @@
 //! commit point rises. [`partition`] is the state that the fold of committed objects amounts to, [`format`] its bytes,
 //! [`recovery`] how a new process continues. PROTOCOL.md (the commit protocol) is normative for all of it.
 
+pub mod audit;
 pub mod compaction;
 pub mod env;
 pub mod format;

@@ -98,6 +98,13 @@ pub fn chunk_key(wid: Wid, number: u64) -> String {
 }
 
 impl Checkpoint {
+    /// Number 0: what a log starts with, without an object.
+    pub fn empty(wid: Wid) -> Checkpoint {
+        let none = Seq(0);
+        let partitions = BTreeMap::new();
+        Checkpoint { wid, number: 0, s: none, lw: none, producer_id_high_water: 0, chunks: Vec::new(), partitions }
+    }
+
     /// Writes it (without references).
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::new();

@@ -98,6 +98,11 @@ impl Trailer {
         u64::from(self.footer_length) + TRAILER_BYTES as u64
     }
 
+    /// Whether `body`, what stands between header and footer, is what was written.
+    pub fn is_of_body(&self, body: &[u8]) -> bool {
+        crc32c(body) == self.body_crc
+    }
+
     fn to_bytes(self) -> [u8; TRAILER_BYTES] {
         let mut out = [0; TRAILER_BYTES];
         out[0..4].copy_from_slice(&self.footer_position.to_le_bytes());

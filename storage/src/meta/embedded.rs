@@ -68,13 +68,28 @@ impl EmbeddedMeta {
         new_cluster_id: uuid::Uuid,
         changes: usize,
     ) -> Result<EmbeddedMeta, OpenError> {
-        let (file, opened) = File::open(directory.join(FILE_NAME), new_cluster_id)?;
+        let path = directory.join(FILE_NAME);
+        let (file, opened) = File::open(path.clone(), new_cluster_id)?;
+        EmbeddedMeta::over((file, opened), path, changes)
+    }
+
+    /// A copy in memory of the store in `directory`, which no process uses: the file stays as it is. Blocks.
+    pub fn open_copy(directory: &Path) -> Result<EmbeddedMeta, OpenError> {
+        let path = directory.join(FILE_NAME);
+        EmbeddedMeta::over(File::open_copy(&path)?, path, HISTORY_CHANGES)
+    }
+
+    fn over(
+        (file, opened): (File, file::Opened),
+        path: std::path::PathBuf,
+        changes: usize,
+    ) -> Result<EmbeddedMeta, OpenError> {
         let history = History::new(opened.revision, changes);
         let (requests, queue) = sync_channel(QUEUE);
         let server = Server {
             queue,
             file: Some(file),
-            path: directory.join(FILE_NAME),
+            path,
             cluster_id: opened.cluster_id,
             history: history.clone(),
         };

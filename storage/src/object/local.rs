@@ -59,8 +59,13 @@ impl LocalStore {
                 "give this process write access to it, or name another one",
             )
         })?;
+        Ok(LocalStore::existing(root, side))
+    }
+
+    /// The directory as it is: to be read, since what a dead process left half-written stays.
+    pub fn existing(root: &Path, side: &SideRuntime) -> LocalStore {
         let shared = Shared { root: root.to_owned(), names: Mutex::new(()), staged: AtomicU64::new(0) };
-        Ok(LocalStore { shared: Arc::new(shared), side: side.clone() })
+        LocalStore { shared: Arc::new(shared), side: side.clone() }
     }
 
     fn call<T: Send + 'static>(

@@ -17,6 +17,7 @@ use crate::ids::{LeaderEpoch, Seq, TopicPartition, Wid};
 use crate::lane::events::Found;
 use crate::meta::keys;
 use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
+use crate::object::ObjectStore;
 use crate::partition::{CommittedPartition, EpochHistory, ObjectPlace};
 use crate::store_error::{FailureKind, StoreError};
 use crate::wrong::{Wrong, wrong};
@@ -35,13 +36,13 @@ const ROUNDS: u32 = 5;
 
 /// A partition that can be acquired.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Source {
-    record: PartitionRecord,
-    wal: WalRecord,
+pub(crate) struct Source {
+    pub(crate) record: PartitionRecord,
+    pub(crate) wal: WalRecord,
 }
 
 /// Why a state can't be had.
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// A store failed: nothing is known.
     Store(StoreError),
     /// Something that must exist does not, or contradicts itself.
@@ -166,8 +167,8 @@ fn classify(record: PartitionRecord, wals: &BTreeMap<Wid, Result<WalRecord, Stri
     }
 }
 
-/// Where the entries of a source's epoch end.
-fn end_of(source: &Source, s: Seq, listed_end: Seq) -> Seq {
+/// Where the entries of a source's epoch end; `listed_end`: that of a log which is not sealed.
+pub(crate) fn end_of(source: &Source, s: Seq, listed_end: Seq) -> Seq {
     match (source.record.released, source.wal.state) {
         (Some(released), _) => released.seq,
         (None, WalState::Sealed { end }) => end,
@@ -175,7 +176,8 @@ fn end_of(source: &Source, s: Seq, listed_end: Seq) -> Seq {
     }
 }
 
-type States = BTreeMap<TopicPartition, Result<CommittedPartition, String>>;
+/// Each partition's state, or why there is none.
+pub(crate) type States = BTreeMap<TopicPartition, Result<CommittedPartition, String>>;
 
 /// Step 2 for everything that comes from one log.
 async fn states(stores: &Stores, wid: Wid, sources: &BTreeMap<TopicPartition, Source>) -> Result<States, StoreError> {
@@ -203,7 +205,7 @@ async fn states_from(
     ck: u64,
     sources: &BTreeMap<TopicPartition, &Source>,
 ) -> Result<States, Failure> {
-    let mut checkpoint = checkpoint(stores, wid, ck).await?;
+    let mut checkpoint = checkpoint(&*stores.objects, wid, ck).await?;
     let s = checkpoint.s;
     let listed_end = if wrong(Wrong::ReleaseBySomebodyElse) {
         stores.wal.list(wid, s).await?.last().map_or(s, |last| last.seq.next())
@@ -224,35 +226,48 @@ async fn states_from(
         .await?;
     for (header, footer) in &footers {
         let place = ObjectPlace { wid, seq: header.seq, sealed_at: header.sealed_at };
-        for entry in &footer.partitions {
-            let within = ends.get(&entry.partition).is_some_and(|end| header.seq < *end);
-            if let Some(Ok(state)) = states.get_mut(&entry.partition).filter(|_| within)
-                && let Err(error) = state.fold(place, entry)
-            {
-                states.insert(entry.partition, Err(format!("{wid}/{}: {error}", header.seq)));
-            }
-        }
-        for start in &footer.log_starts {
-            let within = ends.get(&start.partition).is_some_and(|end| header.seq < *end);
-            if let Some(Ok(state)) = states.get_mut(&start.partition).filter(|_| within) {
-                state.fold_log_start(start.offset);
-            }
-        }
+        fold_footer(&mut states, &ends, place, footer);
     }
     for (partition, source) in sources {
-        let Some(released) = source.record.released else { continue };
-        let state = states.get_mut(partition).expect("every source has a state");
-        if let Ok(folded) = state
-            && folded.end != released.end
-        {
-            *state = Err(format!("released at end {}, folded to {}", released.end, folded.end));
-        }
+        check_released(states.get_mut(partition).expect("every source has a state"), source);
     }
     Ok(states)
 }
 
+/// Folds the entries of one object into the partitions whose `ends` lie above it.
+pub(crate) fn fold_footer(
+    states: &mut States,
+    ends: &BTreeMap<TopicPartition, Seq>,
+    place: ObjectPlace,
+    footer: &Footer,
+) {
+    for entry in &footer.partitions {
+        let within = ends.get(&entry.partition).is_some_and(|end| place.seq < *end);
+        if let Some(Ok(state)) = states.get_mut(&entry.partition).filter(|_| within)
+            && let Err(error) = state.fold(place, entry)
+        {
+            states.insert(entry.partition, Err(format!("{}/{}: {error}", place.wid, place.seq)));
+        }
+    }
+    for start in &footer.log_starts {
+        let within = ends.get(&start.partition).is_some_and(|end| place.seq < *end);
+        if let Some(Ok(state)) = states.get_mut(&start.partition).filter(|_| within) {
+            state.fold_log_start(start.offset);
+        }
+    }
+}
+
+/// A released partition must have been folded up to the end that its record gives.
+pub(crate) fn check_released(state: &mut Result<CommittedPartition, String>, source: &Source) {
+    if let (Ok(folded), Some(released)) = (&*state, source.record.released)
+        && folded.end != released.end
+    {
+        *state = Err(format!("released at end {}, folded to {}", released.end, folded.end));
+    }
+}
+
 /// The state from which the fold of one partition starts.
-fn start(held: Option<CommittedPartition>, source: &Source, s: Seq) -> Result<CommittedPartition, String> {
+pub(crate) fn start(held: Option<CommittedPartition>, source: &Source, s: Seq) -> Result<CommittedPartition, String> {
     let epoch = source.record.epoch;
     match held {
         None if epoch == LeaderEpoch(1) => Ok(CommittedPartition::born(epoch)),
@@ -278,11 +293,11 @@ fn start(held: Option<CommittedPartition>, source: &Source, s: Seq) -> Result<Co
 }
 
 /// The checkpoint with its references attached. Number 0 is empty.
-pub(super) async fn checkpoint(stores: &Stores, wid: Wid, ck: u64) -> Result<Checkpoint, Failure> {
-    let mut checkpoint = bare_checkpoint(stores, wid, ck).await?;
+pub(crate) async fn checkpoint(objects: &dyn ObjectStore, wid: Wid, ck: u64) -> Result<Checkpoint, Failure> {
+    let mut checkpoint = bare_checkpoint(objects, wid, ck).await?;
     let chunks: Vec<ReferenceChunk> = futures::stream::iter(checkpoint.chunks.clone())
         .map(|name| async move {
-            let bytes = object(stores, chunk_key(wid, name.number)).await?;
+            let bytes = object(objects, chunk_key(wid, name.number)).await?;
             ReferenceChunk::decode(&bytes, &name).map_err(broken)
         })
         .buffered(PARALLEL)
@@ -296,19 +311,11 @@ pub(super) async fn checkpoint(stores: &Stores, wid: Wid, ck: u64) -> Result<Che
 }
 
 /// The checkpoint without its references.
-pub(super) async fn bare_checkpoint(stores: &Stores, wid: Wid, ck: u64) -> Result<Checkpoint, Failure> {
+pub(super) async fn bare_checkpoint(objects: &dyn ObjectStore, wid: Wid, ck: u64) -> Result<Checkpoint, Failure> {
     if ck == 0 {
-        return Ok(Checkpoint {
-            wid,
-            number: 0,
-            s: Seq(0),
-            lw: Seq(0),
-            producer_id_high_water: 0,
-            chunks: Vec::new(),
-            partitions: BTreeMap::new(),
-        });
+        return Ok(Checkpoint::empty(wid));
     }
-    let bytes = object(stores, checkpoint_key(wid, ck)).await?;
+    let bytes = object(objects, checkpoint_key(wid, ck)).await?;
     let checkpoint = Checkpoint::decode(&bytes).map_err(broken)?;
     if checkpoint.wid != wid || checkpoint.number != ck {
         return Err(Failure::Broken(format!("checkpoint {ck} of {wid} says it is another")));
@@ -316,8 +323,8 @@ pub(super) async fn bare_checkpoint(stores: &Stores, wid: Wid, ck: u64) -> Resul
     Ok(checkpoint)
 }
 
-async fn object(stores: &Stores, key: String) -> Result<Bytes, Failure> {
-    let found = stores.objects.get(&key).await?;
+async fn object(objects: &dyn ObjectStore, key: String) -> Result<Bytes, Failure> {
+    let found = objects.get(&key).await?;
     Ok(found.ok_or_else(|| Failure::Broken(format!("{key} is missing")))?.bytes)
 }
 

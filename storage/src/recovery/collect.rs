@@ -21,7 +21,7 @@ use crate::format::HEADER_BYTES;
 use crate::format::checkpoint::{Checkpoint, checkpoint_key};
 use crate::ids::{Seq, TopicPartition, Wid};
 use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
-use crate::meta::{Compare, Op, Txn, keys};
+use crate::meta::{Compare, MetaStore, Op, Txn, keys};
 use crate::store_error::{FailureKind, StoreError};
 use crate::wrong::{Wrong, wrong};
 use futures::{StreamExt, TryStreamExt};
@@ -76,13 +76,13 @@ impl Collector {
         let mut done = Collected::default();
         // In this order: the checkpoint of a log that a record names was there when the record came to name it, so a
         // `/wal` record read later names that one or a newer one, and its references into older logs only get fewer.
-        let records = all_partitions(stores).await?;
-        let (wals, unreadable) = all_wals(stores).await?;
+        let records = all_partitions(&*stores.meta).await?;
+        let (wals, unreadable) = all_wals(&*stores.meta).await?;
         for (wid, error) in unreadable {
             self.alarm(&mut done, wid, UNCOLLECTED, &error);
         }
         let Some(needed) = self.needed(&mut done, stores, &wals, &records).await? else { return Ok(done) };
-        if all_partitions(stores).await? != records {
+        if all_partitions(&*stores.meta).await? != records {
             return Ok(done);
         }
         for (&wid, record) in &wals {
@@ -214,7 +214,7 @@ enum Newest {
 /// Reads checkpoint `ck`, or the newer one that has taken its place: its references into older logs only get fewer.
 async fn newest_checkpoint(stores: &Stores, wid: Wid, mut ck: u64) -> Result<Newest, StoreError> {
     for _ in 0..ROUNDS {
-        let detail = match checkpoint(stores, wid, ck).await {
+        let detail = match checkpoint(&*stores.objects, wid, ck).await {
             Ok(checkpoint) => return Ok(Newest::Read(checkpoint)),
             Err(Failure::Store(error)) => return Err(error),
             Err(Failure::Broken(detail)) => detail,
@@ -249,11 +249,13 @@ async fn delete_checkpoints(stores: &Stores, wid: Wid) -> Result<(), StoreError>
 }
 
 /// Logs by their records, and those whose record can't be read.
-async fn all_wals(stores: &Stores) -> Result<(BTreeMap<Wid, WalRecord>, Vec<(Wid, String)>), StoreError> {
+pub(crate) async fn all_wals(
+    meta: &dyn MetaStore,
+) -> Result<(BTreeMap<Wid, WalRecord>, Vec<(Wid, String)>), StoreError> {
     let (mut wals, mut unreadable) = (BTreeMap::new(), Vec::new());
     let mut after = None;
     loop {
-        let page = stores.meta.list(keys::WALS, after, PAGE).await?;
+        let page = meta.list(keys::WALS, after, PAGE).await?;
         for (key, value) in &page.entries {
             let wid = keys::parse_wal(key).ok_or_else(|| corrupt(key))?;
             match WalRecord::decode(&value.value) {
@@ -268,11 +270,14 @@ async fn all_wals(stores: &Stores) -> Result<(BTreeMap<Wid, WalRecord>, Vec<(Wid
     }
 }
 
-async fn all_partitions(stores: &Stores) -> Result<BTreeMap<TopicPartition, PartitionRecord>, StoreError> {
+/// Every partition's record.
+pub(crate) async fn all_partitions(
+    meta: &dyn MetaStore,
+) -> Result<BTreeMap<TopicPartition, PartitionRecord>, StoreError> {
     let mut partitions = BTreeMap::new();
     let mut after = None;
     loop {
-        let page = stores.meta.list(keys::PARTITIONS, after, PAGE).await?;
+        let page = meta.list(keys::PARTITIONS, after, PAGE).await?;
         for (key, value) in &page.entries {
             let partition = keys::parse_partition(key).ok_or_else(|| corrupt(key))?;
             partitions.insert(partition, PartitionRecord::decode(&value.value).map_err(|_| corrupt(key))?);

@@ -1,13 +1,15 @@
 //! How a new process, or a new owner, continues where another ended: SEAL, ACQUIRE and collection of what is left
 //! (PROTOCOL.md section 4). At start-up on one node: [`seal_all_dead`], then the lanes are told what to lead.
 
-mod acquire;
-mod collect;
+pub(crate) mod acquire;
+pub(crate) mod collect;
+mod log_fold;
 mod seal;
 mod seal_walk;
 
 pub use acquire::look_up;
 pub use collect::{Collected, Collector};
+pub use log_fold::{Best, LogFold};
 pub use seal::{seal, seal_all_dead};
 pub use seal_walk::{Look, SealWalk, Seen};
 

@@ -116,7 +116,7 @@ async fn freeze(env: &Env, stores: &Stores, wid: Wid) -> Result<Frozen, StoreErr
 /// Where step 2 starts: what lies below S of a checkpoint was durable when it was taken, so that the length of the walk
 /// does not depend on how much of the log is still needed. The low-water mark does where the checkpoint can't be read.
 async fn start(stores: &Stores, wid: Wid, frozen: &WalRecord) -> Seq {
-    match bare_checkpoint(stores, wid, frozen.ck).await {
+    match bare_checkpoint(&*stores.objects, wid, frozen.ck).await {
         Ok(checkpoint) if wrong(Wrong::ScanFromAboveS) => checkpoint.s.next(),
         Ok(checkpoint) => checkpoint.s.max(frozen.lw),
         Err(_) => frozen.lw,

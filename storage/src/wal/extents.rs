@@ -9,6 +9,7 @@
 
 pub mod files;
 mod frame;
+mod read_only;
 mod scan;
 #[cfg(any(test, feature = "sim"))]
 pub mod simulated;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use files::{DirectoryFiles, ExtentFiles};
 use futures::channel::oneshot;
 use futures::future::ready;
+use read_only::ReadOnlyFiles;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -146,6 +148,13 @@ impl ExtentWal {
         let index = Arc::new(Mutex::new(Index::default()));
         let (writer, dropped) = Writer::open(files.clone(), fsync, index.clone())?;
         Ok((ExtentWal { files, index, drive: Drive::Inline(Arc::new(Mutex::new(writer))) }, dropped))
+    }
+
+    /// Opens the logs under `root`, which is there, for reading: nothing of it changes, puts fail, deletions do nothing.
+    /// Calls block. Also says what a process that starts would cut off.
+    pub fn open_read_only(root: &Path) -> Result<(ExtentWal, Vec<Dropped>), StoreError> {
+        let files = DirectoryFiles::existing(root);
+        ExtentWal::inline(Arc::new(ReadOnlyFiles(files)), false)
     }
 
     fn change(&self, change: Change) -> StoreFuture<()> {

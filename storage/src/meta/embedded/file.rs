@@ -15,8 +15,9 @@ use crate::meta::{Key, Page, Revision, Snapshot, Versioned};
 use crate::object::OpenError;
 use crate::store_error::{Certainty, FailureKind, StoreError};
 use bytes::Bytes;
+use redb::backends::InMemoryBackend;
 use redb::{
-    Database, DatabaseError, Durability, ReadableTable, StorageError, Table, TableDefinition, WriteTransaction,
+    Database, DatabaseError, Durability, ReadableTable, StorageBackend, StorageError, Table, TableDefinition, WriteTransaction,
 };
 use std::fs;
 use std::io;
@@ -66,9 +67,25 @@ impl File {
         File::open_whole(&path, new_cluster_id)
     }
 
+    /// A copy in memory of the file at `path`, which no process uses. What a killed process left is repaired in the copy.
+    pub(super) fn open_copy(path: &Path) -> Result<(File, Opened), OpenError> {
+        let io = |e: io::Error| unusable(path, &e.to_string());
+        let bytes = fs::read(path).map_err(io)?;
+        let copy = InMemoryBackend::new();
+        let filled = copy.set_len(bytes.len() as u64).and_then(|()| copy.write(0, &bytes));
+        filled.map_err(|e| unusable(path, &e.to_string()))?;
+        let builder = &mut Database::builder();
+        let database = builder.set_cache_size(CACHE_BYTES).create_with_backend(copy).map_err(|e| refused(path, &e))?;
+        File::about(database, path, uuid::Uuid::nil())
+    }
+
     /// Opens a file that is whole, or makes one that nobody else looks for yet.
     fn open_whole(path: &Path, new_cluster_id: uuid::Uuid) -> Result<(File, Opened), OpenError> {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| refused(path, &e))?;
+        File::about(database, path, new_cluster_id)
+    }
+
+    fn about(database: Database, path: &Path, new_cluster_id: uuid::Uuid) -> Result<(File, Opened), OpenError> {
         let file = File(database);
         let opened = file.read_about(new_cluster_id).map_err(|e| unusable(path, &e.to_string()))?;
         let opened = opened

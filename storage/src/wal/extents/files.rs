@@ -97,7 +97,12 @@ impl DirectoryFiles {
     /// Extents under `root`, which is made if it is not there.
     pub fn open(root: &Path) -> io::Result<DirectoryFiles> {
         make_directory(root)?;
-        Ok(DirectoryFiles { root: root.to_owned(), writing: Mutex::default() })
+        Ok(DirectoryFiles::existing(root))
+    }
+
+    /// Extents under `root`, which is there.
+    pub(super) fn existing(root: &Path) -> DirectoryFiles {
+        DirectoryFiles { root: root.to_owned(), writing: Mutex::default() }
     }
 
     fn folder(&self, wid: Wid) -> PathBuf {

@@ -1,0 +1,17 @@
+//! Proof that what the stores hold is whole (PROTOCOL.md section 8): every partition's log from log start to log end.
+//!
+//! [`Walk`] reads the stores and tells a [`Checker`] what it saw; the checker is pure and folds it with the functions that
+//! recovery uses, then lists each [`Finding`]. The simulator tells a checker from the true state of its stores.
+//!
+//! Nothing here writes.
+
+mod checker;
+mod findings;
+mod logs;
+mod object;
+mod walk;
+
+pub use checker::{Checker, Clock, Metadata, Rules};
+pub use findings::{Finding, Report};
+pub use object::{Bodies, SeenObject, examine};
+pub use walk::{AuditStores, Walk};
