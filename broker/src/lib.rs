@@ -12,6 +12,7 @@ pub mod groups;
 pub mod handlers;
 pub mod logging;
 pub mod net;
+pub mod offline;
 pub mod process;
 pub mod pump;
 pub mod runtime;

@@ -1,8 +1,9 @@
-//! The command line: `serve`, `config`, `topic`.
+//! The command line: `serve`, `config`, `topic`, `audit`.
 //!
 //! Every error ends the program with one line on standard error that names what the user can do, and status 1
 //! (2 for a wrong command line, as clap does).
 
+mod audit;
 mod client;
 mod serve;
 mod topic;
@@ -24,6 +25,18 @@ pub fn command() -> Command {
         .subcommand(serve)
         .subcommand(config)
         .subcommand(topic_command())
+        .subcommand(audit_command())
+}
+
+fn audit_command() -> Command {
+    let grace = Arg::new("grace")
+        .long("grace")
+        .value_name("HOURS")
+        .default_value("24")
+        .value_parser(clap::value_parser!(u32))
+        .help("How long something may stay that nothing refers to");
+    let about = "Prove that a store holds every partition's log whole; list what is not as it must be";
+    add_flags(Command::new("audit").about(about).arg(grace))
 }
 
 fn topic_command() -> Command {
@@ -62,6 +75,7 @@ pub fn run() -> ExitCode {
         Some(("serve", matches)) => serve::run(matches),
         Some(("config", matches)) => config(matches),
         Some(("topic", matches)) => topic::run(matches),
+        Some(("audit", matches)) => audit::run(matches),
         _ => unreachable!("clap requires one of the subcommands"),
     };
     match result {

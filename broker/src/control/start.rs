@@ -36,14 +36,29 @@ const CLUSTER_OBJECT_VERSION: u16 = 1;
 
 /// The object `meta/cluster`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct ClusterObject {
+pub struct ClusterObject {
     v: u16,
     /// One more with every rebuild (PROTOCOL.md section 7).
-    generation: u64,
+    pub generation: u64,
     /// Kafka's cluster id.
-    cluster_id: String,
+    pub cluster_id: String,
     /// The metadata store's own id, a UUID.
-    metadata: String,
+    pub metadata: String,
+}
+
+impl ClusterObject {
+    /// The bytes.
+    pub fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("it has no map").into()
+    }
+
+    /// Reads the object.
+    ///
+    /// # Errors
+    /// A newer version wrote it, or it is damaged.
+    pub fn decode(bytes: &[u8]) -> Result<ClusterObject, RecordError> {
+        serde_json::from_slice(bytes).map_err(|e| RecordError { kind: CLUSTER_OBJECT, detail: e.to_string() })
+    }
 }
 
 /// Why the process can't start.
@@ -199,12 +214,10 @@ async fn bind_prefix(
         }
         let cluster_id = cluster_id.to_owned();
         let object = ClusterObject { v: CLUSTER_OBJECT_VERSION, generation: 0, cluster_id, metadata: ours.clone() };
-        let bytes = serde_json::to_vec(&object).expect("it has no map");
-        objects.put_if_absent(CLUSTER_OBJECT, vec![bytes.into()]).await?;
+        objects.put_if_absent(CLUSTER_OBJECT, vec![object.encode()]).await?;
         Ok(Tried::Again)
     });
-    let found: ClusterObject = serde_json::from_slice(&found.await?)
-        .map_err(|e| RecordError { kind: CLUSTER_OBJECT, detail: e.to_string() })?;
+    let found = ClusterObject::decode(&found.await?)?;
     if found.metadata == ours { Ok(()) } else { Err(StartError::OtherMetadata { theirs: found.metadata, ours }) }
 }
 

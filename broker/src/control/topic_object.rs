@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use millrace_storage::ids::TopicId;
-use millrace_storage::meta::records::TopicRecord;
+use millrace_storage::meta::records::{RecordError, TopicRecord};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -27,9 +27,12 @@ pub struct TopicObject {
     pub deleted: bool,
 }
 
+/// Where these objects lie.
+pub const FOLDER: &str = "meta/topics/";
+
 /// The object's key.
 pub fn key(id: TopicId) -> String {
-    format!("meta/topics/{id}")
+    format!("{FOLDER}{id}")
 }
 
 impl TopicObject {
@@ -46,9 +49,17 @@ impl TopicObject {
         Bytes::from(serde_json::to_vec(&object).expect("the keys are strings"))
     }
 
+    /// Reads the object.
+    ///
+    /// # Errors
+    /// A newer version wrote it, or it is damaged.
+    pub fn decode(bytes: &[u8]) -> Result<TopicObject, RecordError> {
+        serde_json::from_slice(bytes).map_err(|e| RecordError { kind: "topic object", detail: e.to_string() })
+    }
+
     /// Whether these bytes say that the topic is deleted.
     pub fn is_tombstone(bytes: &[u8]) -> bool {
-        serde_json::from_slice::<TopicObject>(bytes).is_ok_and(|object| object.deleted)
+        TopicObject::decode(bytes).is_ok_and(|object| object.deleted)
     }
 }
 

@@ -29,6 +29,8 @@ use std::str::FromStr;
 
 /// Longest name of a process, bytes.
 const LONGEST_NAME: usize = 128;
+/// File in a directory whose lock proves that one process uses it.
+pub const LOCK_FILE: &str = "lock";
 /// Folder of what is served by a store with a model.
 const MODELLED: &str = "modelled";
 /// What the memory store may hold beyond the ring that the lane keeps it to.
@@ -46,7 +48,7 @@ impl DirectoryLock {
             OpenError::new(format!("the directory {} can't be used: {error}", directory.display()), fix)
         };
         fs::create_dir_all(directory).map_err(failed)?;
-        let file = File::options().create(true).truncate(false).write(true).open(directory.join("lock"));
+        let file = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK_FILE));
         let file = file.map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(DirectoryLock(file)),
@@ -147,6 +149,18 @@ impl Places {
     /// Reads them from the settings; the data directory exists.
     pub fn of(settings: &Settings) -> Result<Places, OpenError> {
         let data = fs::canonicalize(&settings.data_dir).map_err(|error| unusable(&settings.data_dir, &error))?;
+        Places::under(&data, settings)
+    }
+
+    /// The same without a data directory that must be there, if the log of record is elsewhere.
+    pub fn existing(settings: &Settings) -> Result<Places, OpenError> {
+        match fs::canonicalize(&settings.data_dir) {
+            Err(_) if settings.object_store.is_some() => Places::under(&settings.data_dir, settings),
+            _ => Places::of(settings),
+        }
+    }
+
+    fn under(data: &Path, settings: &Settings) -> Result<Places, OpenError> {
         let store = match &settings.object_store {
             Some(url) => StoreUrl::from_str(url)?,
             None => StoreUrl::File(data.join("log")),

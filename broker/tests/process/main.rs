@@ -8,6 +8,7 @@
 mod abuse;
 mod admin;
 mod alter;
+mod audit;
 mod disk;
 mod groups;
 mod kafka;

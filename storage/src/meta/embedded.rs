@@ -86,13 +86,7 @@ impl EmbeddedMeta {
     ) -> Result<EmbeddedMeta, OpenError> {
         let history = History::new(opened.revision, changes);
         let (requests, queue) = sync_channel(QUEUE);
-        let server = Server {
-            queue,
-            file: Some(file),
-            path,
-            cluster_id: opened.cluster_id,
-            history: history.clone(),
-        };
+        let server = Server { queue, file: Some(file), path, cluster_id: opened.cluster_id, history: history.clone() };
         // A thread of the store's own, because redb's calls block on the disk.
         let thread =
             std::thread::Builder::new().name("metadata".to_owned()).spawn(move || server.run()).map_err(|e| {

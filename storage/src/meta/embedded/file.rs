@@ -17,7 +17,8 @@ use crate::store_error::{Certainty, FailureKind, StoreError};
 use bytes::Bytes;
 use redb::backends::InMemoryBackend;
 use redb::{
-    Database, DatabaseError, Durability, ReadableTable, StorageBackend, StorageError, Table, TableDefinition, WriteTransaction,
+    Database, DatabaseError, Durability, ReadableTable, StorageBackend, StorageError, Table, TableDefinition,
+    WriteTransaction,
 };
 use std::fs;
 use std::io;

@@ -1,7 +1,7 @@
 //! The files of extents, to be read only: what a process that starts would cut off or write again stays as it is.
 
-use super::frame::ExtentName;
 use super::files::ExtentFiles;
+use super::frame::ExtentName;
 use bytes::Bytes;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
