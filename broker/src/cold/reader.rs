@@ -6,14 +6,13 @@
 //!    every offset from log start to the covered bound is in a segment (PROTOCOL.md I8).
 //! 3. At most [`GETS`] requests are under way. What they bring is bounded by who asks (the budget of reads) and, for
 //!    what is loaded ahead, by half of the blocks' part of the cache.
-//!
-//! It checks what it needs to find its way; the batches' checksums are for the clients, who compute them anyway.
+//! 4. No batch is given whose checksum is wrong; it is computed once for each time that its block is loaded.
 
 use super::cache::Cache;
 use super::layout::{self, SegmentIndex};
 use super::select::{Selection, Step, Wanted};
 use super::shelf::{Load, Loaded, Shelf};
-use super::window::Window;
+use super::window::{Block, Window};
 use crate::net::budget::Budget;
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
@@ -128,7 +127,7 @@ struct Inner {
     most_ahead: usize,
     manifests: Rc<Shelf<TopicPartition, Rc<Manifest>>>,
     indexes: Rc<Shelf<File, Rc<SegmentIndex>>>,
-    blocks: Rc<Shelf<(File, u64), Bytes>>,
+    blocks: Rc<Shelf<(File, u64), Rc<Block>>>,
     /// By partition and the offset that they will ask for next.
     readers: RefCell<Cache<(TopicPartition, Offset), Place>>,
     gets: Budget,
@@ -150,7 +149,7 @@ impl ColdReader {
             most_ahead: for_blocks / 2 / block_bytes,
             manifests: Shelf::new(env.clone(), eighth, ENTRIES, manifest_bytes),
             indexes: Shelf::new(env.clone(), eighth, ENTRIES, |index| index.memory()),
-            blocks: Shelf::new(env.clone(), for_blocks, usize::MAX, Bytes::len),
+            blocks: Shelf::new(env.clone(), for_blocks, usize::MAX, |block| block.bytes().len()),
             readers: RefCell::new(Cache::new(usize::MAX, READERS)),
             gets: Budget::new(GETS),
             totals: Rc::default(),
@@ -160,7 +159,7 @@ impl ColdReader {
     /// Reads whole batches; none if the first is larger than allowed.
     ///
     /// # Errors
-    /// See [`ColdError`]. A part that was found before something failed is given.
+    /// See [`ColdError`]. What was found in segments before the one that failed is given.
     pub async fn read(&self, read: &ColdRead) -> Result<RecordSet, ColdError> {
         let mut again = true;
         loop {
@@ -212,7 +211,7 @@ impl ColdReader {
             None => self.find(file(read.partition, first), read.from).await?,
         };
         let at_once = self.stretch(manifest, at, position, read.most as u64, BLOCKS_AT_ONCE);
-        let _held: Vec<Load<Bytes>> = at_once.into_iter().map(|(file, number)| self.block(file, number)).collect();
+        let _held: Vec<Load<Rc<Block>>> = at_once.into_iter().map(|(file, number)| self.block(file, number)).collect();
         let (mut records, mut from) = (RecordSet::new(), read.from);
         for segment in manifest.segments[at..].iter().take(SEGMENTS_PER_READ) {
             let wanted = Wanted {
@@ -271,7 +270,7 @@ impl ColdReader {
                         window = Window::at(keep, self.0.block_bytes);
                     }
                     let numbers = window.next_block()..range.end.div_ceil(self.0.block_bytes);
-                    let loads: Vec<Load<Bytes>> = numbers.map(|number| self.block(file, number)).collect();
+                    let loads: Vec<Load<Rc<Block>>> = numbers.map(|number| self.block(file, number)).collect();
                     for load in loads {
                         window.push(load.await.map_err(ColdError::from)?.ok_or_else(|| gone(&file.key()))?);
                     }
@@ -320,23 +319,21 @@ impl ColdReader {
         blocks
     }
 
-    fn block(&self, file: File, number: u64) -> Load<Bytes> {
+    fn block(&self, file: File, number: u64) -> Load<Rc<Block>> {
         self.0.blocks.get(&(file, number), || self.load_block(file, number))
     }
 
-    fn load_block(&self, file: File, number: u64) -> LocalBoxFuture<'static, Loaded<Bytes>> {
+    fn load_block(&self, file: File, number: u64) -> LocalBoxFuture<'static, Loaded<Rc<Block>>> {
         let start = number * self.0.block_bytes;
         let range = start..file.bytes.min(start + self.0.block_bytes);
         let length = range.end - start;
         let get = self.get(file.key(), Some(range));
         Box::pin(async move {
-            let loaded = get.await?;
-            match &loaded {
+            match get.await? {
                 Some(bytes) if bytes.len() as u64 != length => {
-                    let detail = format!("{} ends before its {} bytes", file.key(), file.bytes);
-                    Err(StoreError::not_done(FailureKind::Corrupt, detail))
+                    Err(damaged(format_args!("{} ends before its {} bytes", file.key(), file.bytes)))
                 }
-                _ => Ok(loaded),
+                loaded => Ok(loaded.map(Block::new)),
             }
         })
     }

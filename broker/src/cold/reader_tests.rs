@@ -5,6 +5,7 @@ use crate::cold::testing::{Batch, Log, batches};
 use futures::future::join_all;
 use millrace_storage::sim::{Ended, Faults, ProcessId, Sim, SimBucket};
 use proptest::prelude::*;
+use std::time::Duration;
 
 /// Runs `scenario` with a reader of small blocks on a bucket that holds `log`.
 fn run<F: Future<Output = ()> + 'static>(log: Log, block_bytes: usize, scenario: impl FnOnce(World) -> F + 'static) {
@@ -12,7 +13,7 @@ fn run<F: Future<Output = ()> + 'static>(log: Log, block_bytes: usize, scenario:
     let env = sim.env(ProcessId::WORLD);
     let bucket = SimBucket::new(&sim, Faults::none());
     let reader = ColdReader::with_blocks(&env, Rc::new(bucket.clone()), 1 << 20, block_bytes);
-    let world = World { bucket, reader, log };
+    let world = World { env, bucket, reader, log };
     let task = async move {
         world.log.write(&world.bucket).await;
         scenario(world).await;
@@ -21,6 +22,7 @@ fn run<F: Future<Output = ()> + 'static>(log: Log, block_bytes: usize, scenario:
 }
 
 struct World {
+    env: Env,
     bucket: SimBucket,
     reader: ColdReader,
     log: Log,
@@ -180,6 +182,21 @@ fn what_has_expired_is_removed_and_no_alarm() {
 }
 
 #[test]
+fn a_store_that_gives_nothing_for_a_while_is_no_alarm_and_is_asked_again() {
+    run(plain_log(40, 4), 256, |world| async move {
+        let outage = Duration::from_secs(10);
+        world.bucket.outage(outage);
+        for from in [0, 25] {
+            assert!(matches!(world.read(Offset(from), 100).await, Err(ColdError::Store(_))));
+        }
+        world.env.sleep(outage).await;
+        for from in 0..40 {
+            assert_eq!(world.read(Offset(from), 100).await.unwrap().concat(), world.log.batches[from as usize].bytes);
+        }
+    });
+}
+
+#[test]
 fn a_damaged_object_is_an_error_and_nothing_of_it_is_given() {
     run(plain_log(8, 1), 256, |world| async move {
         let key = world.bucket.keys("seg/").into_iter().find(|key| key.ends_with(".kfs")).unwrap();
@@ -188,5 +205,17 @@ fn a_damaged_object_is_an_error_and_nothing_of_it_is_given() {
         world.bucket.put_if_absent(&key, vec![whole.slice(..whole.len() / 2)]).await.unwrap();
         assert!(world.read(Offset(0), 100).await.is_ok(), "the first half is whole");
         assert!(matches!(world.read(Offset(7), 100).await, Err(ColdError::Store(_))));
+    });
+    run(plain_log(8, 1), 256, |world| async move {
+        let key = world.bucket.keys("seg/").into_iter().find(|key| key.ends_with(".kfs")).unwrap();
+        let mut flipped = world.bucket.peek(&key).unwrap().to_vec();
+        flipped[5_000] ^= 1;
+        world.bucket.delete(vec![key.clone()]).await.unwrap();
+        world.bucket.put_if_absent(&key, vec![flipped.into()]).await.unwrap();
+        for _ in 0..2 {
+            assert!(world.read(Offset(3), 100).await.is_ok(), "another batch");
+            assert!(matches!(world.read(Offset(4), 100).await, Err(ColdError::Missing(_))));
+            assert_eq!(world.read(Offset(3), 9_000).await.unwrap().concat(), world.log.batches[3].bytes);
+        }
     });
 }

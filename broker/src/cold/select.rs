@@ -2,7 +2,7 @@
 //!
 //! 1. What is picked begins with the first batch whose last offset is not below the offset asked for.
 //! 2. It exceeds the limit only by a single batch, and only where that was allowed.
-//! 3. A batch that contradicts the segment's bounds is damage, never picked.
+//! 3. A batch that contradicts the segment's bounds or its own checksum is damage, never picked.
 
 use super::window::Window;
 use crate::shard::fetching::batch_extent;
@@ -72,18 +72,18 @@ impl Selection {
         while self.at < self.wanted.end {
             let header_end = self.at + HEADER_BYTES as u64;
             if header_end > self.wanted.end {
-                return Step::Broken { position: self.at };
+                return self.broken();
             }
             if header_end > window.end() {
                 return self.need(header_end);
             }
             let header = window.header(self.at).expect("the window reaches beyond it");
             let Some(batch) = batch_extent(&header).filter(|batch| batch.base >= self.next) else {
-                return Step::Broken { position: self.at };
+                return self.broken();
             };
             let end = self.at + batch.bytes as u64;
             if end > self.wanted.end || batch.last > self.wanted.last {
-                return Step::Broken { position: self.at };
+                return self.broken();
             }
             if batch.last >= self.wanted.from {
                 let start = self.start.unwrap_or(self.at);
@@ -93,6 +93,9 @@ impl Selection {
                 }
                 if end > window.end() {
                     return self.need(end);
+                }
+                if !window.is_sound(self.at..end, &header) {
+                    return self.broken();
                 }
                 self.start = Some(start);
             }
@@ -105,6 +108,11 @@ impl Selection {
         Step::Need { keep: self.start.unwrap_or(self.at), range: self.at..end }
     }
 
+    /// Damage: what was picked before it is given all the same.
+    fn broken(&self) -> Step {
+        if self.start.is_some() { self.picked() } else { Step::Broken { position: self.at } }
+    }
+
     fn picked(&self) -> Step {
         Step::Picked { range: self.start.unwrap_or(self.at)..self.at, next: self.next }
     }
@@ -114,6 +122,7 @@ impl Selection {
 mod tests {
     use super::*;
     use crate::cold::testing::{Batch, batches};
+    use crate::cold::window::Block;
     use bytes::Bytes;
     use millrace_protocol::record_set::RecordSet;
     use proptest::prelude::*;
@@ -132,7 +141,7 @@ mod tests {
                     while window.end() < range.end {
                         let start = (window.next_block() * block_bytes) as usize;
                         let end = file.len().min(start + block_bytes as usize);
-                        window.push(Bytes::copy_from_slice(&file[start..end]));
+                        window.push(Block::new(Bytes::copy_from_slice(&file[start..end])));
                     }
                 }
                 Step::Picked { range, next } => {
@@ -195,7 +204,7 @@ mod tests {
             }
             let (end, last) = (file.len() as u64, batches.last().unwrap().last);
             let mut window = Window::at(0, 1 << 20);
-            window.push(file.into());
+            window.push(Block::new(file.into()));
             let wanted = Wanted { from: Offset(from), most: 500, oversized: true, end, last };
             match Selection::new(wanted, 0, Offset(0)).step(&window) {
                 Step::Picked { range, .. } => prop_assert!(range.end <= end),

@@ -1,12 +1,56 @@
 //! A stretch of a segment's file in memory: neighbouring blocks as they were loaded, never joined.
 //!
-//! Blocks are all of one size, counted from the start of the file; the last one of a file is shorter.
+//! Blocks are all of one size, counted from the start of the file; the last one of a file is shorter. A block remembers
+//! which of the batches that begin in it had the right checksum, so that this is computed once however often they are read.
 
 use crate::shard::fetching::slice_of;
 use bytes::Bytes;
+use crc_fast::{CrcAlgorithm, Digest};
 use millrace_protocol::record_set::RecordSet;
 use millrace_protocol::records::HEADER_BYTES;
+use std::cell::Cell;
 use std::ops::Range;
+use std::rc::Rc;
+
+/// Where a batch's CRC-32C stands, which is of everything after it.
+const CRC: Range<u64> = 17..21;
+
+/// A part of a segment's file.
+#[derive(Debug)]
+pub struct Block {
+    bytes: Bytes,
+    /// Batches that begin in this stretch of it are sound.
+    sound: Cell<(usize, usize)>,
+}
+
+impl Block {
+    /// Of which nothing is known yet.
+    pub fn new(bytes: Bytes) -> Rc<Block> {
+        Rc::new(Block { bytes, sound: Cell::new((0, 0)) })
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    fn is_sound(&self, at: usize) -> bool {
+        let (from, to) = self.sound.get();
+        from <= at && at < to
+    }
+
+    /// The batch that begins at `at` is sound and ends at `end`, or beyond the block.
+    fn found_sound(&self, at: usize, end: usize) {
+        let (from, to) = self.sound.get();
+        let end = end.min(self.bytes.len());
+        // One stretch is enough: readers go forward, and the first who reads a block begins where others will.
+        if at == to || from == to {
+            self.sound.set((if from == to { at } else { from }, end));
+        } else if end == from {
+            self.sound.set((at, to));
+        }
+    }
+}
 
 /// Neighbouring blocks.
 #[derive(Debug)]
@@ -14,7 +58,7 @@ pub struct Window {
     block_bytes: u64,
     /// Number of the first block held, or of the next one to come if none is held.
     first: u64,
-    blocks: Vec<Bytes>,
+    blocks: Vec<Rc<Block>>,
     /// Position after the last byte held.
     end: u64,
 }
@@ -32,8 +76,8 @@ impl Window {
     }
 
     /// Adds the block to come.
-    pub fn push(&mut self, block: Bytes) {
-        self.end += block.len() as u64;
+    pub fn push(&mut self, block: Rc<Block>) {
+        self.end += block.bytes.len() as u64;
         self.blocks.push(block);
     }
 
@@ -52,10 +96,9 @@ impl Window {
         }
         let mut header = [0; HEADER_BYTES];
         let mut filled = 0;
-        for part in self.parts(position..position + HEADER_BYTES as u64) {
-            let (block, range) = part;
-            header[filled..filled + range.len()].copy_from_slice(&block[range.clone()]);
-            filled += range.len();
+        for (block, part) in self.parts(position..position + HEADER_BYTES as u64) {
+            header[filled..filled + part.len()].copy_from_slice(&block.bytes[part.clone()]);
+            filled += part.len();
         }
         (filled == HEADER_BYTES).then_some(header)
     }
@@ -67,12 +110,35 @@ impl Window {
     pub fn records(&self, range: Range<u64>, into: &mut RecordSet) {
         assert!(range.end <= self.end, "only bytes that are held are given");
         for (block, part) in self.parts(range) {
-            into.push(slice_of(block, part.start, part.end));
+            into.push(slice_of(&block.bytes, part.start, part.end));
         }
     }
 
+    /// Whether the batch at `range` has the checksum that its `header` states.
+    ///
+    /// # Panics
+    /// If it is not all held.
+    pub fn is_sound(&self, range: Range<u64>, header: &[u8; HEADER_BYTES]) -> bool {
+        assert!(range.end <= self.end, "only batches that are held can be checked");
+        let (block, part) = self.parts(range.clone()).next().expect("a batch has bytes");
+        if block.is_sound(part.start) {
+            return true;
+        }
+        let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        for (block, part) in self.parts(range.start + CRC.end..range.end) {
+            digest.update(&block.bytes[part]);
+        }
+        let stored = &header[CRC.start as usize..CRC.end as usize];
+        let sound = digest.finalize() == stored.iter().fold(0, |crc, byte| crc << 8 | u64::from(*byte));
+        if sound {
+            let length = usize::try_from(range.end - range.start).expect("held in memory");
+            block.found_sound(part.start, part.start + length);
+        }
+        sound
+    }
+
     /// The blocks that hold bytes of `range`, with the part of each.
-    fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (&Bytes, Range<usize>)> {
+    fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (&Block, Range<usize>)> {
         let origin = self.first * self.block_bytes;
         let from = range.start.checked_sub(origin).expect("the window begins before what is asked of it");
         let to = range.end - origin;
@@ -80,10 +146,10 @@ impl Window {
         let starts = (0..).map(|number| number * self.block_bytes);
         self.blocks.iter().zip(starts).skip(skip).map_while(move |(block, start)| {
             let within = |position: u64| {
-                usize::try_from(position.saturating_sub(start)).expect("held in memory").min(block.len())
+                usize::try_from(position.saturating_sub(start)).expect("held in memory").min(block.bytes.len())
             };
             let part = within(from)..within(to);
-            (part.start < part.end).then_some((block, part))
+            (part.start < part.end).then_some((&**block, part))
         })
     }
 }
@@ -105,7 +171,7 @@ mod tests {
             let [begin, from, to] = places;
             let mut window = Window::at(begin as u64, block_bytes as u64);
             for block in bytes.chunks(block_bytes).skip(begin / block_bytes) {
-                window.push(Bytes::copy_from_slice(block));
+                window.push(Block::new(Bytes::copy_from_slice(block)));
             }
             prop_assert_eq!(window.end(), bytes.len() as u64);
             let mut records = RecordSet::new();
