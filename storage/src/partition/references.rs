@@ -6,10 +6,12 @@
 //!
 //! Invariants:
 //! 1. References stand in offset order and overlap nowhere: each `base` lies above the `last` before it.
-//! 2. Every chunk holds exactly [`CHUNK`] references, the tail fewer.
+//! 2. Every chunk holds exactly [`CHUNK`] references and knows their largest timestamp, so that a search by time passes
+//!    it over at once; the tail holds fewer.
 //! 3. Equality is that of the references, however they are chunked.
 
 use crate::ids::{Offset, Seq, Wid};
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -38,10 +40,24 @@ pub struct Reference {
 
 const _: () = assert!(size_of::<Reference>() <= 64);
 
+/// [`CHUNK`] references.
+#[derive(Clone)]
+struct Chunk {
+    references: Arc<[Reference]>,
+    max_timestamp: i64,
+}
+
+impl Chunk {
+    fn new(references: &[Reference]) -> Chunk {
+        let max_timestamp = references.iter().map(|reference| reference.max_timestamp).max();
+        Chunk { references: Arc::from(references), max_timestamp: max_timestamp.expect("a chunk is full") }
+    }
+}
+
 /// References in offset order, in immutable chunks shared by pointer plus a short tail: a clone is cheap.
 #[derive(Clone, Default)]
 pub struct References {
-    chunks: Arc<VecDeque<Arc<[Reference]>>>,
+    chunks: Arc<VecDeque<Chunk>>,
     /// References of the first chunk (of the tail, if there is no chunk) that are dropped already.
     skip: usize,
     tail: Vec<Reference>,
@@ -55,8 +71,8 @@ impl References {
 
     /// Bytes of memory that they take: 64 each, one in 500 more for the chunks, and up to 8 KiB for the tail.
     pub fn memory(&self) -> usize {
-        /// Counts and length of a chunk, and its place in the list.
-        const PER_CHUNK: usize = 4 * size_of::<usize>();
+        /// Counts and length of a chunk, its place in the list and its largest timestamp.
+        const PER_CHUNK: usize = 5 * size_of::<usize>();
         let chunks = self.chunks.len() * (CHUNK * size_of::<Reference>() + PER_CHUNK);
         chunks + self.tail.capacity() * size_of::<Reference>()
     }
@@ -91,6 +107,35 @@ impl References {
         self.after_skipping(self.partition_point(|reference| reference.base < offset))
     }
 
+    /// The first reference, of those that hold `from` or follow it, with a timestamp of at least `timestamp`.
+    pub fn first_as_new(&self, from: Offset, timestamp: i64) -> Option<Reference> {
+        let first = self.partition_point(|reference| reference.last < from);
+        let found = self.next_newer(first, timestamp.checked_sub(1))?;
+        self.get(found)
+    }
+
+    /// The reference with the largest timestamp, the first of equals. After `previous`: the one that would be the next
+    /// if those up to it were not there.
+    pub fn newest_after(&self, previous: Option<Reference>) -> Option<Reference> {
+        let follows = |reference: &Reference| {
+            previous.is_none_or(|previous| match reference.max_timestamp.cmp(&previous.max_timestamp) {
+                Ordering::Less => true,
+                Ordering::Equal => reference.base > previous.base,
+                Ordering::Greater => false,
+            })
+        };
+        let mut newest: Option<Reference> = None;
+        let mut from = 0;
+        while let Some(index) = self.next_newer(from, newest.map(|newest| newest.max_timestamp)) {
+            let reference = self.get(index).expect("just found");
+            if follows(&reference) {
+                newest = Some(reference);
+            }
+            from = index + 1;
+        }
+        newest
+    }
+
     /// All, in offset order.
     pub fn iter(&self) -> impl Iterator<Item = Reference> + '_ {
         self.after_skipping(0)
@@ -105,7 +150,7 @@ impl References {
         assert!(self.last().is_none_or(|last| last.last < reference.base), "references stand in offset order");
         self.tail.push(reference);
         if self.tail.len() == CHUNK {
-            Arc::make_mut(&mut self.chunks).push_back(Arc::from(self.tail.as_slice()));
+            Arc::make_mut(&mut self.chunks).push_back(Chunk::new(&self.tail));
             self.tail.clear();
         }
     }
@@ -128,13 +173,31 @@ impl References {
     fn get(&self, index: usize) -> Option<Reference> {
         let at = index + self.skip;
         match self.chunks.get(at / CHUNK) {
-            Some(chunk) => Some(chunk[at % CHUNK]),
+            Some(chunk) => Some(chunk.references[at % CHUNK]),
             None => self.tail.get(at - self.chunks.len() * CHUNK).copied(),
         }
     }
 
     fn after_skipping(&self, start: usize) -> impl Iterator<Item = Reference> + '_ {
         (start..self.len()).map(|index| self.get(index).expect("below len"))
+    }
+
+    /// Where, from `index` on, the next reference with a larger timestamp than `than` stands (any, without one).
+    fn next_newer(&self, mut index: usize, than: Option<i64>) -> Option<usize> {
+        let newer = |timestamp: i64| than.is_none_or(|than| timestamp > than);
+        loop {
+            let at = index + self.skip;
+            if let Some(chunk) = self.chunks.get(at / CHUNK)
+                && !newer(chunk.max_timestamp)
+            {
+                index += CHUNK - at % CHUNK;
+                continue;
+            }
+            if newer(self.get(index)?.max_timestamp) {
+                return Some(index);
+            }
+            index += 1;
+        }
     }
 
     /// How many at the start satisfy `below`, which holds for none after the first that it does not hold for.
@@ -178,6 +241,7 @@ impl FromIterator<Reference> for References {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::cmp::Reverse;
 
     fn reference(base: i64, count: i64) -> Reference {
         Reference {
@@ -187,7 +251,8 @@ mod tests {
             length: 100,
             base: Offset(base),
             last: Offset(base + count - 1),
-            max_timestamp: base,
+            // Neither in order nor all different.
+            max_timestamp: base * 7919 % 601,
         }
     }
 
@@ -229,6 +294,13 @@ mod tests {
             prop_assert_eq!(ours.find(probe), plain.iter().find(|r| r.base <= probe && probe <= r.last).copied());
             prop_assert!(ours.since(probe).eq(plain.iter().filter(|r| r.base >= probe).copied()));
             prop_assert!(ours.from_offset(probe).eq(plain.iter().filter(|r| r.last >= probe).copied()));
+            let time = probe.0 % 700;
+            let as_new = plain.iter().find(|r| r.last >= probe && r.max_timestamp >= time).copied();
+            prop_assert_eq!(ours.first_as_new(probe, time), as_new);
+            let mut by_time = plain.clone();
+            by_time.sort_by_key(|r| (Reverse(r.max_timestamp), r.base));
+            let newest = std::iter::successors(ours.newest_after(None), |r| ours.newest_after(Some(*r)));
+            prop_assert_eq!(newest.take(5).collect::<Vec<_>>(), &by_time[..by_time.len().min(5)]);
             prop_assert_eq!(&ours, &plain.into_iter().collect::<References>());
         }
     }
