@@ -9,7 +9,7 @@
 //! 3. A seal is made when the lane can take it, so that requests gather in the core while it cannot. Another message
 //!    to the lane leaves behind a seal of everything appended before it.
 //! 4. At most [`CONNECTIONS`] connections and [`READS`] reads at a time; more wait, in the listener's backlog and in
-//!    order.
+//!    order. Searches are bounded by the core.
 
 use crate::cold::reader::{ColdRead, ColdReader, ColdTotals};
 use crate::control::{FromControl, ToControl};
@@ -19,8 +19,11 @@ use crate::net::frame::Frame;
 use crate::net::stream::{ByteStream, Listener};
 use crate::shard::core::ShardCore;
 use crate::shard::counters::Counters;
-use crate::shard::events::{ConnectionId, Effect, Now, ReadToken, ReplyTo, RequestNumber};
+use crate::shard::events::{ConnectionId, Effect, LookupToken, Now, ReadToken, ReplyTo, RequestNumber};
+use crate::shard::lookup::Source;
+use crate::shard::search::{SearchError, Seek};
 use crate::signal::{Gauge, Signal};
+use bytes::Bytes;
 use futures::{FutureExt, select_biased};
 use millrace_storage::env::{Env, Mono};
 use millrace_storage::ids::{Seq, Wid};
@@ -252,6 +255,30 @@ impl Pump {
             Effect::ColdRead { token, read } => {
                 self.reads.borrow_mut().push_back(Read::Cold { token, read });
                 self.start_reads();
+            }
+            Effect::Search { token, source, seek } => self.search(token, source, seek),
+        }
+    }
+
+    /// The core bounds how many there are at a time.
+    fn search(self: &Rc<Self>, token: LookupToken, source: Source, seek: Seek) {
+        let pump = self.clone();
+        self.env.spawn("search", async move {
+            let result = match pump.bytes_of(source).await {
+                Ok(bytes) => pump.env.aside(move || seek.search(&bytes)).await,
+                Err(error) => Err(error),
+            };
+            pump.turn(|core, now| core.on_searched(now, token, result));
+        });
+    }
+
+    async fn bytes_of(&self, source: Source) -> Result<Bytes, SearchError> {
+        match source {
+            Source::Memory(bytes) => Ok(bytes),
+            Source::Object { wid, seq, range } => {
+                let length = range.end - range.start;
+                let bytes = self.wal.read(wid, seq, range).await.map_err(SearchError::Store)?;
+                bytes.filter(|bytes| bytes.len() as u64 == length).ok_or(SearchError::Missing)
             }
         }
     }

@@ -21,7 +21,7 @@ use glommio::timer::Timer;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use millrace_storage::env::{Env, Mono, Runtime, WallMs};
 use millrace_storage::object::OpenError;
-use millrace_storage::side::{monotonic_now, wall_now};
+use millrace_storage::side::{SideRuntime, monotonic_now, wall_now};
 use rustix::process::{Resource, getrlimit};
 use std::future::poll_fn;
 use std::io;
@@ -52,7 +52,7 @@ pub fn probe() -> Result<(), OpenError> {
     // On a thread of its own: an executor leaves thread-local state behind.
     let tried = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("probe".to_owned());
-        thread.spawn_scoped(scope, || run(None, |_env| async {})).map(|probe| probe.join())
+        thread.spawn_scoped(scope, || run(None, None, |_env| async {})).map(|probe| probe.join())
     });
     match tried {
         Ok(Ok(result)) => result,
@@ -71,8 +71,10 @@ fn no_uring(detail: &str) -> OpenError {
 }
 
 /// Runs a shard on the calling thread, bound to processor `cpu` if one is given, until the future made by `make` ends.
+/// What computes for long goes to `side`.
 pub fn run<T: 'static, F: Future<Output = T> + 'static>(
     cpu: Option<usize>,
+    side: Option<SideRuntime>,
     make: impl FnOnce(Env) -> F,
 ) -> Result<T, OpenError> {
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
@@ -80,7 +82,7 @@ pub fn run<T: 'static, F: Future<Output = T> + 'static>(
         .io_memory(RING_MEMORY_BYTES)
         .make()
         .map_err(|error: GlommioError<()>| no_uring(&error.to_string()))?;
-    let main = make(Env::new(Rc::new(ShardRuntime)));
+    let main = make(Env::new(Rc::new(ShardRuntime { side })));
     Ok(executor.run(main))
 }
 
@@ -109,7 +111,10 @@ fn spawn(name: &'static str, task: LocalBoxFuture<'static, ()>) {
     .detach();
 }
 
-struct ShardRuntime;
+struct ShardRuntime {
+    /// None while the machine is probed.
+    side: Option<SideRuntime>,
+}
 
 impl Runtime for ShardRuntime {
     fn now(&self) -> Mono {
@@ -139,6 +144,16 @@ impl Runtime for ShardRuntime {
                 Timer::new(left).await;
             }
         })
+    }
+
+    fn aside(&self, work: Box<dyn FnOnce() + Send>) -> LocalBoxFuture<'static, ()> {
+        match &self.side {
+            Some(side) => Box::pin(side.computing(work)),
+            None => {
+                work();
+                Box::pin(std::future::ready(()))
+            }
+        }
     }
 }
 
@@ -265,7 +280,7 @@ mod tests {
     fn shards_can_run_here_and_have_a_clock_tasks_and_random_numbers() {
         probe().unwrap();
         let cpu = processors()[0];
-        let slept = run(Some(cpu), |env| async move {
+        let slept = run(Some(cpu), None, |env| async move {
             assert_ne!(env.random(), env.random());
             let (done, finished) = futures::channel::oneshot::channel();
             let (start, task_env) = (env.now(), env.clone());
@@ -276,6 +291,23 @@ mod tests {
             finished.await.unwrap().since(start)
         });
         assert!(slept.unwrap() >= std::time::Duration::from_millis(3));
+    }
+
+    #[test]
+    fn work_aside_is_done_on_another_thread_while_the_shard_goes_on() {
+        let side = SideRuntime::start().unwrap();
+        let shard = std::thread::current().id();
+        let (go, may_go) = std::sync::mpsc::channel();
+        let worker = run(None, Some(side), |env| async move {
+            let work = env.aside(move || {
+                may_go.recv().unwrap();
+                std::thread::current().id()
+            });
+            // Would never be said if the work held this thread.
+            let (worker, ()) = futures::join!(work, async { go.send(()).unwrap() });
+            worker
+        });
+        assert_ne!(worker.unwrap(), shard);
     }
 
     #[test]
@@ -302,7 +334,7 @@ mod tests {
                 stream.read_to_end(&mut all).unwrap();
                 all
             });
-            run(None, |_env| async move {
+            run(None, None, |_env| async move {
                 let listener = ShardListener::adopt(listener).unwrap();
                 assert_eq!(listener.local_address(), address);
                 let (mut stream, peer) = listener.accept().await.unwrap();

@@ -10,6 +10,7 @@
 //! 2. `now` never goes back; it runs on through suspend (`CLOCK_BOOTTIME`).
 //! 3. In the simulator the same seed gives the same values in the same order.
 
+use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 use std::rc::Rc;
 use std::time::Duration;
@@ -49,6 +50,12 @@ pub trait Runtime {
     fn spawn(&self, name: &'static str, task: LocalBoxFuture<'static, ()>);
     /// Ends at `at` or soon after.
     fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()>;
+    /// Does `work`, which may compute for long, and ends after it. Here at once, on this thread; runtimes whose threads
+    /// have others waiting do it elsewhere.
+    fn aside(&self, work: Box<dyn FnOnce() + Send>) -> LocalBoxFuture<'static, ()> {
+        work();
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// The handle that everything takes. A clone costs one count.
@@ -87,5 +94,15 @@ impl Env {
     /// See [`Runtime::sleep_until`].
     pub fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()> {
         self.0.sleep_until(at)
+    }
+    /// What `work` gives, which may compute for long: see [`Runtime::aside`].
+    pub async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (give, given) = oneshot::channel();
+        let done = self.0.aside(Box::new(move || {
+            // Nobody takes it where the shard ends first.
+            let _ = give.send(work());
+        }));
+        done.await;
+        given.await.expect("the work was done")
     }
 }

@@ -75,6 +75,16 @@ impl SideRuntime {
         self.join(self.0.handle.spawn_blocking(call))
     }
 
+    /// Runs `call`, which computes for long, on a thread of the bounded pool from now on; the result may be awaited
+    /// anywhere. The thread is not bound to the caller's processor, as one that the caller started would be.
+    pub fn computing<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = T> + Send + 'static {
+        let side = self.clone();
+        self.run(async move { side.blocking(call).await })
+    }
+
     fn join<T: Send + 'static>(&self, work: JoinHandle<T>) -> impl Future<Output = T> + Send + 'static {
         let alive = self.clone();
         async move {

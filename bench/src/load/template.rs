@@ -197,7 +197,7 @@ impl Maker<'_> {
         if values.size < set {
             return Err(io::Error::other(format!("--record-size is below {set}")));
         }
-        let mut builder = BatchBuilder::new(self.timestamp_ms).attributes(load.compression.attribute());
+        let mut builder = BatchBuilder::new(self.timestamp_ms).attributes(load.compression.compression().attribute());
         if load.idempotent {
             builder = builder.producer(BatchProducer { id: 0, epoch: 0, base_sequence: 0 });
         }
@@ -278,7 +278,7 @@ impl Maker<'_> {
 /// The batch with its records compressed.
 fn compressed(batch: &[u8], codec: Codec) -> io::Result<Bytes> {
     let mut out = batch[..HEADER_BYTES].to_vec();
-    out.extend_from_slice(&codec.compress(&batch[HEADER_BYTES..])?);
+    out.extend_from_slice(&codec.compression().compress(&batch[HEADER_BYTES..])?);
     let length = i32::try_from(out.len() - LENGTH_OVERHEAD).map_err(io::Error::other)?;
     out[BATCH_LENGTH].copy_from_slice(&length.to_be_bytes());
     let crc = crc_fast::crc32_iscsi(&out[COVERED..]);

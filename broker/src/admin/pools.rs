@@ -8,13 +8,14 @@ use crate::pump::ShardPump;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Names of the pools, in the order of [`PoolLevels`].
-pub const POOLS: [&str; 11] = [
+pub const POOLS: [&str; 12] = [
     "produce",
     "arena",
     "tail",
     "replies",
     "reads",
     "cold",
+    "lookups",
     "reserve",
     "groups",
     "group_writes",
@@ -47,6 +48,7 @@ pub fn levels(pump: &ShardPump) -> PoolLevels {
         level(intake.reply_bytes(), pools.replies),
         level(core.read_bytes(), pools.reads),
         level(pump.cold_bytes(), pools.cold),
+        level(core.lookup_bytes(), pools.lookups),
         level(intake.reserve_bytes(), pools.reserve),
         level(core.group_bytes(), groups),
         level(core.group_writing_bytes(), groups),

@@ -1,6 +1,7 @@
 //! The one mapping from what can go wrong here to Kafka's error codes. Matched without a catch-all, so that a new
 //! error can't get a code by accident. (What is wrong with a batch has its code in the protocol crate, beside the checks.)
 
+use crate::shard::search::SearchError;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::partition::AppendError;
 
@@ -21,6 +22,12 @@ pub enum PartitionError {
     OutOfRange,
     /// The store failed, has no room, or has other bytes than it should.
     Storage,
+    /// The request's time was over.
+    TimedOut,
+    /// Records that are not what their batch says.
+    Broken,
+    /// A batch that inflates to more than is looked through.
+    TooLarge,
 }
 
 /// The code of a partition's refusal.
@@ -33,6 +40,20 @@ pub fn partition_error(error: PartitionError) -> ErrorCode {
         PartitionError::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
         PartitionError::OutOfRange => ErrorCode::OffsetOutOfRange,
         PartitionError::Storage => ErrorCode::KafkaStorageError,
+        PartitionError::TimedOut => ErrorCode::RequestTimedOut,
+        PartitionError::Broken => ErrorCode::CorruptMessage,
+        // Clients do not try this one again, and take the offset for unknown.
+        PartitionError::TooLarge => ErrorCode::UnsupportedForMessageFormat,
+    }
+}
+
+impl From<SearchError> for PartitionError {
+    fn from(error: SearchError) -> PartitionError {
+        match error {
+            SearchError::Store(_) | SearchError::Missing => PartitionError::Storage,
+            SearchError::Broken => PartitionError::Broken,
+            SearchError::TooLarge => PartitionError::TooLarge,
+        }
     }
 }
 

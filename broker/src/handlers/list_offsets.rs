@@ -1,20 +1,23 @@
 //! ListOffsets: the ends of a partition's log, and offsets by time.
 //!
-//! By time, what can be said without looking into batches is exact: that nothing is as new as asked for, and that the
-//! log is empty. Anything else is refused with Kafka's error for logs without a time index.
+//! The ends are known and told at once. A record by its timestamp is looked up in the batches (`shard::lookups`): a
+//! request with such a partition is answered when all of its lookups have ended, or its time is over.
 
-use super::errors::partition_error;
+use super::errors::{PartitionError, partition_error};
 use super::{RequestContext, topics};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
-use crate::shard::partition_log::PartitionLog;
+use crate::shard::lookup::{Lookup, Wanted};
+use crate::shard::lookups::{LookupSlot, NewLookups};
+use crate::shard::search::Found;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use millrace_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
-use millrace_storage::ids::Offset;
+use millrace_storage::ids::TopicPartition;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// The first offset not yet readable.
 const LATEST: i64 = -1;
@@ -29,13 +32,35 @@ const LATEST_TIERED: i64 = -5;
 /// The first offset not yet uploaded (KIP-1023): without tiered storage, none.
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
-/// Answers from memory.
-pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, request: ListOffsetsRequest) {
+/// Version from which the leader epoch is told.
+const LEADER_EPOCH_FROM: i16 = 4;
+/// Version from which OFFSET_NOT_AVAILABLE is understood.
+const NOT_AVAILABLE_FROM: i16 = 5;
+/// Version from which the client says how long it waits (KIP-1075).
+const TIMEOUT_FROM: i16 = 10;
+/// How long lookups may take where the client does not say: less than clients wait for an answer by default.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Longest wait honoured.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// What is to be told of one partition.
+enum Asked {
+    /// This.
+    Known(Found),
+    /// That there is no such record.
+    Nothing,
+    /// A record of this partition that is looked up.
+    ByTime(TopicPartition, Wanted),
+}
+
+/// Answers what is known, looks up the rest.
+pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, request: ListOffsetsRequest) {
     let mut response = ListOffsetsResponse::default();
-    for topic in request.topics {
+    let mut slots = Vec::new();
+    for (topic_at, topic) in request.topics.into_iter().enumerate() {
         let mut seen = BTreeSet::new();
         let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for asked in &topic.partitions {
+        for (partition_at, asked) in topic.partitions.iter().enumerate() {
             let twice = !seen.insert(asked.partition_index);
             let mut answer = ListOffsetsPartitionResponse {
                 partition_index: asked.partition_index,
@@ -43,42 +68,68 @@ pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, r
             };
             match find(core, context.version, &topic.name, asked) {
                 _ if twice => answer.error_code = ErrorCode::InvalidRequest,
-                Ok(Some((offset, epoch))) => {
-                    answer.offset = offset.0;
-                    answer.leader_epoch = if context.version >= 4 { epoch } else { -1 };
+                Ok(Asked::Known(found)) => set_result(&mut answer, context.version, Ok(Some(found))),
+                Ok(Asked::Nothing) => {}
+                Ok(Asked::ByTime(..)) if slots.len() >= core.lookups.room() => {
+                    let understood = context.version >= NOT_AVAILABLE_FROM;
+                    let busy = if understood { ErrorCode::OffsetNotAvailable } else { ErrorCode::LeaderNotAvailable };
+                    answer.error_code = busy;
                 }
-                Ok(None) => {}
+                Ok(Asked::ByTime(partition, wanted)) => slots.push(LookupSlot {
+                    partition,
+                    current_epoch: asked.current_leader_epoch,
+                    topic_at,
+                    partition_at,
+                    lookup: Some(Lookup::new(wanted)),
+                }),
                 Err(error) => answer.error_code = error,
             }
             partitions.push(answer);
         }
         response.topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
     }
-    context.reply(core, &response);
+    if slots.is_empty() {
+        return context.reply(core, &response);
+    }
+    let asked = u64::try_from(request.timeout_ms).ok().filter(|ms| context.version >= TIMEOUT_FROM && *ms > 0);
+    let patience = asked.map_or(PATIENCE, Duration::from_millis).min(LONGEST_WAIT);
+    core.start_lookups(now, NewLookups { context, response, slots, patience });
 }
 
-/// The offset and its leader epoch; `None` if there is no such record.
-fn find(
-    core: &ShardCore,
-    version: i16,
-    topic: &str,
-    asked: &ListOffsetsPartition,
-) -> Result<Option<(Offset, i32)>, ErrorCode> {
+/// What there is to tell, or to look up.
+fn find(core: &ShardCore, version: i16, topic: &str, asked: &ListOffsetsPartition) -> Result<Asked, ErrorCode> {
     if version < first_version(asked.timestamp) {
         return Err(ErrorCode::UnsupportedVersion);
     }
-    let found = topics::by_name(&core.image, topic, asked.partition_index);
-    let log = found.and_then(|partition| core.leading(partition, asked.current_leader_epoch));
-    let log = log.map_err(partition_error)?;
-    match asked.timestamp {
-        LATEST => Ok(Some((log.high_watermark(), log.epoch().0))),
+    let partition = topics::by_name(&core.image, topic, asked.partition_index).map_err(partition_error)?;
+    let log = core.leading(partition, asked.current_leader_epoch).map_err(partition_error)?;
+    let known = |offset, leader_epoch| Asked::Known(Found { offset, timestamp: -1, leader_epoch });
+    Ok(match asked.timestamp {
+        LATEST => known(log.high_watermark(), log.epoch().0),
         EARLIEST | EARLIEST_LOCAL => {
             let start = log.log_start();
-            Ok(Some((start, log.epochs().epoch_at(start).map_or(-1, |epoch| epoch.0))))
+            known(start, log.epochs().epoch_at(start).map_or(-1, |epoch| epoch.0))
         }
-        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(None),
-        MAX_TIMESTAMP | 0.. => by_time(log, asked.timestamp),
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Asked::Nothing,
+        MAX_TIMESTAMP => Asked::ByTime(partition, Wanted::Newest),
+        since @ 0.. => Asked::ByTime(partition, Wanted::Since(since)),
         _ => unreachable!("no version has this timestamp"),
+    })
+}
+
+/// Puts into the response what was found of one partition.
+pub(crate) fn set_result(
+    answer: &mut ListOffsetsPartitionResponse,
+    version: i16,
+    result: Result<Option<Found>, PartitionError>,
+) {
+    match result {
+        Ok(Some(Found { offset, timestamp, leader_epoch })) => {
+            (answer.offset, answer.timestamp) = (offset.0, timestamp);
+            answer.leader_epoch = if version >= LEADER_EPOCH_FROM { leader_epoch } else { -1 };
+        }
+        Ok(None) => {}
+        Err(error) => answer.error_code = partition_error(error),
     }
 }
 
@@ -92,12 +143,4 @@ fn first_version(timestamp: i64) -> i16 {
         EARLIEST_PENDING_UPLOAD => 11,
         _ => i16::MAX,
     }
-}
-
-fn by_time(log: &PartitionLog, timestamp: i64) -> Result<Option<(Offset, i32)>, ErrorCode> {
-    let newest = log.references().iter().map(|reference| reference.max_timestamp).max().unwrap_or(-1);
-    if log.log_start() == log.high_watermark() || newest < timestamp {
-        return Ok(None);
-    }
-    Err(ErrorCode::UnsupportedForMessageFormat)
 }

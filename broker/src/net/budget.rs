@@ -10,8 +10,9 @@
 //! | `tail` | 1/8 | the shard, for committed bytes kept to serve fetches | the oldest are dropped |
 //! | arena slack | 11/48 | chunks that a few live bytes of the two above keep from reuse | the tail is dropped, the connection not read on meanwhile |
 //! | `replies` | 1/8 | replies that wait for their connection | no request is read whose reply can be large |
-//! | `reads` | 1/16 | the shard, for bytes read from write-ahead objects and segments | reads wait |
+//! | `reads` | 7/128 | the shard, for bytes read from write-ahead objects and segments | reads wait |
 //! | `cold` | 1/16 | manifests, indexes and blocks of segments kept for the next read | those used least recently are dropped |
+//! | `lookups` | 1/128 | the shard, for batches that are searched by timestamp | lookups wait |
 //! | `reserve` | 1/16 | other requests that wait for their answer, and bodies above 1 KiB while they are read | the connection is not read on |
 //!
 //! Of the eighth, in equal parts for all shards:
@@ -53,6 +54,8 @@ pub struct Pools {
     pub reads: usize,
     /// What is kept of segments.
     pub cold: usize,
+    /// Bytes that are searched by timestamp.
+    pub lookups: usize,
     /// Bodies of all other requests.
     pub reserve: usize,
     /// Consumer groups.
@@ -77,8 +80,9 @@ impl Pools {
             produce: shard_bytes / 3,
             tail: shard_bytes / 8,
             replies: shard_bytes / 8,
-            reads: shard_bytes / 16,
             cold: shard_bytes / 16,
+            reads: shard_bytes / 128 * 7,
+            lookups: shard_bytes / 128,
             reserve: shard_bytes / 16,
             groups: kept * 3 / 8,
             producers: kept * 3 / 8,
@@ -336,7 +340,8 @@ mod tests {
     fn the_pools_stay_within_the_total() {
         for shards in 1..=64 {
             let pools = Pools::of_process(1 << 30, shards);
-            let buffers = pools.arena() + pools.replies + pools.reads + pools.cold + pools.reserve;
+            let reads = pools.reads + pools.cold + pools.lookups;
+            let buffers = pools.arena() + pools.replies + reads + pools.reserve;
             assert!(buffers * usize::from(shards) <= (1 << 30) - (1 << 27));
             let kept = pools.groups + pools.producers + pools.references;
             assert!(kept * usize::from(shards) <= (1 << 27) / 8 * 7);

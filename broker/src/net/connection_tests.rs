@@ -71,6 +71,7 @@ const POOLS: Pools = Pools {
     replies: 64 << 10,
     reads: 0,
     cold: 0,
+    lookups: 0,
     reserve: 32 << 10,
     groups: 0,
     producers: 0,

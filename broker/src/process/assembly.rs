@@ -130,6 +130,7 @@ pub fn start_shard(
         tail_bytes: pools.tail,
         read_bytes: pools.reads,
         block_bytes: block_bytes(pools.cold),
+        lookup_bytes: pools.lookups,
         response_bytes: pools.replies / RESPONSES_PER_POOL,
         producer_bytes: pools.producers,
         // The other half is for what is on its way to the store.

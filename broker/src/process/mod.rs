@@ -165,10 +165,10 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     for (((ends, listener), node), cells) in shard_ends.into_iter().zip(listeners).zip(&identity.nodes).zip(cells) {
         let shard = node.shard.expect("its own nodes are shards of this process");
         let cpu = processors.get(usize::from(shard.0)).copied().filter(|_| usize::from(shards) <= processors.len());
-        let (node, stores, fate) = (node.id, stores.clone(), fate.clone());
+        let (node, stores, side, fate) = (node.id, stores.clone(), side.clone(), fate.clone());
         thread(&format!("shard-{shard}"), move || {
             let quiet = fate.clone();
-            let ran = runtime::run(cpu, |env| async move {
+            let ran = runtime::run(cpu, Some(side), |env| async move {
                 let stores = stores.handles(&env);
                 let pump = assembly::start_shard(env.clone(), shard, node, &stores, pools, ends);
                 env.spawn("publish", publish(env.clone(), pump.clone(), cells));

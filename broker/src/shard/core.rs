@@ -10,11 +10,13 @@
 
 use super::counters::Counters;
 use super::deadlines::{Deadlines, Due};
-use super::events::{ConnectionId, Effect, Now, ReadToken, Reply, ReplyTo, RequestNumber};
+use super::events::{ConnectionId, Effect, LookupToken, Now, ReadToken, Reply, ReplyTo, RequestNumber};
 use super::fetches::Fetches;
+use super::lookups::Lookups;
 use super::partition_log::{Gather, PartitionLog, Waiting};
 use super::producer_room::{ProducerRoom, SILENT_MS};
 use super::produces::Produces;
+use super::search::{SearchError, Searched};
 use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
 use crate::cold::reader::ColdError;
@@ -57,6 +59,8 @@ pub struct ShardConfig {
     pub read_bytes: usize,
     /// Bytes of a block, in which segments are read.
     pub block_bytes: usize,
+    /// Bytes that may be searched at a time for records by their timestamps.
+    pub lookup_bytes: usize,
     /// Bytes of batches in one answer, whatever the client allows. Its first batch may exceed it.
     pub response_bytes: usize,
     /// Bytes that the producers of its partitions may take, at the lane too.
@@ -76,6 +80,7 @@ pub struct ShardCore {
     pub(crate) logs: BTreeMap<TopicPartition, PartitionLog>,
     pub(crate) produces: Produces,
     pub(crate) fetches: Fetches,
+    pub(crate) lookups: Lookups,
     pub(crate) questions: Questions,
     pub(crate) producer_ids: init_producer_id::ProducerIds,
     pub(crate) groups: GroupDesk,
@@ -106,6 +111,7 @@ impl ShardCore {
             logs: BTreeMap::new(),
             produces: Produces::default(),
             fetches: Fetches::default(),
+            lookups: Lookups::default(),
             questions: Questions::default(),
             producer_ids: Default::default(),
             peers: BTreeMap::new(),
@@ -140,6 +146,7 @@ impl ShardCore {
     pub fn on_disconnect(&mut self, _now: Now, connection: ConnectionId) {
         self.peers.remove(&connection);
         self.drop_fetches_of(connection);
+        self.drop_lookups_of(connection);
     }
 
     /// A message of this shard's lane.
@@ -210,12 +217,18 @@ impl ShardCore {
         self.finish_cold_read(now, token, result);
     }
 
+    /// A search asked for by [`Effect::Search`] ended.
+    pub fn on_searched(&mut self, _now: Now, token: LookupToken, result: Result<Searched, SearchError>) {
+        self.searched(token, result);
+    }
+
     /// Time passed: call at or after [`ShardCore::next_deadline`].
     pub fn on_time(&mut self, now: Now) {
         while let Some(due) = self.deadlines.take_due(now.mono) {
             match due {
                 Due::Produce(request) => produce::time_out(self, request),
                 Due::Fetch(request) => self.hurry_fetch(now, request, true),
+                Due::Lookups(request) => self.time_out_lookups(request),
                 Due::Question(token) => self.topics_answered(token, None),
             }
         }
@@ -287,6 +300,11 @@ impl ShardCore {
     /// Bytes read from write-ahead objects and segments, or being read, for answers not yet made.
     pub fn read_bytes(&self) -> usize {
         self.fetches.charged()
+    }
+
+    /// Bytes that are searched for records by their timestamps.
+    pub fn lookup_bytes(&self) -> usize {
+        self.lookups.charged()
     }
 
     /// Bytes that its groups take, by estimate.

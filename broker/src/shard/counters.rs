@@ -53,6 +53,8 @@ counters! {
     segment_gets,
     /// Bytes that those brought
     segment_get_bytes,
+    /// Searches of batches for a record by its timestamp
+    searches,
     /// Batches of unknown producers refused because there are too many producers
     producers_refused,
     /// Silent producers forgotten because there were too many

@@ -13,6 +13,8 @@ pub enum Due {
     Produce(ProduceToken),
     /// A fetch's `max_wait_ms`, or the patience with its reads.
     Fetch(ReplyTo),
+    /// The patience with a request's lookups.
+    Lookups(ReplyTo),
     /// A question to the control task.
     Question(Token),
 }

@@ -1,5 +1,7 @@
 //! What goes into a shard's core and what comes out of it.
 
+use super::lookup::Source;
+use super::search::Seek;
 use crate::cold::reader::ColdRead;
 use crate::control::ToControl;
 use bytes::Bytes;
@@ -49,6 +51,10 @@ pub enum Reply {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ReadToken(pub u64);
 
+/// Names a search of batches.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LookupToken(pub u64);
+
 /// What the core wants done. The pump carries effects out in order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Effect {
@@ -76,5 +82,14 @@ pub enum Effect {
         token: ReadToken,
         /// What.
         read: ColdRead,
+    },
+    /// Search batches beside the shard's thread, answer with `ShardCore::on_searched`.
+    Search {
+        /// Names it.
+        token: LookupToken,
+        /// Where they are.
+        source: Source,
+        /// What is looked for.
+        seek: Seek,
     },
 }

@@ -8,9 +8,12 @@ pub mod events;
 pub(crate) mod fetch_reads;
 pub(crate) mod fetches;
 pub mod fetching;
+pub mod lookup;
+pub(crate) mod lookups;
 pub mod partition_log;
 pub(crate) mod producer_room;
 pub(crate) mod produces;
+pub mod search;
 pub mod tail;
 pub mod topic_settings;
 

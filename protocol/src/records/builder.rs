@@ -1,13 +1,14 @@
-//! [`BatchBuilder`]: writes uncompressed batches, for clients of tests, the bench and the simulator.
+//! [`BatchBuilder`]: writes batches, for clients of tests, the bench and the simulator.
 
-use super::BatchProducer;
 use super::batch::{CRC, HEADER_BYTES, LENGTH_OVERHEAD};
+use super::{BatchProducer, Compression};
 
-/// Builds one uncompressed batch of magic 2 as a producer sends it: base offset 0, leader epoch −1.
+/// Builds one batch of magic 2 as a producer sends it: base offset 0, leader epoch −1.
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
     producer: Option<BatchProducer>,
     attributes: i16,
+    compression: Compression,
     base_timestamp: i64,
     max_timestamp: i64,
     count: i32,
@@ -21,6 +22,7 @@ impl BatchBuilder {
         BatchBuilder {
             producer: None,
             attributes: 0,
+            compression: Compression::None,
             base_timestamp,
             max_timestamp: -1,
             count: 0,
@@ -33,6 +35,13 @@ impl BatchBuilder {
     #[must_use]
     pub fn producer(mut self, producer: BatchProducer) -> BatchBuilder {
         self.producer = Some(producer);
+        self
+    }
+
+    /// Compresses its records.
+    #[must_use]
+    pub fn compressed(mut self, compression: Compression) -> BatchBuilder {
+        self.compression = compression;
         self
     }
 
@@ -79,13 +88,16 @@ impl BatchBuilder {
         self.count.unsigned_abs()
     }
 
-    /// Bytes of the batch so far.
+    /// Bytes of the batch so far, uncompressed.
     pub fn size(&self) -> usize {
         HEADER_BYTES + self.records.len()
     }
 
     /// The batch. The builder is then empty and starts the next one with the same settings.
     pub fn finish(&mut self) -> Vec<u8> {
+        if self.compression != Compression::None {
+            self.records = self.compression.compress(&self.records).expect("memory takes it");
+        }
         let mut out = Vec::with_capacity(self.size());
         let length = i32::try_from(self.size() - LENGTH_OVERHEAD).expect("a batch stays below 2 GiB");
         out.extend_from_slice(&0i64.to_be_bytes());
@@ -93,7 +105,7 @@ impl BatchBuilder {
         out.extend_from_slice(&(-1i32).to_be_bytes());
         out.push(2);
         out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&self.attributes.to_be_bytes());
+        out.extend_from_slice(&(self.attributes | self.compression.attribute()).to_be_bytes());
         out.extend_from_slice(&(self.count - 1).to_be_bytes());
         out.extend_from_slice(&self.base_timestamp.to_be_bytes());
         out.extend_from_slice(&self.max_timestamp.to_be_bytes());

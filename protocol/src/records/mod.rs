@@ -6,6 +6,7 @@
 
 mod batch;
 mod builder;
+mod compress;
 mod error;
 mod produced;
 mod record;

@@ -192,7 +192,6 @@ mod tests {
     use super::*;
     use crate::records::{BatchBuilder, HEADER_BYTES};
     use proptest::prelude::*;
-    use std::io::Write;
 
     /// Codes of all codecs; the last stands for Snappy in snappy-java's blocks.
     const CODECS: [i16; 6] = [0, 1, 2, 3, 4, 5];
@@ -200,21 +199,8 @@ mod tests {
     fn packed(codec: i16, plain: &[u8]) -> Vec<u8> {
         let snappy = |bytes: &[u8]| snap::raw::Encoder::new().compress_vec(bytes).unwrap();
         match codec {
-            0 => plain.to_vec(),
-            1 => {
-                let mut out = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-                out.write_all(plain).unwrap();
-                out.finish().unwrap()
-            }
             2 => snappy(plain),
-            3 => {
-                let mut out = lz4::EncoderBuilder::new().build(Vec::new()).unwrap();
-                out.write_all(plain).unwrap();
-                let (bytes, result) = out.finish();
-                result.unwrap();
-                bytes
-            }
-            4 => zstd::encode_all(plain, 1).unwrap(),
+            0..5 => Compression::ALL[codec as usize].compress(plain).unwrap(),
             _ => {
                 let mut out = [SNAPPY_MAGIC.as_slice(), &[0, 0, 0, 1, 0, 0, 0, 1]].concat();
                 for block in plain.chunks(50) {

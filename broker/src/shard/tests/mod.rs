@@ -5,13 +5,16 @@ mod cold;
 mod fetch;
 mod groups;
 mod lane;
+mod lookups;
 mod produce;
 mod refusals;
 mod strangers;
 mod topics;
 
 use super::core::{ShardConfig, ShardCore};
-use super::events::{ConnectionId, Effect, Now, ReadToken, Reply, ReplyTo, RequestNumber};
+use super::events::{ConnectionId, Effect, LookupToken, Now, ReadToken, Reply, ReplyTo, RequestNumber};
+use super::lookup::Source;
+use super::search::Seek;
 use crate::cold::reader::ColdRead;
 use crate::control::{ClusterImage, FromControl, Node, PartitionImage, ToControl, TopicImage};
 use crate::net::frame::Frame;
@@ -55,6 +58,7 @@ struct World {
     order: Vec<ReplyTo>,
     reads: VecDeque<(ReadToken, Wid, Seq, Range<u64>)>,
     cold: VecDeque<(ReadToken, ColdRead)>,
+    searches: VecDeque<(LookupToken, Source, Seek)>,
     asked: VecDeque<ToControl>,
     to_lane: Vec<ToLane>,
     wid: Wid,
@@ -76,6 +80,7 @@ impl World {
             tail_bytes: 1 << 20,
             read_bytes: 1 << 20,
             block_bytes: 1 << 16,
+            lookup_bytes: 1 << 20,
             response_bytes: 16 << 20,
             producer_bytes: 16 << 20,
             group_bytes: 16 << 20,
@@ -91,6 +96,7 @@ impl World {
             order: Vec::new(),
             reads: VecDeque::new(),
             cold: VecDeque::new(),
+            searches: VecDeque::new(),
             asked: VecDeque::new(),
             to_lane: Vec::new(),
             wid: Wid(7),
@@ -138,6 +144,7 @@ impl World {
                 }
                 Effect::Read { token, wid, seq, range } => self.reads.push_back((token, wid, seq, range)),
                 Effect::ColdRead { token, read } => self.cold.push_back((token, read)),
+                Effect::Search { token, source, seek } => self.searches.push_back((token, source, seek)),
                 Effect::ToControl(message) => self.asked.push_back(message),
                 Effect::ToLane(message) => self.to_lane.push(message),
             }

@@ -1,0 +1,326 @@
+//! ListOffsets by timestamp: every answer is that of a plain scan.
+
+use super::*;
+use crate::shard::lookups::{UNDER_WAY, WAITING};
+use crate::shard::search::{SearchError, Searched};
+use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
+use millrace_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use millrace_protocol::records::Compression;
+use millrace_storage::format::LogStartEntry;
+use millrace_storage::ids::Offset;
+use proptest::prelude::*;
+
+const LIST: i16 = 11;
+const MAX_TIMESTAMP: i64 = -3;
+
+/// What a scan finds, or what was answered: offset, timestamp, leader epoch.
+type Told = (i64, i64, i32);
+const NOTHING: Told = (-1, -1, -1);
+
+fn listing(asked: &[(i32, i64)]) -> ListOffsetsRequest {
+    let partitions = asked.iter().map(|&(partition_index, timestamp)| ListOffsetsPartition {
+        partition_index,
+        timestamp,
+        ..Default::default()
+    });
+    let topic = ListOffsetsTopic { name: TOPIC.into(), partitions: partitions.collect() };
+    ListOffsetsRequest { replica_id: -1, topics: vec![topic], timeout_ms: 5_000, ..Default::default() }
+}
+
+fn told(response: &ListOffsetsResponse) -> Vec<(ErrorCode, Told)> {
+    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    partitions.map(|each| (each.error_code, (each.offset, each.timestamp, each.leader_epoch))).collect()
+}
+
+impl World {
+    /// What a search under way finds.
+    fn search(&self, source: &Source, seek: Seek) -> Result<Searched, SearchError> {
+        match source {
+            Source::Memory(bytes) => seek.search(bytes),
+            Source::Object { wid, seq, range } => {
+                let object = self.objects.get(&(*wid, *seq)).ok_or(SearchError::Missing)?;
+                seek.search(&object[range.start as usize..range.end as usize])
+            }
+        }
+    }
+
+    /// Answers the searches under way until there are none, and says how many those were.
+    fn serve_searches(&mut self) -> usize {
+        let mut served = 0;
+        while let Some((token, source, seek)) = self.searches.pop_front() {
+            let result = self.search(&source, seek);
+            self.core.on_searched(self.now, token, result);
+            self.collect();
+            served += 1;
+        }
+        served
+    }
+
+    fn look_up(&mut self, timestamp: i64) -> (ErrorCode, Told) {
+        let to = self.send(&listing(&[(0, timestamp)]), LIST);
+        self.serve_searches();
+        told(&self.answer::<ListOffsetsRequest>(to, LIST).expect("answered"))[0]
+    }
+
+    fn raise_log_start(&mut self, offset: i64) {
+        let mut footer = Footer::default();
+        footer.log_starts.push(LogStartEntry { partition: partition(0), offset: Offset(offset) });
+        let (wid, seq) = (self.wid, Seq(self.next_seq));
+        self.next_seq += 1;
+        let object = CommittedObject { wid, seq, sealed_at: self.now.wall, footer };
+        self.committed.get_mut(&partition(0)).unwrap().fold_log_start(Offset(offset));
+        self.lane(ToShard::Committed { through: 0, objects: vec![Arc::new(object)] });
+    }
+
+    /// Bytes charged and places taken are given back.
+    fn assert_idle(&self) {
+        assert_eq!(self.core.lookup_bytes(), 0);
+        assert_eq!(self.core.lookups.room(), WAITING);
+        assert_eq!(self.core.next_deadline(), None);
+    }
+}
+
+/// A batch with records of these timestamps.
+fn batch_at(codec: Compression, times: &[i64], size: usize) -> Bytes {
+    let mut builder = BatchBuilder::new(times[0]).compressed(codec);
+    times.iter().for_each(|&time| builder.push_record(time, None, Some(&vec![b'v'; size]), &[]));
+    builder.finish().into()
+}
+
+/// The log as a plain list.
+#[derive(Default)]
+struct Plain {
+    records: Vec<Told>,
+    start: i64,
+}
+
+impl Plain {
+    fn since(&self, timestamp: i64) -> Told {
+        self.readable().find(|record| record.1 >= timestamp).unwrap_or(NOTHING)
+    }
+
+    fn newest(&self) -> Told {
+        let newest = self.readable().map(|record| record.1).max();
+        self.readable().find(|record| Some(record.1) == newest).unwrap_or(NOTHING)
+    }
+
+    fn readable(&self) -> impl Iterator<Item = Told> {
+        self.records.iter().copied().filter(|record| record.0 >= self.start)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Append a batch.
+    Write(usize, Vec<i64>),
+    /// Make everything appended durable.
+    Commit,
+    /// The log starts at this part of its length.
+    Start(prop::sample::Index),
+    /// A new leadership, with or without a tail from now on.
+    Restart(bool),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let times = prop::collection::vec(-1..60i64, 1..7);
+    let step = prop_oneof![
+        8 => (0..5usize, times).prop_map(|(codec, times)| Step::Write(codec, times)),
+        4 => Just(Step::Commit),
+        1 => any::<prop::sample::Index>().prop_map(Step::Start),
+        1 => any::<bool>().prop_map(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #[test]
+    fn at_every_timestamp_of_a_fuzzed_log_the_answer_is_that_of_a_scan(steps in steps()) {
+        let mut world = World::new();
+        let (mut plain, mut appended, mut epoch) = (Plain::default(), Vec::new(), 1);
+        for step in steps {
+            match step {
+                Step::Write(codec, times) => {
+                    world.produce(1, &[(0, batch_at(Compression::ALL[codec], &times, 30))]);
+                    for time in times {
+                        appended.push(((plain.records.len() + appended.len()) as i64, time, epoch));
+                    }
+                }
+                Step::Commit => {
+                    world.commit();
+                    plain.records.append(&mut appended);
+                }
+                Step::Start(part) => {
+                    let start = part.index(plain.records.len() + 1) as i64;
+                    world.raise_log_start(start);
+                    plain.start = plain.start.max(start);
+                }
+                Step::Restart(tail) => {
+                    // What was not committed is gone with the old leader.
+                    appended.clear();
+                    epoch += 1;
+                    world.restart(|config| config.tail_bytes = if tail { 1 << 20 } else { 0 });
+                }
+            }
+        }
+        for timestamp in 0..61 {
+            prop_assert_eq!(world.look_up(timestamp), (ErrorCode::None, plain.since(timestamp)), "at {}", timestamp);
+        }
+        prop_assert_eq!(world.look_up(MAX_TIMESTAMP), (ErrorCode::None, plain.newest()));
+        world.assert_idle();
+    }
+}
+
+#[test]
+fn entries_larger_than_a_window_are_searched_to_their_end() {
+    let mut world = World::with(|config| config.tail_bytes = 0);
+    // One object of 2.6 MB, the newest record in its middle; a batch is larger than a window.
+    let sizes = [150_000, 200_000, 450_000, 350_000, 150_000];
+    for (at, size) in sizes.into_iter().enumerate() {
+        let time = if at == 2 { 90 } else { 10 * at as i64 };
+        world.produce(1, &[(0, batch_at(Compression::None, &[time, time + 1], size))]);
+    }
+    world.commit();
+    for (timestamp, expected) in [(0, (0, 0)), (11, (3, 11)), (12, (4, 90)), (91, (5, 91)), (92, (-1, -1))] {
+        let (error, (offset, found, _)) = world.look_up(timestamp);
+        assert_eq!((error, (offset, found)), (ErrorCode::None, expected), "{timestamp}");
+    }
+    assert_eq!(world.look_up(MAX_TIMESTAMP), (ErrorCode::None, (5, 91, 1)));
+    world.assert_idle();
+}
+
+#[test]
+fn records_of_a_log_append_time_topic_have_the_time_of_their_batch() {
+    let mut world = World::new();
+    let settings = &[("message.timestamp.type", "LogAppendTime")];
+    world.set_image(|image| add_topic(image, TOPIC, TOPIC_ID, settings));
+    let times: Vec<i64> = (0..3)
+        .map(|_| {
+            world.pass(10);
+            world.write(0, batch_at(Compression::Gzip, &[5, 900, 7], 30));
+            world.now.wall.0
+        })
+        .collect();
+    assert_eq!(world.look_up(0), (ErrorCode::None, (0, times[0], 1)));
+    assert_eq!(world.look_up(times[0] + 1), (ErrorCode::None, (3, times[1], 1)));
+    assert_eq!(world.look_up(MAX_TIMESTAMP), (ErrorCode::None, (6, times[2], 1)));
+    world.raise_log_start(8);
+    assert_eq!(world.look_up(0), (ErrorCode::None, (8, times[2], 1)), "in the middle of a batch");
+    assert_eq!(world.look_up(MAX_TIMESTAMP), (ErrorCode::None, (8, times[2], 1)));
+}
+
+#[test]
+fn a_lookup_of_the_newest_entry_opens_one_batch_however_long_the_log_is() {
+    let mut world = World::with(|config| config.tail_bytes = 0);
+    for time in 0..300 {
+        world.write(0, batch_at(Compression::None, &[time], 10));
+    }
+    for timestamp in [150, MAX_TIMESTAMP] {
+        let to = world.send(&listing(&[(0, timestamp)]), LIST);
+        assert_eq!(world.serve_searches(), 1);
+        assert!(world.answer::<ListOffsetsRequest>(to, LIST).is_some());
+    }
+}
+
+#[test]
+fn what_is_not_found_in_time_is_told_so_and_keeps_its_charge_until_its_search_ends() {
+    let mut world = World::new();
+    world.write(0, batch_at(Compression::None, &[1], 10));
+    let to = world.send(&listing(&[(0, 0), (1, 0), (1, -1)]), LIST);
+    world.pass(4_999);
+    assert!(world.answer::<ListOffsetsRequest>(to, LIST).is_none());
+    world.pass(1);
+    let answer = told(&world.answer::<ListOffsetsRequest>(to, LIST).unwrap());
+    let errors: Vec<ErrorCode> = answer.iter().map(|each| each.0).collect();
+    assert_eq!(errors, [ErrorCode::RequestTimedOut, ErrorCode::None, ErrorCode::InvalidRequest]);
+    assert!(world.core.lookup_bytes() > 0);
+    world.serve_searches();
+    world.assert_idle();
+}
+
+#[test]
+fn lookups_wait_for_their_turn_and_for_bytes_and_their_number_is_bounded() {
+    let mut world = World::new();
+    world.write(0, batch_at(Compression::None, &[1], 1_000));
+    let asked: Vec<ReplyTo> = (0..WAITING + UNDER_WAY).map(|_| world.send(&listing(&[(0, 0)]), LIST)).collect();
+    assert_eq!((world.searches.len(), world.core.lookups.room()), (UNDER_WAY, 0));
+    for (version, busy) in [(4, ErrorCode::LeaderNotAvailable), (5, ErrorCode::OffsetNotAvailable)] {
+        assert_eq!(told(&world.ask(&listing(&[(0, 0)]), version))[0].0, busy);
+    }
+    assert_eq!(world.serve_searches(), asked.len());
+    for to in asked {
+        assert_eq!(told(&world.answer::<ListOffsetsRequest>(to, LIST).unwrap())[0].1, (0, 1, 1));
+    }
+    world.assert_idle();
+    world.restart(|config| config.lookup_bytes = 1);
+    for _ in 0..3 {
+        world.send(&listing(&[(0, 0)]), LIST);
+    }
+    assert_eq!(world.searches.len(), 1, "a single one may exceed the budget");
+    assert_eq!(world.serve_searches(), 3);
+    world.assert_idle();
+}
+
+#[test]
+fn a_lookup_ends_with_its_connection_or_its_leadership() {
+    let mut world = World::new();
+    for index in 0..2 {
+        world.write(index, batch_at(Compression::None, &[1], 10));
+    }
+    let moved = world.send(&listing(&[(0, 0), (1, 0)]), LIST);
+    world.lane(ToShard::Revoked { partition: partition(1) });
+    world.serve_searches();
+    let answer = told(&world.answer::<ListOffsetsRequest>(moved, LIST).unwrap());
+    // What was found before the leadership ended stands.
+    assert_eq!(answer[0], (ErrorCode::None, (0, 1, 1)));
+    assert_eq!(answer[1].0, ErrorCode::NotLeaderOrFollower);
+    let gone = world.send(&listing(&[(0, 0)]), LIST);
+    world.core.on_disconnect(world.now, ConnectionId(1));
+    world.collect();
+    assert_eq!(world.replies[&gone], Reply::Silent);
+    world.serve_searches();
+    world.assert_idle();
+}
+
+#[test]
+fn objects_that_are_gone_are_passed_over_only_if_the_log_start_has_passed_them_too() {
+    let mut world = World::with(|config| config.tail_bytes = 0);
+    for time in [90, 50] {
+        world.write(0, batch_at(Compression::None, &[time], 10));
+    }
+    let lost = world.objects.remove(&(world.wid, Seq(0))).unwrap();
+    assert_eq!(world.look_up(0).0, ErrorCode::KafkaStorageError);
+    for (timestamp, expected) in [(0, (1, 50, 1)), (MAX_TIMESTAMP, (1, 50, 1)), (80, NOTHING)] {
+        let to = world.send(&listing(&[(0, timestamp)]), LIST);
+        world.raise_log_start(1);
+        world.serve_searches();
+        assert_eq!(told(&world.answer::<ListOffsetsRequest>(to, LIST).unwrap())[0], (ErrorCode::None, expected));
+    }
+    // Found, but not there any more when it is to be told.
+    let mut world = World::with(|config| config.tail_bytes = 0);
+    for time in [90, 50] {
+        world.write(0, batch_at(Compression::None, &[time], 10));
+    }
+    world.objects.insert((world.wid, Seq(0)), lost);
+    let to = world.send(&listing(&[(0, MAX_TIMESTAMP)]), LIST);
+    let (token, source, seek) = world.searches.pop_front().unwrap();
+    let found = world.search(&source, seek);
+    world.raise_log_start(1);
+    world.core.on_searched(world.now, token, found);
+    world.collect();
+    world.serve_searches();
+    assert_eq!(told(&world.answer::<ListOffsetsRequest>(to, LIST).unwrap())[0], (ErrorCode::None, (1, 50, 1)));
+}
+
+#[test]
+fn a_batch_whose_records_cannot_be_read_is_an_error_for_lookups_that_need_it() {
+    let mut world = World::new();
+    world.write(0, batch_at(Compression::None, &[10], 10));
+    let mut broken = BatchBuilder::new(20).attributes(Compression::Gzip.attribute());
+    broken.push(None, Some(b"no gzip"));
+    world.write(0, broken.finish().into());
+    assert_eq!(world.look_up(5), (ErrorCode::None, (0, 10, 1)));
+    assert_eq!(world.look_up(11).0, ErrorCode::CorruptMessage);
+    assert_eq!(world.look_up(MAX_TIMESTAMP).0, ErrorCode::CorruptMessage);
+    assert_eq!(world.look_up(21), (ErrorCode::None, NOTHING));
+    world.assert_idle();
+}
