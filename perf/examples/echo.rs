@@ -65,7 +65,7 @@ fn run_time(tid: i32) -> Duration {
 
 /// Serves that many connections until their peers close.
 fn serve(cpu: usize, listener: TcpListener, connections: u64) {
-    let served = run(Some(cpu), |env| async move {
+    let served = run(Some(cpu), None, |env| async move {
         let listener = ShardListener::adopt(listener).expect("descriptors are left");
         let mut served = Vec::new();
         for _ in 0..connections {
