@@ -1,10 +1,11 @@
-//! The command line: `serve`, `config`, `topic`, `audit`.
+//! The command line: `serve`, `config`, `topic`, `audit`, `recover`.
 //!
 //! Every error ends the program with one line on standard error that names what the user can do, and status 1
 //! (2 for a wrong command line, as clap does).
 
 mod audit;
 mod client;
+mod recover;
 mod serve;
 mod topic;
 
@@ -26,7 +27,11 @@ pub fn command() -> Command {
         .subcommand(config)
         .subcommand(topic_command())
         .subcommand(audit_command())
+        .subcommand(add_flags(Command::new("recover").about(RECOVER)))
 }
+
+/// What `recover` is for.
+const RECOVER: &str = "Rebuild a lost embedded metadata store from the store of the log, while no broker runs";
 
 fn audit_command() -> Command {
     let grace = Arg::new("grace")
@@ -76,6 +81,7 @@ pub fn run() -> ExitCode {
         Some(("config", matches)) => config(matches),
         Some(("topic", matches)) => topic::run(matches),
         Some(("audit", matches)) => audit::run(matches),
+        Some(("recover", matches)) => recover::run(matches),
         _ => unreachable!("clap requires one of the subcommands"),
     };
     match result {

@@ -37,7 +37,8 @@ const CLUSTER_OBJECT_VERSION: u16 = 1;
 /// The object `meta/cluster`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClusterObject {
-    v: u16,
+    /// Version of the object.
+    pub v: u16,
     /// One more with every rebuild (PROTOCOL.md section 7).
     pub generation: u64,
     /// Kafka's cluster id.

@@ -1,11 +1,13 @@
-//! Work on a store that no broker serves from meanwhile: `millrace audit`.
+//! Work on a store that no broker serves from meanwhile: `millrace audit`, `millrace recover`.
 
 pub mod audit;
 mod read_only;
+pub mod recover;
 mod topics;
 
 use crate::control::start::StartError;
 use millrace_storage::object::OpenError;
+use millrace_storage::recovery::RebuildError;
 use millrace_storage::store_error::StoreError;
 
 /// Why the work could not be done.
@@ -17,10 +19,13 @@ pub enum OfflineError {
     /// A store did not answer, or not as it must.
     #[error("a store does not answer: {0}; check that it runs and can be reached")]
     Store(#[from] StoreError),
+    /// The store of the log is not whole enough to go on from.
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
     /// A step that start-up has too.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The system gave no thread.
-    #[error("a thread could not be started: {0}; raise the limit on processes")]
-    Thread(#[from] std::io::Error),
+    /// The system gave no thread, or no file.
+    #[error("the system refused: {0}; check the limits on processes, the disk and the rights on its directories")]
+    System(#[from] std::io::Error),
 }

@@ -16,6 +16,7 @@ mod memory;
 mod output;
 mod produce;
 mod program;
+mod recover;
 mod restart;
 mod settings;
 mod start;

@@ -99,7 +99,7 @@ pub(super) const PUTS_OF_ONE_SEQUENCE: u32 = 3;
 /// Transactions that compare the lane's `/wal` record without changing it, in flight at once.
 pub(super) const SHARED_TXNS: usize = 8;
 /// Merged reference chunks hold at most about this many references.
-pub(super) const CHUNK_REFERENCES: u32 = 65_536;
+pub(crate) const CHUNK_REFERENCES: u32 = 65_536;
 /// Deleted topics remembered beyond those of which the lane still holds something.
 pub(super) const FORGOTTEN_TOPICS: usize = 1024;
 /// Seals wait in the shards' mailboxes while this many bytes wait in the lane, in multiples of `object_limit_bytes`.

@@ -20,6 +20,7 @@ mod stop;
 mod tests;
 mod transactions;
 
+pub(crate) use config::CHUNK_REFERENCES;
 pub use config::{LaneConfig, LaneIdentity};
 pub use core::LaneCore;
 pub use counters::{LaneCells, LaneTotals};

@@ -4,12 +4,14 @@
 pub(crate) mod acquire;
 pub(crate) mod collect;
 mod log_fold;
+mod rebuild;
 mod seal;
 mod seal_walk;
 
 pub use acquire::look_up;
 pub use collect::{Collected, Collector};
 pub use log_fold::{Best, LogFold};
+pub use rebuild::{RebuildError, Rebuilt, rebuild};
 pub use seal::{seal, seal_all_dead};
 pub use seal_walk::{Look, SealWalk, Seen};
 
