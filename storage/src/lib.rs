@@ -15,6 +15,7 @@ pub mod meta;
 pub mod object;
 pub mod partition;
 pub mod recovery;
+pub mod segment;
 pub mod side;
 #[cfg(feature = "sim")]
 pub mod sim;

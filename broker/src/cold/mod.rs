@@ -4,7 +4,6 @@
 //! whole batches in blocks without joining them.
 
 pub mod cache;
-pub mod layout;
 pub mod reader;
 pub mod select;
 pub mod shelf;

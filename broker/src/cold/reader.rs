@@ -9,7 +9,6 @@
 //! 4. No batch is given whose checksum is wrong; it is computed once for each time that its block is loaded.
 
 use super::cache::Cache;
-use super::layout::{self, SegmentIndex};
 use super::select::{Selection, Step, Wanted};
 use super::shelf::{Load, Loaded, Shelf};
 use super::window::{Block, Window};
@@ -21,6 +20,7 @@ use millrace_storage::env::Env;
 use millrace_storage::format::manifest::{Manifest, NamedSegment, SegmentName, manifest_key};
 use millrace_storage::ids::{Offset, TopicPartition};
 use millrace_storage::object::ObjectStore;
+use millrace_storage::segment::{self, SegmentIndex};
 use millrace_storage::store_error::{FailureKind, StoreError};
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -232,7 +232,7 @@ impl ColdReader {
             if position < batches_end(segment) {
                 break;
             }
-            (at, position) = (at + 1, layout::HEADER_BYTES as u64);
+            (at, position) = (at + 1, segment::HEADER_BYTES as u64);
         }
         if !records.is_empty() && at < manifest.segments.len() {
             self.remember(manifest, at, position, from, known.map(|place| place.ahead));
@@ -243,15 +243,14 @@ impl ColdReader {
     /// Where the batch begins that holds `from`, or one before it.
     async fn find(&self, file: File, from: Offset) -> Result<u64, Obstacle> {
         if from <= file.base || file.bytes <= self.0.block_bytes {
-            return Ok(layout::HEADER_BYTES as u64);
+            return Ok(segment::HEADER_BYTES as u64);
         }
-        let key = layout::index_key(file.partition, file.name, file.base);
+        let key = segment::index_key(file.partition, file.name, file.base);
         let load = self.0.indexes.get(&file, || {
             let get = self.get(key.clone(), None);
             Box::pin(async move {
                 let Some(bytes) = get.await? else { return Ok(None) };
-                let index = SegmentIndex::decode(&bytes).ok_or_else(|| damaged("no index of a segment"))?;
-                Ok(Some(Rc::new(index)))
+                Ok(Some(Rc::new(SegmentIndex::decode(&bytes).map_err(damaged)?)))
             })
         });
         let index = load.await.map_err(ColdError::from)?.ok_or_else(|| gone(&key))?;
@@ -314,7 +313,7 @@ impl ColdReader {
             if left == 0 {
                 break;
             }
-            start = layout::HEADER_BYTES as u64;
+            start = segment::HEADER_BYTES as u64;
         }
         blocks
     }
@@ -367,7 +366,7 @@ impl ColdReader {
 
 impl File {
     fn key(&self) -> String {
-        layout::data_key(self.partition, self.name, self.base)
+        segment::data_key(self.partition, self.name, self.base)
     }
 }
 
@@ -377,7 +376,7 @@ fn file(partition: TopicPartition, named: &NamedSegment) -> File {
 
 /// Where the batches of a segment's file end.
 fn batches_end(named: &NamedSegment) -> u64 {
-    named.segment.bytes.saturating_sub(layout::FOOTER_BYTES as u64)
+    named.segment.bytes.saturating_sub(segment::FOOTER_BYTES as u64)
 }
 
 fn manifest_bytes(manifest: &Rc<Manifest>) -> usize {

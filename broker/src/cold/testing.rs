@@ -1,13 +1,12 @@
 //! Logs for the tests of this folder.
 
-use super::layout;
 use bytes::Bytes;
 use millrace_protocol::records::BatchBuilder;
-use millrace_storage::compaction::Segment;
 use millrace_storage::env::WallMs;
 use millrace_storage::format::manifest::{Manifest, NamedSegment, SegmentName, manifest_key};
 use millrace_storage::ids::{Offset, TopicId, TopicPartition, Wid};
 use millrace_storage::object::ObjectStore;
+use millrace_storage::segment::{self, SegmentWriter, WrittenSegment};
 use millrace_storage::sim::SimBucket;
 
 /// One batch of a log.
@@ -47,9 +46,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// A log whose segments hold so many batches each, the last one the rest; every so manieth batch is in the index.
-    /// Logs of different numbers of segments name them differently.
-    pub(super) fn new(batches: Vec<Batch>, lengths: &[usize], every: usize) -> Log {
+    /// A log whose segments hold so many batches each, the last one the rest. Logs of different numbers of segments name them differently.
+    pub(super) fn new(batches: Vec<Batch>, lengths: &[usize]) -> Log {
         let partition = TopicPartition { topic: TopicId(uuid::Uuid::from_u128(9)), index: 2 };
         let (mut manifest, mut files) = (Manifest::empty(partition), Vec::new());
         let mut rest = &batches[..];
@@ -62,13 +60,14 @@ impl Log {
             rest = after;
             let name = SegmentName { wid: Wid(5), number: (100 * lengths.len() + number) as u64 };
             let base = manifest.covered;
-            let (file, index) = encode(part, every);
-            let last = part.last().expect("at least one").last;
-            let segment = Segment { base, last, bytes: file.len() as u64, max_timestamp: 0, created: WallMs(0) };
-            manifest.segments.push(NamedSegment { name, segment, records: (last.0 - base.0 + 1) as u64 });
-            manifest.covered = last.plus(1);
-            files.push((layout::data_key(partition, name, base), file));
-            files.push((layout::index_key(partition, name, base), index));
+            let mut writer = SegmentWriter::new(base);
+            part.iter().for_each(|batch| writer.push(batch.bytes.clone()).unwrap());
+            let WrittenSegment { file, index, segment, records } =
+                writer.finish(WallMs(0)).expect("at least one batch");
+            manifest.segments.push(NamedSegment { name, segment, records });
+            manifest.covered = segment.last.plus(1);
+            files.push((segment::data_key(partition, name, base), file.concat().into()));
+            files.push((segment::index_key(partition, name, base), index));
         }
         Log { partition, batches, manifest, files }
     }
@@ -76,7 +75,7 @@ impl Log {
     /// In segments of about equal numbers of batches.
     pub(super) fn evenly(batches: Vec<Batch>, segments: usize) -> Log {
         let length = batches.len().div_ceil(segments);
-        Log::new(batches, &vec![length; segments], 4)
+        Log::new(batches, &vec![length; segments])
     }
 
     /// The same before the later ones of its segments were made.
@@ -100,22 +99,4 @@ impl Log {
             None => drop(objects.put_if_absent(&key, vec![self.manifest.encode()]).await.unwrap()),
         }
     }
-}
-
-/// Segment file and index of these batches.
-fn encode(batches: &[Batch], every: usize) -> (Bytes, Bytes) {
-    let mut file = vec![0; layout::HEADER_BYTES];
-    let mut entries = Vec::new();
-    for (at, batch) in batches.iter().enumerate() {
-        let first = i64::from_be_bytes(batch.bytes[..8].try_into().unwrap());
-        if at % every == 0 {
-            entries.extend_from_slice(&first.to_be_bytes());
-            entries.extend_from_slice(&(file.len() as u32).to_be_bytes());
-        }
-        file.extend_from_slice(&batch.bytes);
-    }
-    file.extend_from_slice(&[0; layout::FOOTER_BYTES]);
-    let count = (entries.len() / 12) as i32;
-    let index = [&b"IDX\0\0\x01"[..], &count.to_be_bytes(), &[0; 6], &entries].concat();
-    (file.into(), index.into())
 }
