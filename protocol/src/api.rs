@@ -219,9 +219,12 @@ pub const ADVERTISED: &[AdvertisedApi] = &[
     serve(ApiKey::InitProducerId, 0, 5),
     serve(ApiKey::OffsetForLeaderEpoch, 2, 4),
     serve(ApiKey::DescribeConfigs, 1, 4),
+    serve(ApiKey::AlterConfigs, 0, 2),
     serve(ApiKey::CreatePartitions, 0, 3),
     serve(ApiKey::DeleteGroups, 0, 3),
+    serve(ApiKey::IncrementalAlterConfigs, 0, 1),
     serve(ApiKey::DescribeCluster, 0, 2),
+    serve(ApiKey::ListConfigResources, 0, 1),
     serve(ApiKey::DescribeTopicPartitions, 0, 0),
 ];
 

@@ -56,7 +56,8 @@ pub fn check_growth(name: &str, there: u32, count: u32) -> Result<u32, Refusal> 
     } else if count < there {
         invalid(format!("The topic {name} currently has {there} partition(s); {count} would not be an increase."))
     } else if count > MAX_PARTITIONS {
-        invalid(format!("A topic can have at most {MAX_PARTITIONS} partitions."))
+        let message = format!("A topic can have at most {MAX_PARTITIONS} partitions.");
+        Err(Refusal::new(ErrorCode::PolicyViolation, message))
     } else {
         Ok(count - there)
     }

@@ -14,8 +14,15 @@ use std::collections::BTreeMap;
 pub enum SettingType {
     /// `true` or `false`.
     Boolean,
-    /// A whole number in `[min, max]`.
-    Whole {
+    /// A whole number of 32 bits in `[min, max]`.
+    Int {
+        /// Smallest.
+        min: i32,
+        /// Largest.
+        max: i32,
+    },
+    /// A whole number of 64 bits in `[min, max]`.
+    Long {
         /// Smallest.
         min: i64,
         /// Largest.
@@ -25,7 +32,7 @@ pub enum SettingType {
     Ratio,
     /// One of these words.
     OneOf(&'static [&'static str]),
-    /// Any of these words, separated by commas; at least one.
+    /// Any of these words, separated by commas; or none.
     AnyOf(&'static [&'static str]),
     /// Any words, separated by commas.
     List,
@@ -49,66 +56,96 @@ pub struct TopicSetting {
     pub of: SettingType,
     /// Kafka's default.
     pub default: &'static str,
+    /// Kafka's name of the setting of brokers that topics without their own take it from; empty if there is none.
+    pub of_broker: &'static str,
+    /// What it does here, for people.
+    pub about: &'static str,
 }
 
-use SettingType::{AnyOf, Boolean, List, OneOf, Ratio, Text, Whole};
+/// Settings of Kafka before 4.0: taken, shown only where they are set.
+const FORMER: [&str; 2] = ["message.downconversion.enable", "message.format.version"];
 
-const ANY: SettingType = Whole { min: i64::MIN, max: i64::MAX };
-const FROM_MINUS_ONE: SettingType = Whole { min: -1, max: i64::MAX };
-const FROM_MINUS_TWO: SettingType = Whole { min: -2, max: i64::MAX };
-const NOT_NEGATIVE: SettingType = Whole { min: 0, max: i64::MAX };
-const POSITIVE: SettingType = Whole { min: 1, max: i64::MAX };
-const INT_NOT_NEGATIVE: SettingType = Whole { min: 0, max: i32::MAX as i64 };
+impl TopicSetting {
+    /// Whether a topic that does not set it shows it.
+    pub fn is_current(&self) -> bool {
+        !FORMER.contains(&self.name)
+    }
+}
+
+/// Documentation of a setting that nothing here acts on.
+const NO_EFFECT: &str = "Kept and shown so that tools which set it work; without effect here.";
+
+use SettingType::{AnyOf, Boolean, Int, List, Long, OneOf, Ratio, Text};
+
+const ANY: SettingType = Long { min: i64::MIN, max: i64::MAX };
+const FROM_MINUS_ONE: SettingType = Long { min: -1, max: i64::MAX };
+const FROM_MINUS_TWO: SettingType = Long { min: -2, max: i64::MAX };
+const NOT_NEGATIVE: SettingType = Long { min: 0, max: i64::MAX };
+const POSITIVE: SettingType = Long { min: 1, max: i64::MAX };
 
 /// Largest `max.message.bytes`: a batch must fit a write-ahead object (16 MiB) alone.
-pub const MAX_MESSAGE_BYTES_LIMIT: i64 = 15 << 20;
+pub const MAX_MESSAGE_BYTES_LIMIT: i32 = 15 << 20;
 
 /// `max.message.bytes`.
 pub const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 /// `message.timestamp.type`.
 pub const MESSAGE_TIMESTAMP_TYPE: &str = "message.timestamp.type";
 
-const fn setting(name: &'static str, of: SettingType, default: &'static str) -> TopicSetting {
-    TopicSetting { name, of, default }
+const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
+
+/// A row of the table below; `of_broker` is empty where Kafka's brokers have no setting of the same meaning and unit.
+const fn setting(
+    name: &'static str,
+    of: SettingType,
+    default: &'static str,
+    of_broker: &'static str,
+    about: &'static str,
+) -> TopicSetting {
+    TopicSetting { name, of, default, of_broker, about }
 }
 
 /// Every setting, by name (Kafka's topic-level configuration).
+#[rustfmt::skip] // a row a line
 pub const TOPIC_SETTINGS: &[TopicSetting] = &[
-    setting("cleanup.policy", AnyOf(&["compact", "delete"]), "delete"),
-    setting("compression.gzip.level", Whole { min: -1, max: 9 }, "-1"),
-    setting("compression.lz4.level", Whole { min: 1, max: 17 }, "9"),
-    setting("compression.type", OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "producer"),
-    setting("compression.zstd.level", Whole { min: -131_072, max: 22 }, "3"),
-    setting("delete.retention.ms", NOT_NEGATIVE, "86400000"),
-    setting("file.delete.delay.ms", NOT_NEGATIVE, "60000"),
-    setting("flush.messages", POSITIVE, "9223372036854775807"),
-    setting("flush.ms", NOT_NEGATIVE, "9223372036854775807"),
-    setting("follower.replication.throttled.replicas", List, ""),
-    setting("index.interval.bytes", INT_NOT_NEGATIVE, "4096"),
-    setting("leader.replication.throttled.replicas", List, ""),
-    setting("local.retention.bytes", FROM_MINUS_TWO, "-2"),
-    setting("local.retention.ms", FROM_MINUS_TWO, "-2"),
-    setting("max.compaction.lag.ms", POSITIVE, "9223372036854775807"),
-    setting(MAX_MESSAGE_BYTES, Whole { min: 0, max: MAX_MESSAGE_BYTES_LIMIT }, "1048588"),
-    setting("message.downconversion.enable", Boolean, "true"),
-    setting("message.format.version", Text, "3.0-IV1"),
-    setting("message.timestamp.after.max.ms", NOT_NEGATIVE, "3600000"),
-    setting("message.timestamp.before.max.ms", NOT_NEGATIVE, "9223372036854775807"),
-    setting(MESSAGE_TIMESTAMP_TYPE, OneOf(&["CreateTime", "LogAppendTime"]), "CreateTime"),
-    setting("min.cleanable.dirty.ratio", Ratio, "0.5"),
-    setting("min.compaction.lag.ms", NOT_NEGATIVE, "0"),
-    setting("min.insync.replicas", Whole { min: 1, max: i32::MAX as i64 }, "1"),
-    setting("preallocate", Boolean, "false"),
-    setting("remote.log.copy.disable", Boolean, "false"),
-    setting("remote.log.delete.on.disable", Boolean, "false"),
-    setting("remote.storage.enable", Boolean, "false"),
-    setting("retention.bytes", ANY, "-1"),
-    setting("retention.ms", FROM_MINUS_ONE, "604800000"),
-    setting("segment.bytes", Whole { min: 1 << 20, max: i32::MAX as i64 }, "1073741824"),
-    setting("segment.index.bytes", Whole { min: 4, max: i32::MAX as i64 }, "10485760"),
-    setting("segment.jitter.ms", NOT_NEGATIVE, "0"),
-    setting("segment.ms", POSITIVE, "604800000"),
-    setting("unclean.leader.election.enable", Boolean, "false"),
+    setting("cleanup.policy", AnyOf(&["compact", "delete"]), "delete", "log.cleanup.policy", "delete: old records go as retention.* says. compact: records must have keys; they are all kept, log compaction is not done."),
+    setting("compression.gzip.level", Int { min: -1, max: 9 }, "-1", "compression.gzip.level", NO_EFFECT),
+    setting("compression.lz4.level", Int { min: 1, max: 17 }, "9", "compression.lz4.level", NO_EFFECT),
+    setting("compression.type", OneOf(CODECS), "producer", "compression.type", "Kept and shown. Batches stay as their producers compressed them, whatever it says."),
+    setting("compression.zstd.level", Int { min: -131_072, max: 22 }, "3", "compression.zstd.level", NO_EFFECT),
+    setting("delete.retention.ms", NOT_NEGATIVE, "86400000", "log.cleaner.delete.retention.ms", NO_EFFECT),
+    setting("errors.deadletterqueue.group.enable", Boolean, "false", "", NO_EFFECT),
+    setting("file.delete.delay.ms", NOT_NEGATIVE, "60000", "log.segment.delete.delay.ms", NO_EFFECT),
+    setting("flush.messages", POSITIVE, "9223372036854775807", "log.flush.interval.messages", NO_EFFECT),
+    setting("flush.ms", NOT_NEGATIVE, "9223372036854775807", "", NO_EFFECT),
+    setting("follower.replication.throttled.replicas", List, "", "", NO_EFFECT),
+    setting("index.interval.bytes", Int { min: 0, max: i32::MAX }, "4096", "log.index.interval.bytes", NO_EFFECT),
+    setting("leader.replication.throttled.replicas", List, "", "", NO_EFFECT),
+    setting("local.retention.bytes", FROM_MINUS_TWO, "-2", "log.local.retention.bytes", NO_EFFECT),
+    setting("local.retention.ms", FROM_MINUS_TWO, "-2", "log.local.retention.ms", NO_EFFECT),
+    setting("max.compaction.lag.ms", POSITIVE, "9223372036854775807", "log.cleaner.max.compaction.lag.ms", NO_EFFECT),
+    setting("max.decompressed.message.bytes", Int { min: 0, max: i32::MAX }, "2147483639", "max.decompressed.message.bytes", NO_EFFECT),
+    setting(MAX_MESSAGE_BYTES, Int { min: 0, max: MAX_MESSAGE_BYTES_LIMIT }, "1048588", "message.max.bytes", "The largest batch in bytes, as it is sent: at most 15 MiB."),
+    setting("message.downconversion.enable", Boolean, "true", "", NO_EFFECT),
+    setting("message.format.version", Text, "3.0-IV1", "", NO_EFFECT),
+    setting("message.timestamp.after.max.ms", NOT_NEGATIVE, "3600000", "log.message.timestamp.after.max.ms", "How far a record's timestamp may lie ahead of the broker's clock, in milliseconds; not asked with LogAppendTime."),
+    setting("message.timestamp.before.max.ms", NOT_NEGATIVE, "9223372036854775807", "log.message.timestamp.before.max.ms", "How far a record's timestamp may lie behind the broker's clock, in milliseconds; not asked with LogAppendTime."),
+    setting(MESSAGE_TIMESTAMP_TYPE, OneOf(&["CreateTime", "LogAppendTime"]), "CreateTime", "log.message.timestamp.type", "CreateTime: timestamps are the producer's. LogAppendTime: the broker's clock at the append."),
+    setting("min.cleanable.dirty.ratio", Ratio, "0.5", "log.cleaner.min.cleanable.ratio", NO_EFFECT),
+    setting("min.compaction.lag.ms", NOT_NEGATIVE, "0", "log.cleaner.min.compaction.lag.ms", NO_EFFECT),
+    setting("min.insync.replicas", Int { min: 1, max: i32::MAX }, "1", "min.insync.replicas", "Kept and shown. A partition has one replica, its leader; acknowledged means stored, whatever it says."),
+    setting("preallocate", Boolean, "false", "log.preallocate", NO_EFFECT),
+    setting("remote.copy.lag.bytes", FROM_MINUS_TWO, "-1", "log.remote.copy.lag.bytes", NO_EFFECT),
+    setting("remote.copy.lag.ms", FROM_MINUS_TWO, "0", "log.remote.copy.lag.ms", NO_EFFECT),
+    setting("remote.log.copy.disable", Boolean, "false", "", NO_EFFECT),
+    setting("remote.log.delete.on.disable", Boolean, "false", "", NO_EFFECT),
+    setting("remote.storage.enable", Boolean, "false", "", NO_EFFECT),
+    setting("retention.bytes", ANY, "-1", "log.retention.bytes", "Bytes of a partition above which its oldest records go, with cleanup.policy=delete; -1: no limit."),
+    setting("retention.ms", FROM_MINUS_ONE, "604800000", "", "Milliseconds after which records go, with cleanup.policy=delete; -1: never."),
+    setting("segment.bytes", Int { min: 1 << 20, max: i32::MAX }, "1073741824", "log.segment.bytes", NO_EFFECT),
+    setting("segment.index.bytes", Int { min: 4, max: i32::MAX }, "10485760", "log.index.size.max.bytes", NO_EFFECT),
+    setting("segment.jitter.ms", NOT_NEGATIVE, "0", "", NO_EFFECT),
+    setting("segment.ms", POSITIVE, "604800000", "", NO_EFFECT),
+    setting("unclean.leader.election.enable", Boolean, "false", "unclean.leader.election.enable", NO_EFFECT),
 ];
 
 /// The setting of that name.
@@ -123,19 +160,25 @@ pub fn objection(name: &str, value: &str) -> Option<String> {
     match setting.of {
         Boolean if matches!(value.to_ascii_lowercase().as_str(), "true" | "false") => None,
         Boolean => invalid("expected true or false".to_owned()),
-        Whole { min, max } => match value.trim().parse::<i64>() {
-            Ok(number) if (min..=max).contains(&number) => None,
-            Ok(_) => invalid(format!("expected a number from {min} to {max}")),
-            Err(_) => invalid("not a whole number".to_owned()),
-        },
+        Int { min, max } => outside(value, min.into(), max.into()).and_then(invalid),
+        Long { min, max } => outside(value, min, max).and_then(invalid),
         Ratio => match value.trim().parse::<f64>() {
             Ok(number) if (0.0..=1.0).contains(&number) => None,
             _ => invalid("expected a number from 0 to 1".to_owned()),
         },
         OneOf(words) if words.contains(&value) => None,
-        AnyOf(words) if value.split(',').all(|word| words.contains(&word.trim())) => None,
+        AnyOf(words) if value.is_empty() || value.split(',').all(|word| words.contains(&word.trim())) => None,
         OneOf(words) | AnyOf(words) => invalid(format!("expected one of {}", words.join(", "))),
         List | Text => None,
+    }
+}
+
+/// What is wrong with a whole number.
+fn outside(value: &str, min: i64, max: i64) -> Option<String> {
+    match value.trim().parse::<i64>() {
+        Ok(number) if (min..=max).contains(&number) => None,
+        Ok(_) => Some(format!("expected a number from {min} to {max}")),
+        Err(_) => Some("not a whole number".to_owned()),
     }
 }
 
@@ -182,9 +225,10 @@ fn elements(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|element| !element.is_empty())
 }
 
+/// An empty element is kept, so that it is refused as Kafka refuses it.
 fn with_elements(list: &str, more: &str) -> String {
     let mut all: Vec<&str> = elements(list).collect();
-    for element in elements(more) {
+    for element in more.split(',').map(str::trim) {
         if !all.contains(&element) {
             all.push(element);
         }
@@ -215,6 +259,7 @@ mod tests {
             ("retention.ms", "-1"),
             ("cleanup.policy", "compact,delete"),
             ("cleanup.policy", "compact"),
+            ("cleanup.policy", ""),
             ("max.message.bytes", "15728640"),
             ("preallocate", "TRUE"),
             ("min.cleanable.dirty.ratio", "0.01"),
@@ -224,7 +269,7 @@ mod tests {
         for (name, value) in [
             ("retention.ms", "-2"),
             ("retention.ms", "a day"),
-            ("cleanup.policy", ""),
+            ("cleanup.policy", "delete,"),
             ("cleanup.policy", "compact,keep"),
             ("max.message.bytes", "15728641"),
             ("compression.type", "brotli"),

@@ -1,61 +1,53 @@
-//! DescribeConfigs: the settings of topics and of this node, defaults included, so that tools find what they look for.
+//! DescribeConfigs: the settings of topics and of this node, defaults included, so that tools find what they look for;
+//! with synonyms and documentation where they are asked for.
 
 use super::RequestContext;
 use super::metadata::is_legal;
+use crate::control::topic_settings::{SettingType, TOPIC_SETTINGS, TopicSetting};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
 use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::describe_configs::{
-    DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult,
+    DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use millrace_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use std::collections::{BTreeMap, BTreeSet};
 
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+/// The numbers of what has settings.
+pub(crate) const TOPIC: i8 = 2;
+pub(crate) const BROKER: i8 = 4;
 /// Where a value comes from: the topic, the broker's start-up settings, the default.
 const FROM_TOPIC: i8 = 1;
 const FROM_BROKER: i8 = 4;
 const FROM_DEFAULT: i8 = 5;
 
-/// What a value is, by Kafka's numbers.
-#[derive(Clone, Copy)]
-enum Kind {
-    Boolean = 1,
-    Text = 2,
-    Int = 3,
-    Long = 5,
-    Double = 6,
-    List = 7,
+/// The numbers of Kafka's types.
+const BOOLEAN: i8 = 1;
+const STRING: i8 = 2;
+const INT: i8 = 3;
+const SHORT: i8 = 4;
+const LONG: i8 = 5;
+const DOUBLE: i8 = 6;
+const LIST: i8 = 7;
+
+fn type_number(of: SettingType) -> i8 {
+    match of {
+        SettingType::Boolean => BOOLEAN,
+        SettingType::Int { .. } => INT,
+        SettingType::Long { .. } => LONG,
+        SettingType::Ratio => DOUBLE,
+        SettingType::OneOf(_) | SettingType::Text => STRING,
+        SettingType::AnyOf(_) | SettingType::List => LIST,
+    }
 }
 
-/// Settings of topics: name, Kafka's default, kind.
-const TOPIC_SETTINGS: &[(&str, &str, Kind)] = &[
-    ("cleanup.policy", "delete", Kind::List),
-    ("compression.type", "producer", Kind::Text),
-    ("delete.retention.ms", "86400000", Kind::Long),
-    ("file.delete.delay.ms", "60000", Kind::Long),
-    ("flush.messages", "9223372036854775807", Kind::Long),
-    ("flush.ms", "9223372036854775807", Kind::Long),
-    ("index.interval.bytes", "4096", Kind::Int),
-    ("max.compaction.lag.ms", "9223372036854775807", Kind::Long),
-    ("max.message.bytes", "1048588", Kind::Int),
-    ("message.timestamp.after.max.ms", "3600000", Kind::Long),
-    ("message.timestamp.before.max.ms", "9223372036854775807", Kind::Long),
-    ("message.timestamp.type", "CreateTime", Kind::Text),
-    ("min.cleanable.dirty.ratio", "0.5", Kind::Double),
-    ("min.compaction.lag.ms", "0", Kind::Long),
-    ("min.insync.replicas", "1", Kind::Int),
-    ("preallocate", "false", Kind::Boolean),
-    ("retention.bytes", "-1", Kind::Long),
-    ("retention.ms", "604800000", Kind::Long),
-    ("segment.bytes", "1073741824", Kind::Int),
-    ("segment.index.bytes", "10485760", Kind::Int),
-    ("segment.jitter.ms", "0", Kind::Long),
-    ("segment.ms", "604800000", Kind::Long),
-    ("unclean.leader.election.enable", "false", Kind::Boolean),
-];
+/// What of a description the client wants.
+#[derive(Clone, Copy)]
+struct Wanted {
+    synonyms: bool,
+    documentation: bool,
+}
 
 /// Answers for every resource asked for.
 pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, request: DescribeConfigsRequest) {
@@ -63,18 +55,22 @@ pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, r
     let mut seen = BTreeSet::new();
     let first =
         |resource: &DescribeConfigsResource| seen.insert((resource.resource_type, resource.resource_name.clone()));
-    let results = request.resources.into_iter().filter(first).map(|resource| describe(core, resource)).collect();
+    let wanted = Wanted { synonyms: request.include_synonyms, documentation: request.include_documentation };
+    let results = request.resources.into_iter().filter(first);
+    let results = results.map(|resource| describe(core, resource, wanted)).collect();
     context.reply(core, &DescribeConfigsResponse { throttle_time_ms: 0, results });
 }
 
-fn describe(core: &ShardCore, resource: DescribeConfigsResource) -> DescribeConfigsResult {
+fn describe(core: &ShardCore, resource: DescribeConfigsResource, wanted: Wanted) -> DescribeConfigsResult {
     let found = match resource.resource_type {
         TOPIC => match core.image.topics.get(&*resource.resource_name) {
-            Some(topic) => Ok(topic_settings(&topic.settings)),
+            Some(topic) => Ok(topic_settings(&topic.settings, wanted)),
             None if !is_legal(&resource.resource_name) => Err(ErrorCode::InvalidTopicException),
             None => Err(ErrorCode::UnknownTopicOrPartition),
         },
-        BROKER if is_node(core, &resource.resource_name) => Ok(node_settings(core)),
+        // The empty name stands for what all nodes were told while they ran: nothing.
+        BROKER if resource.resource_name.is_empty() => Ok(Vec::new()),
+        BROKER if is_node(core, &resource.resource_name) => Ok(node_settings(core, &resource.resource_name, wanted)),
         _ => Err(ErrorCode::InvalidRequest),
     };
     let (error_code, mut configs) = match found {
@@ -95,39 +91,77 @@ fn describe(core: &ShardCore, resource: DescribeConfigsResource) -> DescribeConf
     }
 }
 
-/// The empty name stands for the defaults of all nodes.
-fn is_node(core: &ShardCore, name: &str) -> bool {
-    name.is_empty() || name.parse().is_ok_and(|id| core.image.nodes.contains_key(&id))
+/// Whether this is the id of a node.
+pub(crate) fn is_node(core: &ShardCore, name: &str) -> bool {
+    name.parse().is_ok_and(|id| core.image.nodes.contains_key(&id))
 }
 
-fn topic_settings(set: &BTreeMap<String, String>) -> Vec<DescribeConfigsResourceResult> {
-    let known = TOPIC_SETTINGS.iter().map(|&(name, default, kind)| match set.get(name) {
-        Some(value) => setting(name, value, FROM_TOPIC, kind, false),
-        None => setting(name, default, FROM_DEFAULT, kind, false),
-    });
-    let is_unknown = |name: &str| TOPIC_SETTINGS.iter().all(|(known, _, _)| *known != name);
-    let others = set.iter().filter(|(name, _)| is_unknown(name));
-    known.chain(others.map(|(name, value)| setting(name, value, FROM_TOPIC, Kind::Text, false))).collect()
+/// The settings of a topic that sets `set`.
+fn topic_settings(set: &BTreeMap<String, String>, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
+    let shown = TOPIC_SETTINGS.iter().filter(|row| row.is_current() || set.contains_key(row.name));
+    shown.map(|row| topic_setting(row, set.get(row.name), wanted)).collect()
 }
 
-fn node_settings(core: &ShardCore) -> Vec<DescribeConfigsResourceResult> {
-    let create = if core.config().auto_create { "true" } else { "false" };
-    vec![
-        setting("auto.create.topics.enable", create, FROM_BROKER, Kind::Boolean, true),
-        setting("default.replication.factor", "1", FROM_DEFAULT, Kind::Int, true),
-        setting("message.max.bytes", "1048588", FROM_DEFAULT, Kind::Int, true),
-        setting("transaction.state.log.replication.factor", "1", FROM_DEFAULT, Kind::Int, true),
-    ]
-}
-
-fn setting(name: &str, value: &str, source: i8, kind: Kind, read_only: bool) -> DescribeConfigsResourceResult {
+fn topic_setting(row: &TopicSetting, own: Option<&String>, wanted: Wanted) -> DescribeConfigsResourceResult {
+    let mut synonyms = Vec::new();
+    if let Some(own) = own {
+        synonyms.push(synonym(row.name, own, FROM_TOPIC));
+    }
+    if !row.of_broker.is_empty() {
+        synonyms.push(synonym(row.of_broker, row.default, FROM_DEFAULT));
+    }
     DescribeConfigsResourceResult {
-        name: StrBytes::from(name),
-        value: Some(StrBytes::from(value)),
-        read_only,
-        config_source: source,
-        config_type: kind as i8,
-        documentation: None,
+        name: StrBytes::from_static(row.name),
+        value: Some(own.map_or(StrBytes::from_static(row.default), |own| StrBytes::from(own.as_str()))),
+        config_source: if own.is_some() { FROM_TOPIC } else { FROM_DEFAULT },
+        config_type: type_number(row.of),
+        synonyms: if wanted.synonyms { synonyms } else { Vec::new() },
+        documentation: wanted.documentation.then(|| StrBytes::from_static(row.about)),
         ..DescribeConfigsResourceResult::default()
     }
+}
+
+/// The settings of a node: what tools look for, and where topics have their defaults from.
+fn node_settings(core: &ShardCore, id: &str, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
+    let (create, told) = if core.config().auto_create { ("true", FROM_DEFAULT) } else { ("false", FROM_BROKER) };
+    let mut settings = vec![
+        node_setting("auto.create.topics.enable", create, told, BOOLEAN, wanted),
+        node_setting("broker.id", id, FROM_BROKER, INT, wanted),
+        node_setting("default.replication.factor", "1", FROM_DEFAULT, INT, wanted),
+        node_setting("delete.topic.enable", "true", FROM_DEFAULT, BOOLEAN, wanted),
+        node_setting("node.id", id, FROM_BROKER, INT, wanted),
+        node_setting("offsets.topic.replication.factor", "1", FROM_DEFAULT, SHORT, wanted),
+        node_setting("transaction.state.log.replication.factor", "1", FROM_DEFAULT, SHORT, wanted),
+    ];
+    let defaults = TOPIC_SETTINGS.iter().filter(|row| !row.of_broker.is_empty());
+    settings.extend(
+        defaults.map(|row| node_setting(row.of_broker, row.default, FROM_DEFAULT, type_number(row.of), wanted)),
+    );
+    settings
+}
+
+fn node_setting(
+    name: &'static str,
+    value: &str,
+    config_source: i8,
+    config_type: i8,
+    wanted: Wanted,
+) -> DescribeConfigsResourceResult {
+    DescribeConfigsResourceResult {
+        name: StrBytes::from_static(name),
+        value: Some(StrBytes::from(value)),
+        read_only: true,
+        config_source,
+        config_type,
+        synonyms: if wanted.synonyms { vec![synonym(name, value, config_source)] } else { Vec::new() },
+        documentation: wanted.documentation.then(|| StrBytes::from_static(NODE_SETTING)),
+        ..DescribeConfigsResourceResult::default()
+    }
+}
+
+/// Documentation of what a node shows.
+const NODE_SETTING: &str = "Shown for tools that look for it; settings of a node change with its flags and a restart.";
+
+fn synonym(name: &'static str, value: &str, source: i8) -> DescribeConfigsSynonym {
+    DescribeConfigsSynonym { name: StrBytes::from_static(name), value: Some(StrBytes::from(value)), source }
 }

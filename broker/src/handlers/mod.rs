@@ -6,7 +6,9 @@
 
 pub mod errors;
 
+pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
+pub(crate) mod config_changes;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
@@ -19,9 +21,11 @@ pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod group_desk;
 pub(crate) mod heartbeat;
+pub(crate) mod incremental_alter_configs;
 pub(crate) mod init_producer_id;
 pub(crate) mod join_group;
 pub(crate) mod leave_group;
+pub(crate) mod list_config_resources;
 pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
@@ -131,6 +135,9 @@ fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key
         ApiKey::OffsetForLeaderEpoch => answer(to, offset_for_leader_epoch::handle),
         ApiKey::DescribeCluster => answer(to, describe_cluster::handle),
         ApiKey::DescribeConfigs => answer(to, describe_configs::handle),
+        ApiKey::AlterConfigs => answer(to, alter_configs::handle),
+        ApiKey::IncrementalAlterConfigs => answer(to, incremental_alter_configs::handle),
+        ApiKey::ListConfigResources => answer(to, list_config_resources::handle),
         ApiKey::FindCoordinator => answer(to, find_coordinator::handle),
         ApiKey::JoinGroup => answer(to, |core, now, context, request| {
             join_group::handle(core, now, context, request, header.client_id);

@@ -2,7 +2,9 @@
 //!
 //! 1. A question is answered once: by the control task or by its deadline; an answer that comes later is dropped.
 
-use super::{RequestContext, create_partitions, create_topics, delete_topics, init_producer_id, metadata};
+use super::{
+    RequestContext, config_changes, create_partitions, create_topics, delete_topics, init_producer_id, metadata,
+};
 use crate::control::{ToControl, Token, TopicAnswer};
 use crate::shard::core::ShardCore;
 use crate::shard::deadlines::{DeadlineId, Due};
@@ -19,6 +21,8 @@ pub(crate) enum Question {
     CreateTopics(RequestContext, create_topics::Asked),
     /// CreatePartitions.
     CreatePartitions(RequestContext, create_partitions::Asked),
+    /// AlterConfigs and IncrementalAlterConfigs.
+    AlterConfigs(RequestContext, config_changes::Asked),
     /// DeleteTopics.
     DeleteTopics(RequestContext, delete_topics::Asked),
     /// The producer id block that waiting requests draw from.
@@ -72,6 +76,7 @@ impl ShardCore {
             Some(Question::CreatePartitions(context, asked)) => {
                 create_partitions::answered(self, context, asked, topics);
             }
+            Some(Question::AlterConfigs(context, asked)) => config_changes::answered(self, context, asked, topics),
             Some(Question::DeleteTopics(context, asked)) => delete_topics::answered(self, context, asked, topics),
             Some(Question::ProducerIds) => init_producer_id::unanswered(self),
         }

@@ -26,6 +26,8 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// Pauses between looks at a broker that is not ready, and how many looks.
 const PAUSE: Duration = Duration::from_millis(50);
 const LOOKS: usize = 600;
+/// Looks at an answer that may still change.
+const SETTLING_LOOKS: usize = 20;
 /// Group names that together lie on every partition of Kafka's offsets topic, nearly surely.
 const PROBED_GROUPS: usize = 600;
 
@@ -186,6 +188,23 @@ impl Pair {
         let (left, right) = (ask(&mut self.left)?, ask(&mut self.right)?);
         self.compare(R::KEY, version, case, &left, &right);
         Ok(Answers { left: left.answer(), right: right.answer() })
+    }
+
+    /// As [`Pair::ask`], again and again until both say the same or have had time enough: a change may reach those who
+    /// describe it after it was answered.
+    pub(crate) fn settle<R: Request>(&mut self, case: &str, version: i16, make: impl Fn(&Side) -> R) -> io::Result<()> {
+        let mut looks = 0;
+        loop {
+            let (left, right) = (make(&self.left), make(&self.right));
+            let left = self.left.client.exchange(&left, version, PATIENCE)?;
+            let right = self.right.client.exchange(&right, version, PATIENCE)?;
+            looks += 1;
+            if looks == SETTLING_LOOKS || leaves(&left, &self.left.names) == leaves(&right, &self.right.names) {
+                self.compare(R::KEY, version, case, &left, &right);
+                return Ok(());
+            }
+            pause();
+        }
     }
 
     /// Asks in every version that Millrace serves.

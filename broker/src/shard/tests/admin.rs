@@ -1,10 +1,14 @@
 //! Requests that change or page through topics.
 
 use super::*;
-use crate::control::{Alteration, TopicAlteration, TopicAnswer};
+use crate::control::{Alteration, SettingChange, SettingsChange, TopicAlteration, TopicAnswer};
 use millrace_protocol::messages::create_partitions::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use millrace_protocol::messages::describe_topic_partitions::{RequestCursor, TopicRequest};
-use millrace_protocol::messages::{CreatePartitionsRequest, DescribeTopicPartitionsRequest};
+use millrace_protocol::messages::incremental_alter_configs::{IncrementalConfig, IncrementalResource};
+use millrace_protocol::messages::{
+    AlterConfigsRequest, CreatePartitionsRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest,
+    IncrementalAlterConfigsRequest, ListConfigResourcesRequest, alter_configs, describe_configs,
+};
 
 fn done(name: &str, error: ErrorCode) -> TopicAnswer {
     TopicAnswer { name: name.into(), id: None, partitions: 0, error, message: None }
@@ -84,4 +88,104 @@ fn a_cursor_that_points_nowhere_is_refused_and_missing_topics_are_said_so() {
     let request = DescribeTopicPartitionsRequest { topics: topics(&["a/b", "b", TOPIC]), ..Default::default() };
     let codes: Vec<_> = world.ask(&request, 0).topics.iter().map(|topic| topic.error_code).collect();
     assert_eq!(codes, [ErrorCode::InvalidTopicException, ErrorCode::UnknownTopicOrPartition, ErrorCode::None]);
+}
+
+#[test]
+fn settings_are_changed_by_the_control_task_and_answers_keep_the_order_of_the_request() {
+    let mut world = World::new();
+    let resource = |resource_type, name: &str, config_operation| IncrementalResource {
+        resource_type,
+        resource_name: name.into(),
+        configs: vec![IncrementalConfig { name: "retention.ms".into(), config_operation, value: Some("5".into()) }],
+    };
+    let resources = vec![
+        resource(4, "1", 0),
+        resource(2, TOPIC, 0),
+        resource(2, "twice", 0),
+        resource(2, "a/b", 0),
+        resource(2, "other", 9),
+        resource(2, "twice", 1),
+        resource(2, "unheard-of", 1),
+    ];
+    let to = world.send(&IncrementalAlterConfigsRequest { resources, validate_only: true }, 1);
+    let Some(ToControl::AlterTopics { token, alterations, validate_only: true }) = world.asked.pop_front() else {
+        panic!("asked to change")
+    };
+    let wish = |name: &str, change| TopicAlteration {
+        name: name.into(),
+        change: Alteration::Settings(SettingsChange::Each([("retention.ms".to_owned(), change)].into())),
+    };
+    assert_eq!(alterations, [wish(TOPIC, SettingChange::Set("5".into())), wish("unheard-of", SettingChange::Delete)]);
+    let topics = vec![done(TOPIC, ErrorCode::InvalidConfig), done("unheard-of", ErrorCode::UnknownTopicOrPartition)];
+    world.core.on_control(world.now, FromControl::Topics { token, topics });
+    world.collect();
+    let response = world.answer::<IncrementalAlterConfigsRequest>(to, 1).unwrap();
+    let codes: Vec<_> = response.responses.iter().map(|result| (&*result.resource_name, result.error_code)).collect();
+    let expected = [
+        ("1", ErrorCode::InvalidRequest),
+        (TOPIC, ErrorCode::InvalidConfig),
+        ("twice", ErrorCode::InvalidRequest),
+        ("a/b", ErrorCode::InvalidTopicException),
+        ("other", ErrorCode::InvalidRequest),
+        ("unheard-of", ErrorCode::UnknownTopicOrPartition),
+    ];
+    assert_eq!(codes, expected);
+}
+
+#[test]
+fn all_settings_at_once_are_replaced_and_null_or_repeated_ones_refused() {
+    use alter_configs::{AlterConfigsResource, AlterableConfig};
+    let mut world = World::new();
+    let request = |configs: &[(&str, Option<&str>)]| AlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: 2,
+            resource_name: TOPIC.into(),
+            configs: configs
+                .iter()
+                .map(|(k, v)| AlterableConfig { name: (*k).into(), value: v.map(Into::into) })
+                .collect(),
+        }],
+        validate_only: false,
+    };
+    world.send(&request(&[("flush.ms", Some("5"))]), 0);
+    let Some(ToControl::AlterTopics { alterations, .. }) = world.asked.pop_front() else { panic!("asked to change") };
+    let replaced = SettingsChange::Replace([("flush.ms".to_owned(), "5".to_owned())].into());
+    assert_eq!(alterations, [TopicAlteration { name: TOPIC.into(), change: Alteration::Settings(replaced) }]);
+    for bad in [&[("flush.ms", None)][..], &[("flush.ms", Some("5")), ("flush.ms", Some("6"))]] {
+        assert_eq!(world.ask(&request(bad), 2).responses[0].error_code, ErrorCode::InvalidRequest, "{bad:?}");
+    }
+    assert!(world.asked.is_empty());
+}
+
+#[test]
+fn settings_are_described_with_synonyms_and_documentation_for_those_who_ask() {
+    use describe_configs::DescribeConfigsResource;
+    let mut world = World::new();
+    world.set_image(|image| add_topic(image, TOPIC, TOPIC_ID, &[("max.message.bytes", "12")]));
+    let resource = DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: TOPIC.into(),
+        configuration_keys: Some(vec!["max.message.bytes".into()]),
+    };
+    let mut request =
+        DescribeConfigsRequest { resources: vec![resource], include_synonyms: true, include_documentation: true };
+    let config = world.ask(&request, 4).results[0].configs[0].clone();
+    let synonyms: Vec<_> =
+        config.synonyms.iter().map(|synonym| (&*synonym.name, synonym.value.as_deref(), synonym.source)).collect();
+    assert_eq!(synonyms, [("max.message.bytes", Some("12"), 1), ("message.max.bytes", Some("1048588"), 5)]);
+    assert!(config.documentation.unwrap().contains("largest batch"));
+    (request.include_synonyms, request.include_documentation) = (false, false);
+    let config = world.ask(&request, 4).results[0].configs[0].clone();
+    assert_eq!((config.synonyms.len(), config.documentation), (0, None));
+}
+
+#[test]
+fn topics_and_nodes_are_the_resources_with_settings() {
+    let mut world = World::new();
+    let response = world.ask(&ListConfigResourcesRequest::default(), 1);
+    let all: Vec<_> = response.config_resources.iter().map(|r| (r.resource_type, &*r.resource_name)).collect();
+    assert_eq!(all, [(2, TOPIC), (4, "1"), (4, "2")]);
+    assert!(world.ask(&ListConfigResourcesRequest::default(), 0).config_resources.is_empty());
+    let unknown = ListConfigResourcesRequest { resource_types: vec![99] };
+    assert_eq!(world.ask(&unknown, 1).error_code, ErrorCode::UnsupportedVersion);
 }

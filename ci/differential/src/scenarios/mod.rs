@@ -1,11 +1,13 @@
 //! Hand-written cases: one file for each family of APIs. Every file makes the topics that it needs.
 
+mod alterations;
 mod cluster;
 mod committed;
 mod configs;
 mod fetch;
 mod groups;
 mod offsets;
+mod pages;
 mod produce;
 mod producer_ids;
 mod topics;
@@ -22,6 +24,8 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     offsets::run(pair)?;
     cluster::run(pair)?;
     topics::run(pair)?;
+    alterations::run(pair)?;
+    pages::run(pair)?;
     configs::run(pair)?;
     producer_ids::run(pair)?;
     groups::run(pair)?;
