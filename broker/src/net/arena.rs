@@ -1,8 +1,8 @@
 //! The shard's memory for produce frames: chunks that small frames share and that are used again when the last slice of
 //! them is gone, on whatever thread that happens.
 //!
-//! Fresh pages cost more at first touch than the rest of the produce path, so chunks are cut from regions of one huge
-//! page and recycled through a lock-free queue. A frame as large as a chunk gets exact memory of its own.
+//! Fresh pages cost more at first touch than the rest of the produce path, so chunks are cut from regions and
+//! recycled through a lock-free queue. A frame as large as a chunk gets exact memory of its own.
 //!
 //! Invariants:
 //! 1. A byte range belongs to one [`Span`] at a time: a filling of a chunk gives out each range once, and the chunk
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Size of a chunk.
 pub const CHUNK_BYTES: usize = 512 << 10;
-/// Size and alignment of a region: one huge page on x86-64 and on aarch64 with 4 KiB pages.
+/// Size of a region.
 pub const REGION_BYTES: usize = 2 << 20;
 const CHUNKS_PER_REGION: usize = REGION_BYTES / CHUNK_BYTES;
 /// Spans start at multiples of this (a cache line), so that two threads never write one line.
@@ -48,7 +48,6 @@ impl Region {
         // SAFETY: the layout's size is not zero.
         let base = unsafe { alloc_zeroed(layout) };
         let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
-        advise_huge(base, layout);
         Arc::new(Region { base, layout })
     }
 }
@@ -59,18 +58,6 @@ impl Drop for Region {
         unsafe { dealloc(self.base.as_ptr(), self.layout) }
     }
 }
-
-/// Asks for huge pages. Best effort: without them everything works, only slower.
-#[cfg(not(miri))]
-fn advise_huge(base: NonNull<u8>, layout: Layout) {
-    if layout.align() == REGION_BYTES && layout.size().is_multiple_of(REGION_BYTES) {
-        // SAFETY: the range is our own live allocation, aligned to pages; the advice does not change its contents.
-        let _ = unsafe { rustix::mm::madvise(base.as_ptr().cast(), layout.size(), rustix::mm::Advice::LinuxHugepage) };
-    }
-}
-
-#[cfg(miri)]
-fn advise_huge(_base: NonNull<u8>, _layout: Layout) {}
 
 /// The exclusive right to one chunk of a region.
 struct Chunk {
@@ -251,7 +238,7 @@ impl Arena {
         if REGION_BYTES > self.limit.saturating_sub(self.held()) {
             return None;
         }
-        let region = Region::new(REGION_BYTES, REGION_BYTES);
+        let region = Region::new(REGION_BYTES, SPAN_ALIGN);
         self.region_bytes += REGION_BYTES;
         self.free.extend((1..CHUNKS_PER_REGION).map(|index| Chunk { region: region.clone(), index }));
         Some(Chunk { region, index: 0 })

@@ -5,6 +5,7 @@ use millrace_storage::env::WallMs;
 use millrace_storage::object::OpenError;
 use millrace_storage::side::wall_now;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::disable_transparent_huge_pages;
 
 /// Descriptors that a process needs: its files, rings and stores, and some connections.
 const LEAST_DESCRIPTORS: u64 = 512;
@@ -14,9 +15,18 @@ const EARLIEST_NOW: WallMs = WallMs(1_704_067_200_000);
 
 /// Checks the clock, the limits and io_uring.
 pub(super) fn check() -> Result<(), OpenError> {
+    small_pages();
     clock(wall_now())?;
     descriptors(raise_descriptors())?;
     runtime::probe()
+}
+
+/// Huge pages only as asked for: one is cleared whole at its first touch, and until then the shard answers nobody
+/// (decision 042). For this process; best effort, since it concerns time only.
+fn small_pages() {
+    if let Err(error) = disable_transparent_huge_pages(true) {
+        tracing::debug!("transparent huge pages stay as the system has them: {error}");
+    }
 }
 
 fn clock(now: WallMs) -> Result<(), OpenError> {

@@ -34,7 +34,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use writer::{Put, Writer, lock};
+use writer::{Put, Writer, lock, sync_all};
 
 /// Jobs that may wait for the writer; one more is refused. A lane has at most a few dozen.
 const QUEUE: usize = 1_024;
@@ -106,11 +106,12 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 enum Job {
     Put(Put, Answer<PutOutcome>),
     Change(Change, Answer<()>),
+    /// What of the log below the sequence is not on disk yet.
+    UnsyncedBelow(Wid, Seq, Answer<Vec<(ExtentName, u64)>>),
 }
 
-#[derive(Clone, Copy)]
 enum Change {
-    SyncBelow(Wid, Seq),
+    NoteSynced(Vec<(ExtentName, u64)>),
     DeleteBelow(Wid, Seq),
     RetainOnlyFence(Wid, Seq),
 }
@@ -215,9 +216,13 @@ fn write(mut writer: Writer, jobs: &Receiver<Job>) {
     while let Some(first) = held.take().or_else(|| jobs.recv().ok()) {
         let (put, answer) = match first {
             Job::Put(put, answer) => (put, answer),
+            // Nobody may wait any longer; what was asked for is done all the same.
             Job::Change(change, answer) => {
-                // Nobody may wait any longer; what was asked for is done all the same.
                 let _ = answer.send(apply(&mut writer, change));
+                continue;
+            }
+            Job::UnsyncedBelow(wid, below, answer) => {
+                let _ = answer.send(Ok(writer.unsynced_below(wid, below)));
                 continue;
             }
         };
@@ -230,8 +235,8 @@ fn write(mut writer: Writer, jobs: &Receiver<Job>) {
                     puts.push(put);
                     answers.push(answer);
                 }
-                Ok(change) => {
-                    held = Some(change);
+                Ok(other) => {
+                    held = Some(other);
                     break;
                 }
                 Err(_) => break,
@@ -249,8 +254,8 @@ fn size_of_put(put: &Put) -> usize {
 
 fn apply(writer: &mut Writer, change: Change) -> Result<(), StoreError> {
     match change {
-        Change::SyncBelow(wid, below) => {
-            writer.sync_below(wid, below);
+        Change::NoteSynced(extents) => {
+            writer.note_synced(&extents);
             Ok(())
         }
         Change::DeleteBelow(wid, below) => writer.delete_below(wid, below),
@@ -306,7 +311,33 @@ impl WalStore for ExtentWal {
     }
 
     fn sync_below(&self, wid: Wid, below: Seq) -> StoreFuture<()> {
-        self.change(Change::SyncBelow(wid, below))
+        let files = self.files.clone();
+        match &self.drive {
+            Drive::Inline(writer) => {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let extents = writer.unsynced_below(wid, below);
+                sync_all(&*files, &extents);
+                writer.note_synced(&extents);
+                Box::pin(ready(Ok(())))
+            }
+            // Not on the writer's thread: without fsync, puts would wait for the disk then.
+            Drive::Threads { queue, side } => {
+                let (queue, side) = (queue.clone(), side.clone());
+                let asked = enqueue(&queue, |answer| Job::UnsyncedBelow(wid, below, answer));
+                Box::pin(async move {
+                    let extents = asked.await?;
+                    if extents.is_empty() {
+                        return Ok(());
+                    }
+                    let synced = side.blocking(move || {
+                        sync_all(&*files, &extents);
+                        extents
+                    });
+                    let synced = synced.await;
+                    enqueue(&queue, |answer| Job::Change(Change::NoteSynced(synced), answer)).await
+                })
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The files under extents: a narrow seam, so that the simulator can lose what was not synced.
 //!
-//! Calls block; they are made from the writer's thread (changes) and from the blocking pool (reads).
+//! Calls block; they are made from the writer's thread (changes) and from the blocking pool (reads, and the syncs that
+//! checkpoints ask for).
 //!
 //! What lies [`KEPT_BYTES`] behind the end of a log leaves the page cache, step by step: a log that only grows would take
 //! fresh memory for every byte, which costs far more than the bytes' copy, where the same few pages do. It also begins
@@ -207,7 +208,8 @@ impl ExtentFiles for DirectoryFiles {
     }
 
     fn sync(&self, name: ExtentName) -> io::Result<()> {
-        self.with_file(name, File::sync_data)
+        // Not under the lock: the writer may go on meanwhile. The copy shares the state of errors with its original.
+        self.with_file(name, File::try_clone)?.sync_data()
     }
 
     fn read(&self, name: ExtentName, range: Range<u64>) -> io::Result<Bytes> {

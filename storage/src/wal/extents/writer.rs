@@ -26,6 +26,7 @@ use crate::store_error::{Certainty, FailureKind, StoreError};
 use crate::wal::PutOutcome;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An extent that has reached this size is full. One group may pass it.
@@ -305,9 +306,21 @@ impl Writer {
         }
     }
 
-    /// See [`crate::wal::WalStore::sync_below`].
-    pub(super) fn sync_below(&mut self, wid: Wid, below: Seq) {
-        self.sync_where(wid, |extent| extent.holds_below(below));
+    /// Extents that hold objects below `below` and are not wholly on disk, each with the length to be synced.
+    pub(super) fn unsynced_below(&self, wid: Wid, below: Seq) -> Vec<(ExtentName, u64)> {
+        let extents = self.logs.get(&wid).into_iter().flatten();
+        let unsynced = extents.filter(|extent| extent.holds_below(below) && !extent.is_synced());
+        unsynced.map(|extent| (extent.name, extent.length)).collect()
+    }
+
+    /// These are on disk up to these lengths.
+    pub(super) fn note_synced(&mut self, synced: &[(ExtentName, u64)]) {
+        for (name, length) in synced {
+            let mut extents = self.logs.get_mut(&name.wid).into_iter().flatten();
+            if let Some(extent) = extents.find(|extent| extent.name == *name) {
+                extent.synced = extent.synced.max(*length);
+            }
+        }
     }
 
     /// See [`crate::wal::WalStore::delete_below`]: whole extents only.
@@ -394,8 +407,22 @@ fn store_again(files: &dyn ExtentFiles, name: ExtentName, scanned: &Scanned) -> 
     files.sync(name)
 }
 
+/// Syncs extents that the writer goes on writing; one that was deleted meanwhile needs it no more.
+pub(super) fn sync_all(files: &dyn ExtentFiles, extents: &[(ExtentName, u64)]) {
+    for (name, _) in extents {
+        match files.sync(*name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => must_sync(*name, result),
+        }
+    }
+}
+
 fn sync(files: &dyn ExtentFiles, name: ExtentName) {
-    if let Err(error) = files.sync(name) {
+    must_sync(name, files.sync(name));
+}
+
+fn must_sync(name: ExtentName, result: std::io::Result<()>) {
+    if let Err(error) = result {
         panic!(
             "extent {} of the log {} can't be synced: {error}; only a restart knows what is on disk",
             name.index, name.wid
