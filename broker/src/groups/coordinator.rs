@@ -7,6 +7,7 @@ use super::{Answer, JoinAnswer, Limits, SyncAnswer, Ticket};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
+use millrace_storage::ids::TopicPartition;
 use millrace_storage::meta::{Key, keys};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,6 +63,8 @@ pub(super) enum Purpose {
     Replacement { ticket: Ticket, answer: JoinAnswer, group: String },
     /// Offsets: then they are visible and the commit is answered.
     Offsets { ticket: Ticket, group: String, offsets: Vec<OffsetWrite> },
+    /// Deletion of offsets: then they are gone and the request is answered.
+    OffsetDeletion { ticket: Ticket, group: String, partitions: Vec<TopicPartition> },
     /// Deletion of a group: then it is gone and the request is answered.
     Deletion { ticket: Ticket, group: String },
 }
@@ -165,7 +168,9 @@ impl Coordinator {
                 Purpose::Replacement { ticket, answer, .. } => {
                     self.answer(ticket, Answer::Join(JoinAnswer::failed(ErrorCode::NotCoordinator, answer.member)));
                 }
-                Purpose::Offsets { ticket, .. } | Purpose::Deletion { ticket, .. } => {
+                Purpose::Offsets { ticket, .. }
+                | Purpose::OffsetDeletion { ticket, .. }
+                | Purpose::Deletion { ticket, .. } => {
                     self.answer(ticket, Answer::Code(ErrorCode::NotCoordinator));
                 }
             }
@@ -196,6 +201,13 @@ impl Coordinator {
                     group.offsets.finish(&offsets, result.is_ok());
                 }
                 // A group that was made for a commit that failed goes.
+                self.reschedule(slot, &group);
+                self.answer(ticket, Answer::Code(result.err().unwrap_or(ErrorCode::None)));
+            }
+            Purpose::OffsetDeletion { ticket, group, partitions } => {
+                if let Some(group) = self.group_mut(slot, &group) {
+                    group.offsets.finish_deletion(&partitions, result.is_ok());
+                }
                 self.reschedule(slot, &group);
                 self.answer(ticket, Answer::Code(result.err().unwrap_or(ErrorCode::None)));
             }
@@ -235,11 +247,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// NOT_COORDINATOR.
-    pub fn committed(
-        &self,
-        group: &str,
-        partition: millrace_storage::ids::TopicPartition,
-    ) -> Result<Option<&CommittedOffset>, ErrorCode> {
+    pub fn committed(&self, group: &str, partition: TopicPartition) -> Result<Option<&CommittedOffset>, ErrorCode> {
         Ok(self.find(group)?.and_then(|g| g.offset(partition)))
     }
 
@@ -255,10 +263,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// NOT_COORDINATOR.
-    pub fn all_committed(
-        &self,
-        group: &str,
-    ) -> Result<Vec<(millrace_storage::ids::TopicPartition, CommittedOffset)>, ErrorCode> {
+    pub fn all_committed(&self, group: &str) -> Result<Vec<(TopicPartition, CommittedOffset)>, ErrorCode> {
         Ok(self.find(group)?.map(|g| g.offsets.all()).unwrap_or_default())
     }
 

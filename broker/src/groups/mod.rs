@@ -20,6 +20,7 @@ mod group;
 mod join;
 mod membership;
 mod memory;
+mod offset_deletion;
 mod offsets;
 mod record;
 mod sync;

@@ -74,6 +74,20 @@ impl GroupOffsets {
         self.busy > 0
     }
 
+    /// A write is under way.
+    pub(super) fn begin(&mut self) {
+        self.busy += 1;
+    }
+
+    /// A deletion that was begun ended.
+    pub(super) fn finish_deletion(&mut self, partitions: &[TopicPartition], durable: bool) {
+        self.busy -= 1;
+        if durable {
+            let gone = partitions.iter().filter_map(|partition| self.durable.remove(partition));
+            self.bytes -= gone.map(|gone| gone.memory()).sum::<usize>();
+        }
+    }
+
     pub(super) fn finish(&mut self, writes: &[OffsetWrite], durable: bool) {
         self.busy -= 1;
         if durable {
@@ -103,7 +117,7 @@ impl Coordinator {
             Err(error) => self.end_commit(ticket, name, error),
             Ok(_) if offsets.is_empty() => self.end_commit(ticket, name, ErrorCode::None),
             Ok(slot) => {
-                self.group_mut(slot, name).expect("checked above").offsets.busy += 1;
+                self.group_mut(slot, name).expect("checked above").offsets.begin();
                 let writes = offsets
                     .iter()
                     .map(|(p, value)| (keys::offset(slot, name, *p), Some(record::encode_offset(value))))

@@ -2,7 +2,9 @@
 //!
 //! 1. Every request that the coordinator holds has an entry here; its answer takes it out.
 
-use super::{RequestContext, delete_groups, heartbeat, join_group, leave_group, offset_commit, sync_group};
+use super::{
+    RequestContext, delete_groups, heartbeat, join_group, leave_group, offset_commit, offset_delete, sync_group,
+};
 use crate::control::{ToControl, Token};
 use crate::groups::{Answer, Coordinator, Leaver, Limits, Output, Ticket, WriteToken};
 use crate::shard::core::ShardCore;
@@ -26,6 +28,8 @@ pub(crate) enum Held {
     Leave(RequestContext, Vec<Leaver>),
     /// OffsetCommit, and what to answer for each partition.
     Commit(RequestContext, offset_commit::Asked),
+    /// OffsetDelete, and what to answer for each partition.
+    DeleteOffsets(RequestContext, offset_delete::Asked),
     /// One group of a DeleteGroups.
     Delete(delete_groups::Part),
 }
@@ -94,6 +98,9 @@ impl ShardCore {
                 leave_group::reply(self, context, &leavers, code, &[]);
             }
             (Held::Commit(context, asked), Answer::Code(code)) => offset_commit::reply(self, context, asked, code),
+            (Held::DeleteOffsets(context, asked), Answer::Code(code)) => {
+                offset_delete::reply(self, context, asked, code);
+            }
             (Held::Delete(part), Answer::Code(code)) => delete_groups::part_done(self, part, code),
             (held, answer) => unreachable!("{held:?} is not answered by {answer:?}"),
         }

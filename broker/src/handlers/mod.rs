@@ -7,6 +7,7 @@
 pub mod errors;
 
 pub(crate) mod alter_configs;
+pub(crate) mod alter_partition_reassignments;
 pub(crate) mod api_versions;
 pub(crate) mod config_changes;
 pub(crate) mod create_partitions;
@@ -16,7 +17,11 @@ pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
+pub(crate) mod describe_log_dirs;
+pub(crate) mod describe_producers;
+pub(crate) mod describe_quorum;
 pub(crate) mod describe_topic_partitions;
+pub(crate) mod elect_leaders;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod group_desk;
@@ -28,8 +33,10 @@ pub(crate) mod leave_group;
 pub(crate) mod list_config_resources;
 pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
+pub(crate) mod list_partition_reassignments;
 pub(crate) mod metadata;
 pub(crate) mod offset_commit;
+pub(crate) mod offset_delete;
 pub(crate) mod offset_fetch;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod operations;
@@ -37,6 +44,7 @@ pub(crate) mod produce;
 pub(crate) mod questions;
 pub(crate) mod sync_group;
 pub(crate) mod topics;
+pub(crate) mod update_features;
 
 use crate::net::budget::Permit;
 use crate::net::frame::Frame;
@@ -138,6 +146,14 @@ fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key
         ApiKey::AlterConfigs => answer(to, alter_configs::handle),
         ApiKey::IncrementalAlterConfigs => answer(to, incremental_alter_configs::handle),
         ApiKey::ListConfigResources => answer(to, list_config_resources::handle),
+        ApiKey::DescribeLogDirs => answer(to, describe_log_dirs::handle),
+        ApiKey::DescribeProducers => answer(to, describe_producers::handle),
+        ApiKey::DescribeQuorum => answer(to, describe_quorum::handle),
+        ApiKey::ElectLeaders => answer(to, elect_leaders::handle),
+        ApiKey::AlterPartitionReassignments => answer(to, alter_partition_reassignments::handle),
+        ApiKey::ListPartitionReassignments => answer(to, list_partition_reassignments::handle),
+        ApiKey::UpdateFeatures => answer(to, update_features::handle),
+        ApiKey::OffsetDelete => answer(to, offset_delete::handle),
         ApiKey::FindCoordinator => answer(to, find_coordinator::handle),
         ApiKey::JoinGroup => answer(to, |core, now, context, request| {
             join_group::handle(core, now, context, request, header.client_id);

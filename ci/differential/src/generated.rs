@@ -5,6 +5,8 @@
 //! 2. No generated request leaves a broker waiting, and none changes what a later one is answered: nothing is created,
 //!    joined or committed but in a group of no other use.
 
+mod admin;
+
 use crate::names::unknown_id;
 use crate::pair::{Pair, Side, versions};
 use crate::scenarios::batch;
@@ -20,11 +22,15 @@ use millrace_protocol::messages::offset_fetch::{
 use millrace_protocol::messages::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
 use millrace_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
-    create_topics, delete_topics, describe_configs, join_group, leave_group, sync_group,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest, create_topics, delete_topics, describe_configs,
+    join_group, leave_group, sync_group,
 };
 use std::io;
 use uuid::Uuid;
@@ -142,6 +148,18 @@ pub(crate) fn run(pair: &mut Pair, seed: u64, rounds: u64) -> io::Result<()> {
     each::<DescribeConfigsRequest>(pair, seed, rounds)?;
     each::<CreateTopicsRequest>(pair, seed, rounds)?;
     each::<DeleteTopicsRequest>(pair, seed, rounds)?;
+    each::<CreatePartitionsRequest>(pair, seed, rounds)?;
+    each::<AlterConfigsRequest>(pair, seed, rounds)?;
+    each::<IncrementalAlterConfigsRequest>(pair, seed, rounds)?;
+    each::<ListConfigResourcesRequest>(pair, seed, rounds)?;
+    each::<DescribeTopicPartitionsRequest>(pair, seed, rounds)?;
+    each::<DescribeLogDirsRequest>(pair, seed, rounds)?;
+    each::<DescribeProducersRequest>(pair, seed, rounds)?;
+    each::<DescribeQuorumRequest>(pair, seed, rounds)?;
+    each::<ElectLeadersRequest>(pair, seed, rounds)?;
+    each::<AlterPartitionReassignmentsRequest>(pair, seed, rounds)?;
+    each::<ListPartitionReassignmentsRequest>(pair, seed, rounds)?;
+    each::<UpdateFeaturesRequest>(pair, seed, rounds)?;
     each::<InitProducerIdRequest>(pair, seed, rounds)?;
     each::<ProduceRequest>(pair, seed, rounds)?;
     each::<ListOffsetsRequest>(pair, seed, rounds)?;
@@ -153,6 +171,7 @@ pub(crate) fn run(pair: &mut Pair, seed: u64, rounds: u64) -> io::Result<()> {
     each::<LeaveGroupRequest>(pair, seed, rounds)?;
     each::<OffsetCommitRequest>(pair, seed, rounds)?;
     each::<OffsetFetchRequest>(pair, seed, rounds)?;
+    each::<OffsetDeleteRequest>(pair, seed, rounds)?;
     each::<DescribeGroupsRequest>(pair, seed, rounds)?;
     each::<ListGroupsRequest>(pair, seed, rounds)?;
     each::<DeleteGroupsRequest>(pair, seed, rounds)

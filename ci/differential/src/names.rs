@@ -49,9 +49,11 @@ impl Names {
         let number = value.parse::<i64>().ok();
         let not_negative = number.is_some_and(|number| number >= 0);
         let word = match field {
-            "throttle_time_ms" => "<time>",
+            "throttle_time_ms" | "last_timestamp" | "last_fetch_timestamp" | "last_caught_up_timestamp" => "<time>",
+            "partition_size" | "total_bytes" | "usable_bytes" => "<bytes>",
+            "log_dir" => "<place>",
             "error_message" | "documentation" | "batch_index_error_message" => "<text>",
-            "node_id" | "leader_id" | "controller_id" | "broker_id" | "replica_nodes" | "isr_nodes"
+            "node_id" | "leader_id" | "replica_id" | "controller_id" | "broker_id" | "replica_nodes" | "isr_nodes"
             | "offline_replicas"
                 if number == Some(self.node.into()) =>
             {

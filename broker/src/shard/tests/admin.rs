@@ -2,12 +2,20 @@
 
 use super::*;
 use crate::control::{Alteration, SettingChange, SettingsChange, TopicAlteration, TopicAnswer};
+use millrace_protocol::messages::alter_partition_reassignments::{ReassignablePartition, ReassignableTopic};
 use millrace_protocol::messages::create_partitions::{CreatePartitionsAssignment, CreatePartitionsTopic};
+use millrace_protocol::messages::describe_log_dirs::DescribableLogDirTopic;
+use millrace_protocol::messages::describe_producers::DescribeProducersTopic;
+use millrace_protocol::messages::describe_quorum::DescribeQuorumTopic;
 use millrace_protocol::messages::describe_topic_partitions::{RequestCursor, TopicRequest};
+use millrace_protocol::messages::elect_leaders::ElectLeadersTopic;
 use millrace_protocol::messages::incremental_alter_configs::{IncrementalConfig, IncrementalResource};
+use millrace_protocol::messages::update_features::FeatureUpdateKey;
 use millrace_protocol::messages::{
-    AlterConfigsRequest, CreatePartitionsRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest,
-    IncrementalAlterConfigsRequest, ListConfigResourcesRequest, alter_configs, describe_configs,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, CreatePartitionsRequest, DescribeConfigsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, IncrementalAlterConfigsRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest,
+    UpdateFeaturesRequest, alter_configs, describe_configs,
 };
 
 fn done(name: &str, error: ErrorCode) -> TopicAnswer {
@@ -188,4 +196,85 @@ fn topics_and_nodes_are_the_resources_with_settings() {
     assert!(world.ask(&ListConfigResourcesRequest::default(), 0).config_resources.is_empty());
     let unknown = ListConfigResourcesRequest { resource_types: vec![99] };
     assert_eq!(world.ask(&unknown, 1).error_code, ErrorCode::UnsupportedVersion);
+}
+
+#[test]
+fn log_directories_hold_the_bytes_of_the_partitions_that_this_shard_leads() {
+    let mut world = World::new();
+    world.write(0, BatchOf::plain(3, 10));
+    let size = |world: &mut World, topics| -> Vec<(i32, i64)> {
+        let answer = world.ask(&DescribeLogDirsRequest { topics }, 5);
+        assert_eq!((answer.error_code, answer.results.len()), (ErrorCode::None, 1));
+        let partitions = answer.results[0].topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.map(|partition| (partition.partition_index, partition.partition_size)).collect()
+    };
+    let all = size(&mut world, None);
+    assert_eq!(all.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1], "the third is another shard's");
+    assert!(all[0].1 > 60 && all[1].1 == 0, "{all:?}");
+    world.write(0, BatchOf::plain(3, 10));
+    let topic = DescribableLogDirTopic { topic: TOPIC.into(), partitions: vec![0, 2, 99] };
+    assert_eq!(size(&mut world, Some(vec![topic])), [(0, 2 * all[0].1)]);
+    assert_eq!(size(&mut world, Some(Vec::new())), []);
+}
+
+#[test]
+fn producers_of_a_partition_are_described_by_its_leader() {
+    let mut world = World::new();
+    world.write(0, BatchOf::idempotent(3, 77, 0));
+    let topic = DescribeProducersTopic { name: TOPIC.into(), partition_indexes: vec![0, 2, 99] };
+    let answer = world.ask(&DescribeProducersRequest { topics: vec![topic] }, 0);
+    let partitions = &answer.topics[0].partitions;
+    let codes: Vec<_> = partitions.iter().map(|partition| partition.error_code).collect();
+    assert_eq!(codes, [ErrorCode::None, ErrorCode::NotLeaderOrFollower, ErrorCode::UnknownTopicOrPartition]);
+    let producer = &partitions[0].active_producers[0];
+    assert_eq!((producer.producer_id, producer.last_sequence), (77, 2));
+}
+
+#[test]
+fn what_there_is_only_one_of_is_neither_elected_nor_moved() {
+    let mut world = World::new();
+    world.set_image(|image| Arc::make_mut(image.topics.get_mut(TOPIC).unwrap()).partitions[2].leader = None);
+    let topic = ElectLeadersTopic { topic: TOPIC.into(), partitions: vec![0, 2, 99] };
+    let elect = ElectLeadersRequest { topic_partitions: Some(vec![topic]), ..Default::default() };
+    let answer = world.ask(&elect, 2);
+    let codes: Vec<_> =
+        answer.replica_election_results[0].partition_result.iter().map(|partition| partition.error_code).collect();
+    use ErrorCode::{ElectionNotNeeded, PreferredLeaderNotAvailable, UnknownTopicOrPartition as Unknown};
+    assert_eq!(codes, [ElectionNotNeeded, PreferredLeaderNotAvailable, Unknown]);
+    let every = ElectLeadersRequest { topic_partitions: None, ..Default::default() };
+    assert!(world.ask(&every, 2).replica_election_results.is_empty());
+    let strange = ElectLeadersRequest { election_type: 9, ..elect };
+    assert_eq!(world.ask(&strange, 1).error_code, ErrorCode::InvalidRequest);
+
+    let partition = |partition_index, replicas| ReassignablePartition { partition_index, replicas };
+    let partitions =
+        vec![partition(0, Some(vec![1])), partition(0, Some(vec![2])), partition(0, None), partition(99, None)];
+    let topics = vec![ReassignableTopic { name: TOPIC.into(), partitions }];
+    let answer = world.ask(&AlterPartitionReassignmentsRequest { topics, ..Default::default() }, 1);
+    let codes: Vec<_> = answer.responses[0].partitions.iter().map(|partition| partition.error_code).collect();
+    use ErrorCode::{InvalidReplicaAssignment, NoReassignmentInProgress, None as Done};
+    assert_eq!(codes, [Done, InvalidReplicaAssignment, NoReassignmentInProgress, Unknown]);
+    let list = world.ask(&ListPartitionReassignmentsRequest::default(), 0);
+    assert_eq!((list.error_code, list.topics.len()), (Done, 0));
+}
+
+#[test]
+fn the_controller_is_the_quorum_and_there_are_no_features() {
+    let mut world = World::new();
+    let about = |topic: &str| DescribeQuorumRequest {
+        topics: vec![DescribeQuorumTopic { topic_name: topic.into(), partitions: vec![Default::default()] }],
+    };
+    let answer = world.ask(&about("__cluster_metadata"), 2);
+    let quorum = &answer.topics[0].partitions[0];
+    assert_eq!((quorum.error_code, quorum.leader_id), (ErrorCode::None, 1));
+    assert_eq!((quorum.current_voters[0].replica_id, quorum.observers[0].replica_id), (1, 2));
+    assert_eq!(answer.nodes[0].listeners[0].port, 9092);
+    let other = world.ask(&about(TOPIC), 0);
+    assert_eq!(other.topics[0].partitions[0].error_code, ErrorCode::UnknownTopicOrPartition);
+
+    let feature_updates = vec![FeatureUpdateKey { feature: "metadata.version".into(), ..Default::default() }];
+    let request = UpdateFeaturesRequest { feature_updates, ..Default::default() };
+    assert_eq!(world.ask(&request, 1).results[0].error_code, ErrorCode::InvalidUpdateVersion);
+    assert_eq!(world.ask(&request, 2).error_code, ErrorCode::InvalidUpdateVersion);
+    assert_eq!(world.ask(&UpdateFeaturesRequest::default(), 2).error_code, ErrorCode::None);
 }

@@ -6,13 +6,15 @@ use crate::groups::slot_of;
 use millrace_protocol::messages::find_coordinator::Coordinator;
 use millrace_protocol::messages::join_group::JoinGroupRequestProtocol;
 use millrace_protocol::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use millrace_protocol::messages::offset_delete::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use millrace_protocol::messages::offset_fetch::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use millrace_protocol::messages::sync_group::SyncGroupRequestAssignment;
 use millrace_protocol::messages::{
     DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    SyncGroupRequest,
 };
 
 const GROUP: &str = "readers";
@@ -216,4 +218,31 @@ fn a_shard_without_the_slot_sends_members_on() {
     assert_eq!(world.ask(&beat, 4).error_code, ErrorCode::NotCoordinator);
     let find = FindCoordinatorRequest { key: GROUP.into(), ..Default::default() };
     assert_eq!(world.ask(&find, 2).error_code, ErrorCode::CoordinatorNotAvailable);
+}
+
+#[test]
+fn committed_offsets_are_deleted_once_that_is_durable() {
+    let mut world = coordinator();
+    let partition = OffsetCommitRequestPartition { committed_offset: 7, ..Default::default() };
+    let topics =
+        vec![OffsetCommitRequestTopic { name: TOPIC.into(), partitions: vec![partition], ..Default::default() }];
+    let commit = OffsetCommitRequest { group_id: GROUP.into(), topics, ..Default::default() };
+    world.send(&commit, 7);
+    assert_eq!(world.persist(Ok(())), 1);
+    let partition = |partition_index| OffsetDeleteRequestPartition { partition_index };
+    let topics = vec![
+        OffsetDeleteRequestTopic { name: TOPIC.into(), partitions: vec![partition(0), partition(1), partition(99)] },
+        OffsetDeleteRequestTopic { name: "absent".into(), partitions: vec![partition(0)] },
+    ];
+    let delete = OffsetDeleteRequest { group_id: GROUP.into(), topics };
+    let to = world.send(&delete, 0);
+    assert_eq!(world.answer::<OffsetDeleteRequest>(to, 0), None, "not before it is durable");
+    assert_eq!(world.persist(Ok(())), 1);
+    let answer = world.answer::<OffsetDeleteRequest>(to, 0).unwrap();
+    let codes: Vec<_> =
+        answer.topics.iter().flat_map(|t| &t.partitions).map(|partition| partition.error_code).collect();
+    use ErrorCode::{None as Done, UnknownTopicOrPartition as Unknown};
+    assert_eq!((answer.error_code, codes), (Done, vec![Done, Done, Unknown, Unknown]));
+    // Nothing was left of the group but its offsets.
+    assert_eq!(world.ask(&delete, 0).error_code, ErrorCode::GroupIdNotFound);
 }

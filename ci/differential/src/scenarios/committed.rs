@@ -3,10 +3,11 @@
 use crate::pair::{Pair, Side, versions};
 use millrace_protocol::StrBytes;
 use millrace_protocol::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use millrace_protocol::messages::offset_delete::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use millrace_protocol::messages::offset_fetch::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
-use millrace_protocol::messages::{DeleteGroupsRequest, OffsetCommitRequest, OffsetFetchRequest};
+use millrace_protocol::messages::{DeleteGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest};
 use std::io;
 use uuid::Uuid;
 
@@ -26,10 +27,32 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     commits(pair)?;
     members(pair)?;
     fetch(pair, "after commits")?;
+    delete(pair)?;
+    fetch(pair, "after deletion of offsets")?;
     pair.every("a group with offsets", |side, version| DeleteGroupsRequest {
         groups_names: if version == 2 { vec![side.name(GROUP)] } else { Vec::new() },
     })?;
     fetch(pair, "after deletion")
+}
+
+fn delete(pair: &mut Pair) -> io::Result<()> {
+    let of = |side: &Side, group: &str, name: &str, partitions: &[i32]| OffsetDeleteRequest {
+        group_id: if group.is_empty() { StrBytes::new() } else { side.name(group) },
+        topics: vec![OffsetDeleteRequestTopic {
+            name: side.name(name),
+            partitions: partitions
+                .iter()
+                .map(|&partition_index| OffsetDeleteRequestPartition { partition_index })
+                .collect(),
+        }],
+    };
+    pair.every("no topic", |side, _| OffsetDeleteRequest { group_id: side.name(GROUP), topics: Vec::new() })?;
+    for group in ["", "unheard-of"] {
+        pair.every(&format!("the group {group:?}"), |side, _| of(side, group, TOPIC, &[0]))?;
+    }
+    pair.every("an unknown topic", |side, _| of(side, GROUP, "nowhere", &[0]))?;
+    pair.every("good and bad partitions", |side, _| of(side, GROUP, TOPIC, &[0, 9, -1, 0]))?;
+    pair.every("what is deleted", |side, _| of(side, GROUP, TOPIC, &[0]))
 }
 
 fn partition(partition_index: i32, committed_offset: i64) -> OffsetCommitRequestPartition {

@@ -8,6 +8,7 @@ mod fetch;
 mod groups;
 mod offsets;
 mod pages;
+mod places;
 mod produce;
 mod producer_ids;
 mod topics;
@@ -26,6 +27,7 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     topics::run(pair)?;
     alterations::run(pair)?;
     pages::run(pair)?;
+    places::run(pair)?;
     configs::run(pair)?;
     producer_ids::run(pair)?;
     groups::run(pair)?;

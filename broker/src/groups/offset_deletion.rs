@@ -1,0 +1,99 @@
+//! Offsets taken from a group: gone once that is durable (KIP-496).
+
+use super::coordinator::{Coordinator, Purpose};
+use super::group::{Group, GroupState};
+use super::{Answer, Ticket};
+use bytes::{Buf, Bytes};
+use millrace_protocol::error_code::ErrorCode;
+use millrace_storage::ids::TopicPartition;
+use millrace_storage::meta::keys;
+use std::collections::BTreeSet;
+
+/// The type of groups whose members say in their metadata which topics they subscribe to.
+const CONSUMERS: &str = "consumer";
+
+impl Coordinator {
+    /// Deletes offsets; one answer for all of them. Partitions without one are no error.
+    pub fn delete_offsets(&mut self, ticket: Ticket, name: &str, partitions: Vec<TopicPartition>) {
+        let partitions: BTreeSet<TopicPartition> = partitions.into_iter().collect();
+        let slot = match self.check_offset_deletion(name) {
+            Ok(slot) => slot,
+            Err(error) => return self.answer(ticket, Answer::Code(error)),
+        };
+        let offsets = &mut self.group_mut(slot, name).expect("checked above").offsets;
+        let present: Vec<_> = partitions.into_iter().filter(|p| offsets.committed(*p).is_some()).collect();
+        if present.is_empty() {
+            return self.answer(ticket, Answer::Code(ErrorCode::None));
+        }
+        offsets.begin();
+        let writes = present.iter().map(|p| (keys::offset(slot, name, *p), None)).collect();
+        self.write(slot, writes, Purpose::OffsetDeletion { ticket, group: name.to_owned(), partitions: present });
+    }
+
+    fn check_offset_deletion(&mut self, name: &str) -> Result<u16, ErrorCode> {
+        let slot = self.slot_for(name)?;
+        let group = self.group_mut(slot, name).ok_or(ErrorCode::GroupIdNotFound)?;
+        let is_consumers = group.protocol_type.as_deref() == Some(CONSUMERS);
+        if group.state != GroupState::Empty && !is_consumers {
+            return Err(ErrorCode::NonEmptyGroup);
+        }
+        if self.is_behind() {
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
+        Ok(slot)
+    }
+
+    /// Whether a member of the group subscribes to the topic, as far as the members' metadata says: false for groups of
+    /// other types, and while none has chosen a protocol.
+    pub fn subscribes(&self, group: &str, topic: &str) -> bool {
+        self.find(group).ok().flatten().is_some_and(|group| group.subscribes(topic))
+    }
+}
+
+impl Group {
+    fn subscribes(&self, topic: &str) -> bool {
+        if self.protocol_type.as_deref() != Some(CONSUMERS) {
+            return false;
+        }
+        let Some(protocol) = self.protocol.as_deref() else { return false };
+        self.members.values().any(|member| is_subscription_to(member.metadata(protocol), topic))
+    }
+}
+
+/// Whether `metadata` is that of a consumer (version, topics, more) and lists `topic`.
+fn is_subscription_to(mut metadata: Bytes, topic: &str) -> bool {
+    if metadata.try_get_i16().is_err() {
+        return false;
+    }
+    let Ok(count) = metadata.try_get_i32() else { return false };
+    for _ in 0..count {
+        let Some(length) = metadata.try_get_i16().ok().and_then(|length| usize::try_from(length).ok()) else {
+            return false;
+        };
+        if length > metadata.len() {
+            return false;
+        }
+        if *metadata.split_to(length) == *topic.as_bytes() {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscription_is_found_and_damaged_metadata_subscribes_to_nothing() {
+        let metadata = Bytes::from_static(&[0, 1, 0, 0, 0, 2, 0, 1, b'a', 0, 2, b'b', b'c', 0, 0, 0, 0]);
+        for (topic, found) in [("a", true), ("bc", true), ("b", false), ("", false)] {
+            assert_eq!(is_subscription_to(metadata.clone(), topic), found, "{topic}");
+        }
+        for length in 0..11 {
+            assert!(!is_subscription_to(metadata.slice(..length), "bc"), "{length}");
+        }
+        let giant = Bytes::from_static(&[0, 1, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        assert!(!is_subscription_to(giant, "a"));
+    }
+}
