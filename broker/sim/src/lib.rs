@@ -1,13 +1,15 @@
 //! The simulator: Millrace's real code in a world that a seed decides (DESIGN.md section 8).
 //!
 //! A *scenario* plays one seed: processes, clients, accidents. Everything that must hold is checked while it runs
-//! ([`truth`], [`ledger`]) and after everything was healed ([`rebuild`], liveness). A *finding* is a panic, with the seed
+//! ([`truth`], [`ledger`], [`audit`]) and after everything was healed ([`rebuild`], [`recovery`], liveness). A *finding* is a panic, with the seed
 //! that leads to it. The wrong variants of PROTOCOL.md section 9 prove that the checks see what they should: [`table`].
 
+pub mod audit;
 pub mod lane;
 pub mod ledger;
 pub mod node;
 pub mod rebuild;
+pub mod recovery;
 pub mod seeds;
 pub mod table;
 pub mod truth;

@@ -8,7 +8,7 @@
 //! were in flight when its process was killed.
 
 use super::findings::{Finding, Report};
-use super::logs::{Beside, SeenLog, Stands};
+use super::logs::{Beside, BrokenCheckpoint, SeenLog, Stands};
 use super::object::SeenObject;
 use crate::env::WallMs;
 use crate::format::checkpoint::{Checkpoint, checkpoint_key, chunk_key};
@@ -87,13 +87,15 @@ impl Checker {
     }
 
     /// A checkpoint with its references attached, or why it can't be had.
-    pub fn checkpoint(&mut self, wid: Wid, number: u64, read: Result<Checkpoint, String>) {
+    pub fn checkpoint(&mut self, wid: Wid, number: u64, read: Result<Checkpoint, BrokenCheckpoint>) {
         let log = self.logs.entry(wid).or_default();
         match read {
             Ok(checkpoint) => drop(log.checkpoints.insert(number, checkpoint)),
-            Err(detail) => {
-                log.broken_checkpoints.insert(number);
-                self.damaged(checkpoint_key(wid, number), detail);
+            // One that only lacks references may be of a log that was being collected: who leads its partitions decides.
+            Err(broken) => {
+                let unreadable = broken.bare.is_none().then(|| broken.detail.clone());
+                log.broken.insert(number, broken);
+                unreadable.into_iter().for_each(|detail| self.damaged(checkpoint_key(wid, number), detail));
             }
         }
     }
@@ -162,8 +164,13 @@ impl Checker {
     fn fold_logs(&self) -> Best {
         let mut best = Best::default();
         for (&wid, log) in &self.logs {
-            let newest = log.checkpoints.last_key_value().map(|(_, checkpoint)| checkpoint.clone());
-            let mut fold = LogFold::new(newest.unwrap_or_else(|| Checkpoint::empty(wid)));
+            let mut fold = match (log.checkpoints.get(&log.newest()), log.broken.get(&log.newest())) {
+                (Some(checkpoint), _) => LogFold::new(checkpoint.clone()),
+                (None, Some(BrokenCheckpoint { bare: Some(bare), detail })) => {
+                    LogFold::without_references((**bare).clone(), detail)
+                }
+                (None, _) => LogFold::new(Checkpoint::empty(wid)),
+            };
             while let Some(object) = log.objects.get(&fold.next()).filter(|one| one.header.kind == ObjectKind::Data) {
                 fold.fold(place(object), &object.footer);
             }
@@ -212,9 +219,9 @@ impl Checker {
             _ if ck == 0 => Checkpoint::empty(wid),
             Some(checkpoint) => checkpoint.clone(),
             None => {
-                let known = log.broken_checkpoints.contains(&ck);
-                if !known {
-                    self.missing(checkpoint_key(wid, ck), || format!("log {wid}, whose record names it"));
+                match log.broken.get(&ck).map(|broken| broken.detail.clone()) {
+                    Some(detail) => self.damaged(checkpoint_key(wid, ck), detail),
+                    None => self.missing(checkpoint_key(wid, ck), || format!("log {wid}, whose record names it")),
                 }
                 return acquire::States::new();
             }
@@ -285,8 +292,7 @@ impl Checker {
     fn fences_of_superseded_logs(&mut self, best: &Best) {
         let mut found = Vec::new();
         for (&wid, log) in self.logs.iter().filter(|(_, log)| log.boot().is_some()) {
-            let newest = log.checkpoints.last_key_value().map(|(_, checkpoint)| checkpoint);
-            let end = log.end(newest.map_or(Seq(0), |checkpoint| checkpoint.s));
+            let end = log.end(log.bounds().0);
             let of_objects = log.objects.values().flat_map(|object| &object.footer.partitions);
             let mut held = of_objects.map(|entry| (entry.partition, entry.epoch));
             let superseded = held.any(|(partition, epoch)| {
@@ -325,13 +331,11 @@ impl Checker {
     /// Gaps in logs that are still needed, and entries that nothing leads to.
     fn check_holes(&mut self, states: &States, referenced: &BTreeSet<(Wid, Seq)>) {
         let mut holes = Vec::new();
-        let mut found = Vec::new();
         for (&wid, log) in &self.logs {
             if self.is_ended(wid) {
                 continue;
             }
-            let newest = log.checkpoints.last_key_value().map(|(_, checkpoint)| checkpoint);
-            let (s, lw) = newest.map_or((Seq(0), Seq(0)), |checkpoint| (checkpoint.s, checkpoint.lw));
+            let (s, lw) = log.bounds();
             let end = log.end(s);
             let led = states.values().any(|(by, _)| *by == wid);
             let mut beyond = log.objects.range(end.at.next()..).map(|(_, object)| object).peekable();
@@ -343,12 +347,7 @@ impl Checker {
             let used = led || log.objects.keys().any(|seq| referenced.contains(&(wid, *seq)));
             let below = (lw.0..s.0).map(Seq).filter(|seq| used && log.stands(*seq) == Stands::Nothing);
             holes.extend(below.map(|seq| (object_key(wid, seq), wid)));
-            if log.broken_checkpoints.last().is_some_and(|number| *number == log.newest()) && !led && end.fenced {
-                let detail = "its newest checkpoint can't be read, so that what it led is not known".to_owned();
-                found.push(Finding::Contradiction { about: format!("log {wid}"), detail });
-            }
         }
-        self.findings.extend(found);
         for (key, wid) in holes {
             self.missing(key, || format!("log {wid}, which goes on above"));
         }
@@ -365,12 +364,12 @@ impl Checker {
         let mut litter: Vec<Beside> = Vec::new();
         for (&wid, log) in &self.logs {
             let record = self.metadata.as_ref().and_then(|metadata| metadata.wals.get(&wid));
-            let newest = log.checkpoints.last_key_value().map(|(_, checkpoint)| checkpoint);
-            let end = log.end(newest.map_or(Seq(0), |checkpoint| checkpoint.s));
+            let (s, newest_lw) = log.bounds();
+            let end = log.end(s);
             let ended = record.map_or(end.fenced, |record| record.state != WalState::Open);
             let used = referenced.range((wid, Seq(0))..=(wid, Seq(u64::MAX))).next().is_some();
             let needed = !ended || used || states.values().any(|(by, _)| *by == wid);
-            let lw = record.map(|record| record.lw).or(newest.map(|newest| newest.lw)).unwrap_or(Seq(0));
+            let lw = record.map_or(newest_lw, |record| record.lw);
             for (&seq, object) in log.objects.iter().filter(|(_, one)| one.header.kind == ObjectKind::Data) {
                 let stays = (needed && (seq >= lw || self.rules.whole_files)) || referenced.contains(&(wid, seq));
                 if !stays {

@@ -4,7 +4,7 @@ use super::object::SeenObject;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::object::ObjectKind;
 use crate::ids::{BootId, Seq};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Sequences in flight at most (K of PROTOCOL.md): how far above the end of a log that was killed an object may stand.
@@ -18,6 +18,15 @@ pub(super) struct Beside {
     pub(super) written_ms: i64,
 }
 
+/// A checkpoint that can't be had whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BrokenCheckpoint {
+    /// Without its references, if that much can be read.
+    pub bare: Option<Box<Checkpoint>>,
+    /// What is wrong.
+    pub detail: String,
+}
+
 /// What was seen of one log.
 #[derive(Default)]
 pub(super) struct SeenLog {
@@ -27,8 +36,8 @@ pub(super) struct SeenLog {
     pub(super) damaged: BTreeMap<Seq, u64>,
     /// Whole checkpoints with their references, by number.
     pub(super) checkpoints: BTreeMap<u64, Checkpoint>,
-    /// Checkpoints that can't be read.
-    pub(super) broken_checkpoints: BTreeSet<u64>,
+    /// Checkpoints that can't be had whole.
+    pub(super) broken: BTreeMap<u64, BrokenCheckpoint>,
     /// Everything in its folder of checkpoints.
     pub(super) beside: Vec<Beside>,
 }
@@ -91,9 +100,17 @@ impl SeenLog {
         data.map(|object| object.header.writer.boot)
     }
 
+    /// S and the low-water mark of the newest checkpoint.
+    pub(super) fn bounds(&self) -> (Seq, Seq) {
+        let number = self.newest();
+        let bare = || self.broken.get(&number).and_then(|broken| broken.bare.as_deref());
+        let checkpoint = self.checkpoints.get(&number).or_else(bare);
+        checkpoint.map_or((Seq(0), Seq(0)), |checkpoint| (checkpoint.s, checkpoint.lw))
+    }
+
     /// Number of the newest checkpoint that can be read or can't; 0 is none.
     pub(super) fn newest(&self) -> u64 {
         let whole = self.checkpoints.last_key_value().map(|(number, _)| *number);
-        whole.max(self.broken_checkpoints.last().copied()).unwrap_or(0)
+        whole.max(self.broken.last_key_value().map(|(number, _)| *number)).unwrap_or(0)
     }
 }

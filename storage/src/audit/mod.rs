@@ -13,5 +13,6 @@ mod walk;
 
 pub use checker::{Checker, Clock, Metadata, Rules};
 pub use findings::{Finding, Report};
+pub use logs::BrokenCheckpoint;
 pub use object::{Bodies, SeenObject, examine};
 pub use walk::{AuditStores, Walk};

@@ -9,12 +9,13 @@
 
 use super::checker::{Checker, Metadata, Rules};
 use super::findings::Report;
+use super::logs::BrokenCheckpoint;
 use super::object::{Bodies, SeenObject, examine};
 use crate::format::checkpoint::checkpoint_key;
 use crate::ids::{Seq, Wid};
 use crate::meta::MetaStore;
 use crate::object::ObjectStore;
-use crate::recovery::acquire::{Failure, checkpoint};
+use crate::recovery::acquire::{Failure, bare_checkpoint, checkpoint};
 use crate::recovery::collect::{all_partitions, all_wals};
 use crate::store_error::StoreError;
 use crate::wal::{Listed, WalStore};
@@ -135,7 +136,14 @@ async fn checkpoints(
     for number in wanted {
         match checkpoint(&*stores.objects, wid, number).await {
             Ok(read) => checker.checkpoint(wid, number, Ok(read)),
-            Err(Failure::Broken(detail)) => checker.checkpoint(wid, number, Err(detail)),
+            Err(Failure::Broken(detail)) => {
+                let bare = match bare_checkpoint(&*stores.objects, wid, number).await {
+                    Ok(bare) => Some(Box::new(bare)),
+                    Err(Failure::Broken(_)) => None,
+                    Err(Failure::Store(error)) => return Err(error),
+                };
+                checker.checkpoint(wid, number, Err(BrokenCheckpoint { bare, detail }));
+            }
             Err(Failure::Store(error)) => return Err(error),
         }
     }

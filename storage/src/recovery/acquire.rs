@@ -311,7 +311,7 @@ pub(crate) async fn checkpoint(objects: &dyn ObjectStore, wid: Wid, ck: u64) -> 
 }
 
 /// The checkpoint without its references.
-pub(super) async fn bare_checkpoint(objects: &dyn ObjectStore, wid: Wid, ck: u64) -> Result<Checkpoint, Failure> {
+pub(crate) async fn bare_checkpoint(objects: &dyn ObjectStore, wid: Wid, ck: u64) -> Result<Checkpoint, Failure> {
     if ck == 0 {
         return Ok(Checkpoint::empty(wid));
     }

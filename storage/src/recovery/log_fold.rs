@@ -39,6 +39,15 @@ impl LogFold {
         LogFold { wid, next: s, partitions, flaws: BTreeMap::new(), producer_ids: producer_id_high_water }
     }
 
+    /// Starts at a checkpoint whose references can't be had: so it is of a log that was being collected, whose partitions
+    /// are elsewhere at higher epochs, or each of them has a flaw.
+    pub fn without_references(checkpoint: Checkpoint, detail: &str) -> LogFold {
+        let flaw = |state: CommittedPartition| Flaw { epoch: state.epoch, detail: detail.to_owned() };
+        let mut log = LogFold::new(checkpoint);
+        log.flaws = std::mem::take(&mut log.partitions).into_iter().map(|(p, state)| (p, flaw(state))).collect();
+        log
+    }
+
     /// The sequence to fold next.
     pub fn next(&self) -> Seq {
         self.next
@@ -188,6 +197,13 @@ mod tests {
         let with = fold(LogFold::new(held(W, 2, 10)), &[raised]);
         let without = LogFold::new(held(V, 2, 10));
         assert_eq!(best([without, with]).partitions[&partition()].1.log_start, Offset(7));
+    }
+
+    #[test]
+    fn a_checkpoint_without_references_counts_against_what_no_other_log_leads() {
+        let broken = || LogFold::without_references(held(W, 2, 10), "its chunk is gone");
+        assert_eq!(best([broken()]).flaws().count(), 1);
+        assert_eq!(best([broken(), LogFold::new(held(V, 3, 10))]).flaws().count(), 0);
     }
 
     #[test]

@@ -10,9 +10,8 @@
 //! 4. Nothing of the bucket is replaced or deleted. A rebuild that was cut off is made again from the start, into another
 //!    new metadata store; it finds the log of the first as one of many.
 
-use super::acquire::{Failure, PARALLEL, checkpoint, footer};
+use super::acquire::{Failure, PARALLEL, bare_checkpoint, checkpoint, footer};
 use super::log_fold::{Best, LogFold};
-use super::seal_walk::VOLLEY;
 use super::{Stores, seal};
 use crate::env::Env;
 use crate::format::HEADER_BYTES;
@@ -23,6 +22,7 @@ use crate::meta::records::{PartitionRecord, RECORD_VERSION, Record, WalRecord, W
 use crate::meta::{Compare, Key, MAX_TXN_OPS, Op, Txn, keys};
 use crate::partition::{CommittedPartition, ObjectPlace};
 use crate::store_error::{FailureKind, StoreError};
+use crate::wal::Listed;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,7 +131,15 @@ async fn end_and_fold(env: &Env, stores: &Stores, boot: BootId, wid: Wid) -> Res
         // Collected: it holds nothing, and the fence that stayed is its end for ever.
         return Ok(LogFold::new(Checkpoint::empty(wid)));
     }
-    let checkpoint = checkpoint(&*stores.objects, wid, newest).await?;
+    let objects = &*stores.objects;
+    let (lw, mut fold) = match checkpoint(objects, wid, newest).await {
+        Ok(checkpoint) => (checkpoint.lw, LogFold::new(checkpoint)),
+        Err(Failure::Broken(detail)) => {
+            let bare = bare_checkpoint(objects, wid, newest).await?;
+            (bare.lw, LogFold::without_references(bare, &detail))
+        }
+        Err(failure) => return Err(failure.into()),
+    };
     let record = WalRecord {
         v: RECORD_VERSION,
         broker: BROKER.to_owned(),
@@ -139,18 +147,18 @@ async fn end_and_fold(env: &Env, stores: &Stores, boot: BootId, wid: Wid) -> Res
         lane: 0,
         state: WalState::Open,
         ck: newest,
-        lw: checkpoint.lw,
+        lw,
         emptied: None,
     };
     put_new(env, stores, vec![(keys::wal(wid), record.encode())]).await?;
     let end = seal(env, stores, boot, wid).await?;
-    let last_fence = listed.iter().filter(|one| one.size == HEADER_BYTES as u64).map(|one| one.seq).max();
-    if last_fence.is_some_and(|fence| fence.0 >= end.0 + VOLLEY) {
-        // Half collected. The fence at its true end must stay, so that it is left as it is: without a record nobody
-        // collects it.
+    let fence = |one: &&Listed| one.size == HEADER_BYTES as u64 && one.seq >= end;
+    let lowest = listed.iter().filter(fence).map(|one| one.seq).min();
+    if lowest.is_some_and(|fence| fence > end) {
+        // Perhaps half collected. The fence that stood above must stay, so the log is left as it is: without a record
+        // nobody collects it.
         delete(env, stores, keys::wal(wid)).await?;
     }
-    let mut fold = LogFold::new(checkpoint);
     let footers = futures::stream::iter((fold.next().0..end.0).map(Seq));
     let mut footers = footers.map(|seq| footer(stores, wid, seq)).buffered(PARALLEL);
     while let Some((header, footer)) = footers.try_next().await? {

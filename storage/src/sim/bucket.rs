@@ -94,6 +94,15 @@ impl SimBucket {
         objects.range(prefix.to_owned()..).map(|(k, _)| k).take_while(|k| k.starts_with(prefix)).cloned().collect()
     }
 
+    /// Changes the true bytes of an object, takes it away or puts it back, as no request can: nobody is told.
+    pub fn damage(&self, key: &str, bytes: Option<Bytes>) {
+        let mut objects = self.0.objects.borrow_mut();
+        match bytes {
+            Some(bytes) => drop(objects.insert(key.to_owned(), Stored { bytes, version: 0, modified_ms: 0 })),
+            None => drop(objects.remove(key)),
+        }
+    }
+
     /// Makes the objects under `prefix` be exactly these: what another store's truth is.
     pub(super) fn reflect(&self, prefix: &str, objects: &BTreeMap<String, Bytes>) {
         for key in self.keys(prefix).iter().filter(|key| !objects.contains_key(*key)) {

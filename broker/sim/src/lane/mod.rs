@@ -9,14 +9,15 @@ mod producer;
 mod shard;
 
 use crate::ledger::{Ledger, PLAIN_PRODUCERS, RecordId};
-use crate::rebuild;
 use crate::truth::Truth;
+use crate::{audit, rebuild, recovery};
 use life::{Life, LifeHandle, SOMETIMES};
+use millrace_storage::audit::Bodies;
 use millrace_storage::ids::{Offset, TopicId, TopicPartition};
 use millrace_storage::lane::LaneConfig;
 use millrace_storage::partition::CommittedPartition;
 use millrace_storage::recovery::Stores;
-use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimDisk, SimMeta, Temper};
+use millrace_storage::sim::{Chance, Dice, Ended, Faults, ProcessId, Sim, SimBucket, SimDisk, SimMeta, Temper};
 use millrace_storage::wal::WalStore;
 use producer::Producer;
 use shard::ScriptedShard;
@@ -218,13 +219,37 @@ fn check_state(ledger: &Ledger, truth: &Truth, p: TopicPartition, state: &Commit
 
 /// Runs the scenario as the main task of `sim`.
 pub async fn run(sim: Sim) {
+    play(&Cluster::new(&sim)).await;
+}
+
+/// The stores that a seed leaves behind, and what its partitions hold, to be damaged on purpose.
+pub fn remains(seed: u64) -> Remains {
+    let sim = Sim::new(seed, false);
     let cluster = Cluster::new(&sim);
+    let played = cluster.clone();
+    let ended = sim.run(MAX_STEPS, async move { play(&played).await });
+    assert!(ended == Ended::Done, "seed {seed} ended by {ended:?}");
+    let remains = Remains { bucket: cluster.bucket.copied(&sim), meta: cluster.meta.clone() };
+    sim.shut_down();
+    remains
+}
+
+/// See [`remains`].
+pub struct Remains {
+    /// Its objects; without faults.
+    pub bucket: SimBucket,
+    /// Its records.
+    pub meta: SimMeta,
+}
+
+async fn play(cluster: &Cluster) {
+    let sim = &cluster.sim;
     let producing = Rc::new(Cell::new(0));
     let partitions = cluster.plan.partitions();
     for (index, p) in partitions.iter().enumerate() {
         let plain = sim.dice(|d| d.below(0..4)) == 0;
         for id in [Some(index as u64), plain.then_some(PLAIN_PRODUCERS + index as u64)].into_iter().flatten() {
-            let producer = Producer::new(&cluster, id, *p);
+            let producer = Producer::new(cluster, id, *p);
             let (done, batches) = (producing.clone(), cluster.plan.batches);
             producing.set(producing.get() + 1);
             sim.spawn(ProcessId::WORLD, "producer", async move {
@@ -234,12 +259,12 @@ pub async fn run(sim: Sim) {
         }
     }
     for _ in 0..cluster.plan.lives {
-        accident(&cluster).await;
+        accident(cluster).await;
     }
     cluster.kill_all();
     cluster.bucket.heal();
     cluster.meta.heal();
-    finish(&cluster, &producing).await;
+    finish(cluster, &producing).await;
 }
 
 /// One process life and how it ends.
@@ -304,6 +329,7 @@ async fn accident(cluster: &Cluster) {
     }
     cluster.kill(&handle);
     rebuild::check_nothing_lost(&cluster.bucket, &cluster.ledger);
+    audit::check(&cluster.bucket, &cluster.meta, Bodies::Opaque);
 }
 
 /// The disk is full for a while. Then the process must see by itself that there is room.
@@ -352,6 +378,8 @@ async fn finish(cluster: &Cluster, producing: &Cell<u64>) {
     }
     cluster.kill(&cold);
     rebuild::check(&cluster.bucket, &cluster.ledger, &recovered);
+    audit::check(&cluster.bucket, &cluster.meta, Bodies::Opaque);
+    recovery::check(&cluster.sim, &cluster.bucket, &recovered).await;
 }
 
 fn states(cluster: &Cluster, handle: &LifeHandle) -> BTreeMap<TopicPartition, CommittedPartition> {

@@ -7,13 +7,14 @@ mod connection;
 mod network;
 
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
-use crate::rebuild;
 use crate::truth::Truth;
+use crate::{audit, rebuild};
 use client::{Consumer, Producer, World};
 use millrace_broker::control::core::ControlConfig;
 use millrace_broker::control::start::Process;
 use millrace_broker::net::budget::Pools;
 use millrace_broker::process::assembly::{self, Wiring};
+use millrace_storage::audit::Bodies;
 use millrace_storage::env::Env;
 use millrace_storage::ids::BootId;
 use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
@@ -234,6 +235,7 @@ pub async fn run(sim: Sim) {
         let life = current.borrow().clone();
         node.accident(&life).await;
         rebuild::check_nothing_lost(&node.bucket, &node.world.ledger);
+        audit::check(&node.bucket, &node.meta, Bodies::Batches);
         node.sim.within(Duration::from_secs(1), || current.borrow().process != life.process).await;
     }
     node.bucket.heal();
@@ -261,6 +263,7 @@ pub async fn run(sim: Sim) {
     let read = node.sim.within(LIVENESS, || done.get() == partitions.len() as u64).await;
     assert!(read, "FINDING liveness: {} of {} logs can be read after a cold start", done.get(), partitions.len());
     rebuild::check_nothing_lost(&node.bucket, &node.world.ledger);
+    audit::check(&node.bucket, &node.meta, Bodies::Batches);
 }
 
 fn topic_of(node: &Node, p: millrace_storage::ids::TopicPartition) -> String {
