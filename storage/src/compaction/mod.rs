@@ -5,6 +5,7 @@
 //! reads or writes: whoever carries it out commits the manifest (PROTOCOL.md, COMPACT).
 
 mod events;
+pub mod gc;
 mod planner;
 #[cfg(test)]
 mod planner_tests;
