@@ -1,4 +1,4 @@
-//! The command line: `serve`, `config`, `topic`, `audit`, `recover`.
+//! The command line: `serve`, `config`, `topic`, `audit`, `recover`, `segment`.
 //!
 //! Every error ends the program with one line on standard error that names what the user can do, and status 1
 //! (2 for a wrong command line, as clap does).
@@ -6,12 +6,14 @@
 mod audit;
 mod client;
 mod recover;
+mod segment;
 mod serve;
 mod topic;
 
 use crate::settings::{Effective, add_flags};
 use clap::{Arg, ArgMatches, Command};
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The program's arguments.
@@ -28,6 +30,7 @@ pub fn command() -> Command {
         .subcommand(topic_command())
         .subcommand(audit_command())
         .subcommand(add_flags(Command::new("recover").about(RECOVER)))
+        .subcommand(segment_command())
 }
 
 /// What `recover` is for.
@@ -42,6 +45,18 @@ fn audit_command() -> Command {
         .help("How long something may stay that nothing refers to");
     let about = "Prove that a store holds every partition's log whole; list what is not as it must be";
     add_flags(Command::new("audit").about(about).arg(grace))
+}
+
+fn segment_command() -> Command {
+    let file = || {
+        let file = Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(PathBuf));
+        file.help("A segment's .kfs file; its .index is compared with it if it lies beside it")
+    };
+    Command::new("segment")
+        .about("Look into a segment's file")
+        .subcommand_required(true)
+        .subcommand(Command::new("dump").about("Print each batch").arg(file()))
+        .subcommand(Command::new("verify").about("Check all of it and print a summary").arg(file()))
 }
 
 fn topic_command() -> Command {
@@ -82,6 +97,7 @@ pub fn run() -> ExitCode {
         Some(("topic", matches)) => topic::run(matches),
         Some(("audit", matches)) => audit::run(matches),
         Some(("recover", matches)) => recover::run(matches),
+        Some(("segment", matches)) => segment::run(matches),
         _ => unreachable!("clap requires one of the subcommands"),
     };
     match result {

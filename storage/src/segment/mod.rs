@@ -8,9 +8,11 @@
 //! Both lie under a name that is never used twice and are found through the manifest only.
 
 pub mod index;
+mod whole;
 mod writer;
 
 pub use index::SegmentIndex;
+pub use whole::{PlacedBatch, WholeSegment};
 pub use writer::{SegmentError, SegmentWriter, WrittenSegment};
 
 use crate::format::manifest::SegmentName;
