@@ -43,10 +43,16 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
         *named.entry(&topic.name).or_default() += 1;
     }
     for topic in &request.topics {
-        let refused = if named[&*topic.name] > 1 {
+        let times = named.get_mut(&*topic.name).expect("counted above");
+        if *times == 0 {
+            continue;
+        }
+        let refused = if *times > 1 {
+            // What is named more than once is refused, and answered once.
+            *times = 0;
             Some((ErrorCode::InvalidRequest, "the request names this topic more than once"))
         } else {
-            match new_topic(topic) {
+            match new_topic(core, topic) {
                 Ok(new) => {
                     new_topics.push(new);
                     None
@@ -75,9 +81,12 @@ pub(crate) fn patience(timeout_ms: i32) -> Duration {
     Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0)).min(LONGEST_PATIENCE)
 }
 
-fn new_topic(topic: &CreatableTopic) -> Result<NewTopic, (ErrorCode, &'static str)> {
+fn new_topic(core: &ShardCore, topic: &CreatableTopic) -> Result<NewTopic, (ErrorCode, &'static str)> {
     if !is_legal(&topic.name) {
         return Err((ErrorCode::InvalidTopicException, "a topic has up to 249 of the characters a-z A-Z 0-9 . _ -"));
+    }
+    if core.image.topics.contains_key(&*topic.name) {
+        return Err((ErrorCode::TopicAlreadyExists, "a topic of this name exists"));
     }
     if !topic.assignments.is_empty() && (topic.num_partitions != -1 || topic.replication_factor != -1) {
         return Err((ErrorCode::InvalidRequest, "assignments exclude a number of partitions and a replication factor"));

@@ -1,6 +1,7 @@
 //! DescribeProducers: the idempotent producers that a partition's leader remembers (KIP-664). There are no transactions.
 
 use super::errors::{PartitionError, partition_error};
+use super::metadata::is_legal;
 use super::{RequestContext, topics};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
@@ -23,6 +24,7 @@ fn describe(core: &ShardCore, topic: &DescribeProducersTopic) -> DescribeProduce
     let partitions = topic.partition_indexes.iter().map(|&index| {
         let (error_code, active_producers) = match producers(core, &topic.name, index) {
             Ok(producers) => (ErrorCode::None, producers),
+            Err(_) if !is_legal(&topic.name) => (ErrorCode::InvalidTopicException, Vec::new()),
             Err(error) => (partition_error(error), Vec::new()),
         };
         DescribeProducersPartition { partition_index: index, error_code, error_message: None, active_producers }

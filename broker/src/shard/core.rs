@@ -11,6 +11,7 @@
 use super::counters::Counters;
 use super::deadlines::{Deadlines, Due};
 use super::events::{ConnectionId, Effect, LookupToken, Now, ReadToken, Reply, ReplyTo, RequestNumber};
+use super::fetch_sessions::FetchSessions;
 use super::fetches::Fetches;
 use super::lookups::Lookups;
 use super::partition_log::{Gather, PartitionLog, Waiting};
@@ -80,6 +81,7 @@ pub struct ShardCore {
     pub(crate) logs: BTreeMap<TopicPartition, PartitionLog>,
     pub(crate) produces: Produces,
     pub(crate) fetches: Fetches,
+    pub(crate) fetch_sessions: FetchSessions,
     pub(crate) lookups: Lookups,
     pub(crate) questions: Questions,
     pub(crate) producer_ids: init_producer_id::ProducerIds,
@@ -106,6 +108,7 @@ impl ShardCore {
             tail: TailBudget::new(config.tail_bytes),
             producer_room: ProducerRoom::new(config.producer_bytes),
             groups: GroupDesk::new(config.boot.0, config.group_bytes),
+            fetch_sessions: FetchSessions::new(config.boot.0),
             config,
             image: Arc::default(),
             logs: BTreeMap::new(),

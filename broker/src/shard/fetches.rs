@@ -17,7 +17,7 @@ use super::fetching::{self, Planned, PlannedRead, Room};
 use crate::cold::reader::ColdError;
 use crate::handlers::RequestContext;
 use crate::handlers::errors::PartitionError;
-use crate::handlers::fetch::{SlotResult, respond};
+use crate::handlers::fetch::{SessionUse, SlotResult, respond};
 use millrace_protocol::StrBytes;
 use millrace_protocol::record_set::RecordSet;
 use millrace_storage::ids::{Offset, TopicPartition};
@@ -43,6 +43,8 @@ pub(crate) struct NewFetch {
     pub(crate) topics: Vec<(StrBytes, Uuid)>,
     /// The partitions in the request's order.
     pub(crate) slots: Vec<FetchSlot>,
+    /// The session that it belongs to.
+    pub(crate) session: SessionUse,
     /// Wait until there is as much, in bytes,
     pub(crate) min_bytes: usize,
     /// Give no more, in bytes.
@@ -93,6 +95,7 @@ pub(crate) enum SlotState {
 pub(crate) struct PendingFetch {
     pub(super) context: RequestContext,
     topics: Vec<(StrBytes, Uuid)>,
+    session: SessionUse,
     pub(super) slots: Vec<FetchSlot>,
     /// Which slot is planned first: rotates from fetch to fetch, so that a full response starves nobody.
     first: usize,
@@ -150,6 +153,7 @@ impl ShardCore {
         let mut fetch = PendingFetch {
             context: new.context,
             topics: new.topics,
+            session: new.session,
             first: self.fetches.rotation % new.slots.len().max(1),
             slots: new.slots,
             min_bytes: new.min_bytes,
@@ -291,7 +295,7 @@ impl ShardCore {
             let result = self.slot_result(&slot);
             results.push(SlotResult { topic_at: slot.topic_at, index: slot.index, partition: slot.partition, result });
         }
-        respond(self, fetch.context, fetch.topics, results);
+        respond(self, now, fetch.context, (fetch.topics, fetch.session), results);
         self.start_queued(now);
     }
 }

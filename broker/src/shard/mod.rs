@@ -6,6 +6,7 @@ pub mod counters;
 pub mod deadlines;
 pub mod events;
 pub(crate) mod fetch_reads;
+pub mod fetch_sessions;
 pub(crate) mod fetches;
 pub mod fetching;
 pub mod lookup;

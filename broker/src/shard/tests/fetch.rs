@@ -151,16 +151,38 @@ fn an_error_in_one_partition_answers_at_once_with_all() {
 #[test]
 fn sessions_that_nobody_holds_are_not_found() {
     let mut world = World::new();
-    for (session_id, session_epoch, error) in [
-        (0, 0, ErrorCode::None),
-        (0, -1, ErrorCode::None),
-        (0, 3, ErrorCode::FetchSessionIdNotFound),
-        (5, 3, ErrorCode::FetchSessionIdNotFound),
-    ] {
+    for (session_id, session_epoch, error) in
+        [(0, -1, ErrorCode::None), (0, 3, ErrorCode::FetchSessionIdNotFound), (5, 3, ErrorCode::FetchSessionIdNotFound)]
+    {
         let request = FetchRequest { session_id, session_epoch, ..Ask::from(0).request() };
         let response = world.ask(&request, FETCH);
         assert_eq!((response.error_code, response.session_id), (error, 0));
     }
+}
+
+#[test]
+fn within_a_session_only_news_are_asked_for_and_answered() {
+    let mut world = world_of(2);
+    let full = FetchRequest { session_epoch: 0, ..Ask::from(0).request() };
+    let first = world.ask(&full, FETCH);
+    assert!(first.session_id > 0);
+    assert_eq!(first.responses[0].partitions.len(), full.topics[0].partitions.len());
+    let id = first.session_id;
+    // The consumer read everything: it says so, and is told nothing until there is more.
+    let moved = FetchRequest { session_id: id, session_epoch: 1, ..Ask::from(2).request() };
+    let news = world.ask(&moved, FETCH);
+    assert_eq!((news.error_code, news.session_id, news.responses.len()), (ErrorCode::None, id, 0));
+    world.write(0, BatchOf::plain(1, 100));
+    let nothing_changed = FetchRequest { session_epoch: 2, topics: Vec::new(), ..moved };
+    let news = world.ask(&nothing_changed, FETCH);
+    assert_eq!(bases(&news.responses[0].partitions[0]), [2]);
+    let repeated = world.ask(&nothing_changed, FETCH);
+    assert_eq!(repeated.error_code, ErrorCode::InvalidFetchSessionEpoch);
+    // A full fetch closes it.
+    let closing = FetchRequest { session_id: id, session_epoch: -1, ..Ask::from(0).request() };
+    assert_eq!(world.ask(&closing, FETCH).session_id, 0);
+    let gone = FetchRequest { session_epoch: 3, ..nothing_changed };
+    assert_eq!(world.ask(&gone, FETCH).error_code, ErrorCode::FetchSessionIdNotFound);
 }
 
 #[test]
