@@ -34,8 +34,8 @@ pub enum SettingType {
     OneOf(&'static [&'static str]),
     /// Any of these words, separated by commas; or none.
     AnyOf(&'static [&'static str]),
-    /// Any words, separated by commas.
-    List,
+    /// Pairs of partition and node with a colon between, separated by commas; or a star.
+    Replicas,
     /// Any text.
     Text,
 }
@@ -43,7 +43,7 @@ pub enum SettingType {
 impl SettingType {
     /// Whether elements can be appended and subtracted.
     pub fn is_list(self) -> bool {
-        matches!(self, SettingType::AnyOf(_) | SettingType::List)
+        matches!(self, SettingType::AnyOf(_) | SettingType::Replicas)
     }
 }
 
@@ -75,7 +75,7 @@ impl TopicSetting {
 /// Documentation of a setting that nothing here acts on.
 const NO_EFFECT: &str = "Kept and shown so that tools which set it work; without effect here.";
 
-use SettingType::{AnyOf, Boolean, Int, List, Long, OneOf, Ratio, Text};
+use SettingType::{AnyOf, Boolean, Int, Long, OneOf, Ratio, Replicas, Text};
 
 const ANY: SettingType = Long { min: i64::MIN, max: i64::MAX };
 const FROM_MINUS_ONE: SettingType = Long { min: -1, max: i64::MAX };
@@ -86,6 +86,8 @@ const POSITIVE: SettingType = Long { min: 1, max: i64::MAX };
 /// Largest `max.message.bytes`: a batch must fit a write-ahead object (16 MiB) alone.
 pub const MAX_MESSAGE_BYTES_LIMIT: i32 = 15 << 20;
 
+/// `compression.gzip.level`: 0 is none of its levels.
+const GZIP_LEVEL: &str = "compression.gzip.level";
 /// `max.message.bytes`.
 pub const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 /// `message.timestamp.type`.
@@ -108,7 +110,7 @@ const fn setting(
 #[rustfmt::skip] // a row a line
 pub const TOPIC_SETTINGS: &[TopicSetting] = &[
     setting("cleanup.policy", AnyOf(&["compact", "delete"]), "delete", "log.cleanup.policy", "delete: old records go as retention.* says. compact: records must have keys; they are all kept, log compaction is not done."),
-    setting("compression.gzip.level", Int { min: -1, max: 9 }, "-1", "compression.gzip.level", NO_EFFECT),
+    setting(GZIP_LEVEL, Int { min: -1, max: 9 }, "-1", "compression.gzip.level", NO_EFFECT),
     setting("compression.lz4.level", Int { min: 1, max: 17 }, "9", "compression.lz4.level", NO_EFFECT),
     setting("compression.type", OneOf(CODECS), "producer", "compression.type", "Kept and shown. Batches stay as their producers compressed them, whatever it says."),
     setting("compression.zstd.level", Int { min: -131_072, max: 22 }, "3", "compression.zstd.level", NO_EFFECT),
@@ -117,9 +119,9 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
     setting("file.delete.delay.ms", NOT_NEGATIVE, "60000", "log.segment.delete.delay.ms", NO_EFFECT),
     setting("flush.messages", POSITIVE, "9223372036854775807", "log.flush.interval.messages", NO_EFFECT),
     setting("flush.ms", NOT_NEGATIVE, "9223372036854775807", "", NO_EFFECT),
-    setting("follower.replication.throttled.replicas", List, "", "", NO_EFFECT),
+    setting("follower.replication.throttled.replicas", Replicas, "", "", NO_EFFECT),
     setting("index.interval.bytes", Int { min: 0, max: i32::MAX }, "4096", "log.index.interval.bytes", NO_EFFECT),
-    setting("leader.replication.throttled.replicas", List, "", "", NO_EFFECT),
+    setting("leader.replication.throttled.replicas", Replicas, "", "", NO_EFFECT),
     setting("local.retention.bytes", FROM_MINUS_TWO, "-2", "log.local.retention.bytes", NO_EFFECT),
     setting("local.retention.ms", FROM_MINUS_TWO, "-2", "log.local.retention.ms", NO_EFFECT),
     setting("max.compaction.lag.ms", POSITIVE, "9223372036854775807", "log.cleaner.max.compaction.lag.ms", NO_EFFECT),
@@ -160,6 +162,7 @@ pub fn objection(name: &str, value: &str) -> Option<String> {
     match setting.of {
         Boolean if matches!(value.to_ascii_lowercase().as_str(), "true" | "false") => None,
         Boolean => invalid("expected true or false".to_owned()),
+        Int { .. } if name == GZIP_LEVEL && value.trim() == "0" => invalid("expected -1 or 1 to 9".to_owned()),
         Int { min, max } => outside(value, min.into(), max.into()).and_then(invalid),
         Long { min, max } => outside(value, min, max).and_then(invalid),
         Ratio => match value.trim().parse::<f64>() {
@@ -169,8 +172,16 @@ pub fn objection(name: &str, value: &str) -> Option<String> {
         OneOf(words) if words.contains(&value) => None,
         AnyOf(words) if value.is_empty() || value.split(',').all(|word| words.contains(&word.trim())) => None,
         OneOf(words) | AnyOf(words) => invalid(format!("expected one of {}", words.join(", "))),
-        List | Text => None,
+        Replicas if value == "*" || value.split(',').all(is_pair_or_empty) => None,
+        Replicas => invalid("expected PARTITION:NODE,... or *".to_owned()),
+        Text => None,
     }
+}
+
+fn is_pair_or_empty(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let text = text.trim();
+    text.is_empty() || text.split_once(':').is_some_and(|(partition, node)| is_number(partition) && is_number(node))
 }
 
 /// What is wrong with a whole number.
@@ -262,6 +273,9 @@ mod tests {
             ("cleanup.policy", ""),
             ("max.message.bytes", "15728640"),
             ("preallocate", "TRUE"),
+            ("compression.gzip.level", "-1"),
+            ("leader.replication.throttled.replicas", "*"),
+            ("leader.replication.throttled.replicas", "1:2,3:4"),
             ("min.cleanable.dirty.ratio", "0.01"),
         ] {
             assert_eq!(objection(name, value), None, "{name}={value}");
@@ -273,6 +287,9 @@ mod tests {
             ("cleanup.policy", "compact,keep"),
             ("max.message.bytes", "15728641"),
             ("compression.type", "brotli"),
+            ("compression.gzip.level", "0"),
+            ("leader.replication.throttled.replicas", "nonsense"),
+            ("leader.replication.throttled.replicas", "1:2,3"),
             ("preallocate", "yes"),
             ("min.cleanable.dirty.ratio", "NaN"),
             ("no.such.setting", "1"),

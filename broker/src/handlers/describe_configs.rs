@@ -38,7 +38,7 @@ fn type_number(of: SettingType) -> i8 {
         SettingType::Long { .. } => LONG,
         SettingType::Ratio => DOUBLE,
         SettingType::OneOf(_) | SettingType::Text => STRING,
-        SettingType::AnyOf(_) | SettingType::List => LIST,
+        SettingType::AnyOf(_) | SettingType::Replicas => LIST,
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Side {
     pub(crate) member: StrBytes,
     /// The producer id that a scenario was given.
     pub(crate) producer: i64,
+    /// The fetch session that a scenario was given.
+    pub(crate) session: i32,
     /// Leader epoch of every partition: nothing moves in a run.
     pub(crate) epoch: i32,
     /// Unix ms at the start of the run.
@@ -144,6 +146,7 @@ impl Pair {
             names: Names { tag: format!("d{tag}-"), node: -1, host: String::new(), port: 0, ids: BTreeMap::new() },
             member: StrBytes::new(),
             producer: -1,
+            session: 0,
             epoch: -1,
             started_ms,
         };

@@ -22,13 +22,16 @@ const END: i64 = 2 * BATCHES;
 
 /// From this version on topics are named by id.
 const TOPIC_IDS: i16 = 13;
+/// From this version on there are sessions.
+const SESSIONS: i16 = 7;
 
 pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     fill(pair, TOPIC, BATCHES)?;
     offsets(pair)?;
     bounds(pair)?;
     places(pair)?;
-    sessions(pair)
+    sessions(pair)?;
+    incremental(pair)
 }
 
 /// Makes a topic of two partitions with that many batches of two records in the first.
@@ -211,4 +214,44 @@ fn sessions(pair: &mut Pair) -> io::Result<()> {
         rack_id: "somewhere".into(),
         ..request(side, version, TOPIC, from(0))
     })
+}
+
+/// One session from its beginning to its end.
+fn incremental(pair: &mut Pair) -> io::Result<()> {
+    for version in crate::pair::versions::<FetchRequest>().filter(|version| *version >= SESSIONS) {
+        let step = |side: &Side, session_epoch, topics| FetchRequest {
+            session_id: side.session,
+            session_epoch,
+            min_bytes: 0,
+            max_bytes: 1 << 20,
+            topics,
+            ..Default::default()
+        };
+        let of = |side: &Side, partitions| vec![topic_of(side, version, TOPIC, partitions)];
+        let second = || FetchPartition { partition: 1, ..from(0) };
+        let ask = |pair: &mut Pair, case: &str, make: &dyn Fn(&Side) -> FetchRequest| {
+            pair.ask_and_clean(&format!("within a session: {case}"), version, make, without_epochs)
+        };
+        let whole = ask(pair, "begun", &|side| FetchRequest {
+            session_id: 0,
+            ..step(side, 0, of(side, vec![from(0), second()]))
+        })?;
+        whole.keep(pair, |side, answer| side.session = answer.session_id);
+        ask(pair, "read to the end", &|side| step(side, 1, of(side, vec![from(END)])))?;
+        ask(pair, "nothing changed", &|side| step(side, 2, Vec::new()))?;
+        ask(pair, "the same epoch again", &|side| step(side, 2, Vec::new()))?;
+        ask(pair, "back to the beginning", &|side| step(side, 3, of(side, vec![from(0)])))?;
+        ask(pair, "an unknown partition", &|side| {
+            step(side, 4, of(side, vec![FetchPartition { partition: 9, ..from(0) }]))
+        })?;
+        let without = |side: &Side, session_epoch, partitions| {
+            let topic = topic_of(side, version, TOPIC, Vec::new());
+            let forgotten = ForgottenTopic { topic: topic.topic, topic_id: topic.topic_id, partitions };
+            FetchRequest { forgotten_topics_data: vec![forgotten], ..step(side, session_epoch, Vec::new()) }
+        };
+        ask(pair, "without some", &|side| without(side, 5, vec![0, 9]))?;
+        ask(pair, "without any", &|side| without(side, 6, vec![1]))?;
+        ask(pair, "after its end", &|side| step(side, 7, Vec::new()))?;
+    }
+    Ok(())
 }
