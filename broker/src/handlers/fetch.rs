@@ -243,6 +243,10 @@ fn partition_data(core: &ShardCore, slot: SlotResult) -> PartitionData {
         Err(error) => {
             data.error_code = partition_error(error);
             data.high_watermark = -1;
+            // Kafka's answer for what it does not know is made of defaults, this list among them.
+            if matches!(error, PartitionError::UnknownName | PartitionError::UnknownId) {
+                data.aborted_transactions = Some(Vec::new());
+            }
             data.records = Some(RecordSet::new());
         }
     }

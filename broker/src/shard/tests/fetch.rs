@@ -161,6 +161,17 @@ fn sessions_that_nobody_holds_are_not_found() {
 }
 
 #[test]
+fn of_a_partition_that_is_not_known_an_empty_list_of_transactions_comes_as_from_kafka() {
+    let mut world = World::new();
+    let mut request = Ask::from(0).request();
+    request.topics[0].partitions[0].partition = 99;
+    let response = world.ask(&request, FETCH);
+    let partition = &response.responses[0].partitions[0];
+    assert_eq!(partition.error_code, ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(partition.aborted_transactions, Some(Vec::new()));
+}
+
+#[test]
 fn within_a_session_only_news_are_asked_for_and_answered() {
     let mut world = world_of(2);
     let full = FetchRequest { session_epoch: 0, ..Ask::from(0).request() };
