@@ -12,6 +12,7 @@ pub mod ids;
 pub mod lane;
 pub mod mailbox;
 pub mod meta;
+pub mod meter;
 pub mod object;
 pub mod partition;
 pub mod recovery;

@@ -33,6 +33,32 @@ pub enum FailureKind {
     Other,
 }
 
+impl FailureKind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [FailureKind; 7] = [
+        FailureKind::Throttled,
+        FailureKind::Timeout,
+        FailureKind::Unavailable,
+        FailureKind::Denied,
+        FailureKind::Full,
+        FailureKind::Corrupt,
+        FailureKind::Other,
+    ];
+
+    /// Its label in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureKind::Throttled => "throttled",
+            FailureKind::Timeout => "timeout",
+            FailureKind::Unavailable => "unavailable",
+            FailureKind::Denied => "denied",
+            FailureKind::Full => "full",
+            FailureKind::Corrupt => "corrupt",
+            FailureKind::Other => "other",
+        }
+    }
+}
+
 /// A failed store operation.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("{kind:?} ({certainty:?}): {detail}")]

@@ -15,6 +15,7 @@ use millrace_storage::wal::objects::ObjectWal;
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A running S3 server's variables; one started here ends with this.
 struct S3Server {
@@ -70,7 +71,7 @@ fn conforms(open: impl FnOnce(&SideRuntime, &Env) -> Rc<dyn ObjectStore>) {
 
 #[test]
 fn a_memory_store_conforms() {
-    conforms(|_, env| SharedObjects::Memory(MemoryStore::new()).handle(env));
+    conforms(|_, env| SharedObjects::Memory(MemoryStore::new()).handle(env, &Arc::default()));
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn a_local_directory_conforms() {
     let directory = tempfile::tempdir().unwrap();
     conforms(|side, env| {
         let url = StoreUrl::File(directory.path().join("made/here"));
-        SharedObjects::open(&url, side).unwrap().handle(env)
+        SharedObjects::open(&url, side).unwrap().handle(env, &Arc::default())
     });
     assert!(LocalStore::open(&directory.path().join("made/here"), &SideRuntime::start().unwrap()).is_ok());
 }
@@ -86,9 +87,9 @@ fn a_local_directory_conforms() {
 #[test]
 fn an_s3_server_conforms() {
     let server = S3Server::get();
-    conforms(|side, env| SharedObjects::Remote(server.store(side, "some/prefix")).handle(env));
+    conforms(|side, env| SharedObjects::Remote(server.store(side, "some/prefix")).handle(env, &Arc::default()));
     // Also without a prefix.
-    conforms(|side, env| SharedObjects::Remote(server.store(side, "")).handle(env));
+    conforms(|side, env| SharedObjects::Remote(server.store(side, "")).handle(env, &Arc::default()));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Plain objects under the cluster's prefix: checkpoints, manifests, segments, `meta/…` (PROTOCOL.md section 2).
 //!
 //! Implementations: [`remote`] (S3 and its like through the `object_store` crate), [`local`] (files, fsynced),
-//! [`memory`]; [`model`] gives any of them another's manners. One conformance suite runs against all; [`race`] proves put-if-absent at start-up. Keys are relative to
-//! the prefix, with `/` between parts, in ASCII without `..`.
+//! [`memory`]; [`model`] gives any of them another's manners, [`counted`] counts what is asked of them. One conformance
+//! suite runs against all; [`race`] proves put-if-absent at start-up. Keys are relative to the prefix, with `/` between
+//! parts, in ASCII without `..`.
 
 #[cfg(any(test, feature = "sim"))]
 pub mod conformance;
+pub mod counted;
 pub mod local;
 pub mod memory;
 pub mod model;
@@ -15,12 +17,14 @@ pub mod retry;
 pub mod url;
 
 use crate::env::Env;
+use crate::meter::{Counting, StoreMeter};
 use crate::side::SideRuntime;
 use crate::store_error::StoreError;
 use crate::wal::{PutOutcome, StoreFuture};
 use bytes::Bytes;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use url::StoreUrl;
 
 /// What identifies one version of an object's bytes (an ETag).
@@ -127,9 +131,11 @@ impl SharedObjects {
         })
     }
 
-    /// This thread's handle. Reads and deletes of a remote store are retried, conditional puts never are.
-    pub fn handle(&self, env: &Env) -> Rc<dyn ObjectStore> {
-        let store = self.once(env);
+    /// This thread's handle, which counts in `meter`. Reads and deletes of a remote store are retried, conditional puts
+    /// never are.
+    pub fn handle(&self, env: &Env, meter: &Arc<StoreMeter>) -> Rc<dyn ObjectStore> {
+        let counting = Counting::new(meter.clone(), env.clone());
+        let store = Rc::new(counted::Counted::new(self.once(env), counting));
         match self {
             SharedObjects::Remote(_) | SharedObjects::Modelled(..) => Rc::new(retry::Retrying::new(store, env.clone())),
             SharedObjects::Local(_) | SharedObjects::Memory(_) => store,

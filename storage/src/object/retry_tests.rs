@@ -1,10 +1,13 @@
 //! Reads and deletes are repeated a bounded number of times, conditional puts never.
 
 use super::*;
+use crate::meter::{Counting, Operation, StoreMeter};
+use crate::object::counted::Counted;
 use crate::side::block_on_local;
 use crate::store_error::Certainty;
 use futures::future::ready;
 use std::cell::Cell;
+use std::sync::Arc;
 
 /// A store that only fails, and counts.
 struct Failing {
@@ -60,4 +63,24 @@ fn conditional_puts_are_sent_once() {
     assert_eq!(calls(FailureKind::Timeout, |store| store.put_if_absent("k", vec![])), 1);
     let version = Version("1".to_owned());
     assert_eq!(calls(FailureKind::Timeout, |store| store.put_if_match("k", Bytes::new(), version)), 1);
+}
+
+#[test]
+fn each_attempt_is_counted_once_with_how_it_failed() {
+    let meter = Arc::new(StoreMeter::default());
+    let counting = meter.clone();
+    block_on_local(|env| async move {
+        let failing = Rc::new(Failing { kind: FailureKind::Throttled, calls: Cell::new(0) });
+        let counted = Rc::new(Counted::new(failing, Counting::new(counting, env.clone())));
+        let store = Retrying::new(counted, env);
+        store.get("k").await.unwrap_err();
+        store.put_if_absent("k", vec![Bytes::from_static(b"four")]).await.unwrap_err();
+    })
+    .unwrap();
+    for (operation, attempts) in [(Operation::Get, u64::from(ATTEMPTS)), (Operation::Put, 1), (Operation::List, 0)] {
+        assert_eq!(meter.requests(operation), attempts);
+        assert_eq!(meter.failures(operation, FailureKind::Throttled), attempts);
+    }
+    assert_eq!((meter.sent_bytes(), meter.received_bytes()), (4, 0));
+    assert_eq!(meter.puts().snapshot().count(), 0);
 }

@@ -11,6 +11,7 @@
 
 #[cfg(any(test, feature = "sim"))]
 pub mod conformance;
+pub mod counted;
 pub mod extents;
 pub mod memory;
 pub mod objects;

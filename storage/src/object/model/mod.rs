@@ -19,6 +19,7 @@ pub use parameters::{Bandwidth, Latencies, Limits, ModelError, Parameters, Price
 
 use super::{ListedObject, MatchOutcome, Object, ObjectStore, Version};
 use crate::env::{Env, Mono};
+use crate::meter::PAGE;
 use crate::store_error::{FailureKind, StoreError};
 use crate::wal::{PutOutcome, StoreFuture, Suffix};
 use bytes::Bytes;
@@ -29,9 +30,6 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// Objects of one request of a listing, keys of one request of a deletion.
-const PAGE: usize = 1_000;
 
 /// What is asked of the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
