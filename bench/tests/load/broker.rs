@@ -310,7 +310,7 @@ fn changed(batch: &RecordBatch<'_>, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> V
 }
 
 #[expect(clippy::disallowed_methods, reason = "a server of this test; it ends with the process")]
-fn spawn(serve: impl FnOnce() + Send + 'static) {
+pub(crate) fn spawn(serve: impl FnOnce() + Send + 'static) {
     std::thread::spawn(serve);
 }
 

@@ -2,6 +2,7 @@
 
 mod broker;
 mod compare;
+mod endpoint;
 mod produce;
 mod report;
 mod validate;

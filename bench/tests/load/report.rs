@@ -1,6 +1,7 @@
 //! What a run leaves behind.
 
 use crate::broker::{Broker, Manner, run};
+use crate::endpoint::{self, PRODUCED_PER_PUT};
 
 #[test]
 fn every_form_of_a_result_that_is_asked_for_is_written() {
@@ -25,4 +26,23 @@ fn metrics_that_cannot_be_read_fail_the_run() {
     let (output, _) = run(Broker::start(Manner::Answers), "produce", &more);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("metrics http://127.0.0.1:1/"));
+}
+
+#[test]
+fn what_millrace_exports_of_its_store_is_counted_and_priced() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("r.json").to_str().unwrap().to_owned();
+    let more = ["--rate", "100", "--metrics", &endpoint::start(), "--json", &json];
+    let (output, text) = run(Broker::start(Manner::Answers), "produce", &more);
+    assert!(output.status.success(), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let used = |name: &str| json["store"][name].as_u64().unwrap();
+    let puts = used("puts");
+    assert!(puts > 0, "{text}");
+    assert_eq!((used("produced_bytes"), used("sent_bytes")), (puts * PRODUCED_PER_PUT, puts * 6));
+    assert_eq!((used("gets"), used("lists"), used("received_bytes")), (0, 0, 0));
+    // 1,024 puts for each GiB at 0.005 for 1,000.
+    let money = json["money"]["requests_per_gib"].as_f64().unwrap();
+    assert!((money - 0.005_12).abs() < 1e-9, "{money}");
+    assert!(text.contains(&format!("store       {puts} PUTs")) && text.contains("0.005120 USD/GiB"), "{text}");
 }

@@ -4,6 +4,7 @@ use crate::admin::pools::{POOLS, PoolCells, PoolLevels};
 use crate::shard::counters::Counters;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::lane::{LaneCells, LaneTotals};
+use millrace_storage::meter::StoreMeter;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -73,6 +74,8 @@ pub struct Exposition {
     pub shards: Vec<Arc<Cells>>,
     /// The lanes, by index.
     pub lanes: Vec<Arc<LaneCells>>,
+    /// What is asked of the store.
+    pub store: Arc<StoreMeter>,
     /// When the process started.
     pub started: WallMs,
 }
@@ -116,6 +119,7 @@ impl Collector for Exposition {
                 ConstCounter::new(read(&cells.totals())).encode(family.encode_family(&[("lane", lane)])?)?;
             }
         }
+        super::store::encode(&self.store, &mut encoder)?;
         let gauge = ConstGauge::new(0_i64);
         let mut family = encoder.encode_descriptor("connections", "Open connections", None, gauge.metric_type())?;
         for cells in &self.shards {
@@ -166,7 +170,7 @@ mod tests {
     #[test]
     fn a_thread_that_stops_publishing_is_unhealthy_and_one_that_recovers_is_not_ready() {
         let cells = Cells::new(0, Mono(0));
-        let all = Exposition { shards: vec![cells.clone()], lanes: vec![], started: WallMs(0) };
+        let all = Exposition { shards: vec![cells.clone()], lanes: vec![], store: Arc::default(), started: WallMs(0) };
         let second = |n: u64| Mono(n * 1_000_000_000);
         assert!(all.is_healthy(second(1)) && !all.is_ready(second(1)));
         cells.publish(second(4), true, 0, &Counters::default(), &PoolLevels::default());
@@ -181,9 +185,12 @@ mod tests {
         let mut pools = PoolLevels::default();
         pools[2] = PoolLevel { bytes: 5, bound: 9 };
         cells.publish(Mono(1), true, 2, &counters, &pools);
-        let text = Exposition { shards: vec![cells], lanes: vec![Arc::default()], started: WallMs(5_000) }.text();
+        let lanes = vec![Arc::default()];
+        let all = Exposition { shards: vec![cells], lanes, store: Arc::default(), started: WallMs(5_000) };
+        let text = all.text();
         assert!(text.contains("millrace_requests_total{shard=\"3\"} 7"), "{text}");
         assert!(text.contains("millrace_hedged_puts_total{lane=\"0\"} 0"), "{text}");
+        assert!(text.contains("millrace_store_puts_total 0"), "{text}");
         assert!(text.contains("millrace_connections{shard=\"3\"} 2"), "{text}");
         assert!(text.contains("millrace_pool_bytes{shard=\"3\",pool=\"tail\"} 5"), "{text}");
         assert!(text.contains("millrace_pool_bound_bytes{shard=\"3\",pool=\"tail\"} 9"), "{text}");

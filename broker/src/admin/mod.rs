@@ -11,6 +11,7 @@
 mod cells;
 mod http;
 mod pools;
+mod store;
 
 pub use cells::{Cells, Exposition, PUBLISH_INTERVAL, PULSE_LIMIT};
 pub use http::{adopt, serve};

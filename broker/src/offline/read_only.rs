@@ -22,6 +22,7 @@ use millrace_storage::wal::extents::ExtentWal;
 use millrace_storage::wal::objects::ObjectWal;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Opened stores. Their locks are held as long as this lives.
 pub(super) struct ReadOnly {
@@ -72,7 +73,8 @@ impl ReadOnly {
 
     /// The handles of the thread that `env` belongs to, once it is known that the metadata belong to the store.
     pub(super) async fn handles(&mut self, env: &Env) -> Result<AuditStores, OfflineError> {
-        let objects = self.objects.handle(env);
+        // Nobody reads what it counts.
+        let objects = self.objects.handle(env, &Arc::default());
         let found = objects.get(CLUSTER_OBJECT).await?.ok_or_else(|| {
             let problem = format!("there is no cluster at {}: {CLUSTER_OBJECT} is missing", self.url);
             OpenError::new(problem, "name the store of a cluster with --object-store or --data-dir")

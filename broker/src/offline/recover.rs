@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// On an object store: how long nothing may be written before it counts as left alone. Longer than the time between two
@@ -85,7 +86,8 @@ pub fn recover(settings: &Settings) -> Result<Recovered, OfflineError> {
         fs::remove_dir_all(&staged)?;
     }
     let recovered = block_on_local(async |env| {
-        let objects = objects.handle(&env);
+        // Nobody reads what it counts.
+        let objects = objects.handle(&env, &Arc::default());
         let wal: Rc<dyn WalStore> = match &wal {
             Some(extents) => Rc::new(extents.clone()),
             None => Rc::new(ObjectWal::new(objects.clone())),

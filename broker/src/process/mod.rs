@@ -121,7 +121,12 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let admin = settings.admin.as_ref().map(bind_admin).transpose()?;
     let cells: Vec<_> = (0..shards).map(|shard| Cells::new(shard, monotonic_now())).collect();
     let lane_cells: Vec<Arc<LaneCells>> = (0..settings.wal_lanes).map(|_| Arc::default()).collect();
-    let exposition = Exposition { shards: cells.clone(), lanes: lane_cells.clone(), started: wall_now() };
+    let exposition = Exposition {
+        shards: cells.clone(),
+        lanes: lane_cells.clone(),
+        store: stores.meter.clone(),
+        started: wall_now(),
+    };
     let advertised = advertised(settings, &listening);
 
     let (fate, fates) = mpsc::sync_channel(FATES);

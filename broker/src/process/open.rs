@@ -11,12 +11,14 @@ use millrace_storage::env::Env;
 use millrace_storage::meta::MetaStore;
 use millrace_storage::meta::embedded::EmbeddedMeta;
 use millrace_storage::meta::memory::MemoryMeta;
+use millrace_storage::meter::{Counting, StoreMeter};
 use millrace_storage::object::model::{Parameters, SharedModel};
 use millrace_storage::object::url::StoreUrl;
 use millrace_storage::object::{OpenError, SharedObjects};
 use millrace_storage::recovery::Stores;
 use millrace_storage::side::SideRuntime;
 use millrace_storage::wal::WalStore;
+use millrace_storage::wal::counted::CountedWal;
 use millrace_storage::wal::extents::ExtentWal;
 use millrace_storage::wal::memory::MemoryWal;
 use millrace_storage::wal::objects::ObjectWal;
@@ -26,6 +28,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Longest name of a process, bytes.
 const LONGEST_NAME: usize = 128;
@@ -121,6 +124,8 @@ pub struct SharedStores {
     pub kind: StoreKind,
     /// Whether it has the manners of an object store, as one or by a model.
     pub remote: bool,
+    /// What is asked of the store.
+    pub meter: Arc<StoreMeter>,
 }
 
 #[derive(Clone)]
@@ -218,16 +223,17 @@ impl SharedStores {
             Some(model) => SharedObjects::Modelled(Box::new(objects), model),
             None => objects,
         };
-        Ok(SharedStores { wal, objects, meta, kind, remote })
+        Ok(SharedStores { wal, objects, meta, kind, remote, meter: Arc::default() })
     }
 
     /// The handles of the thread that `env` belongs to.
     pub fn handles(&self, env: &Env) -> Stores {
-        let objects = self.objects.handle(env);
+        let objects = self.objects.handle(env, &self.meter);
+        let counted = |wal| CountedWal::new(wal, Counting::new(self.meter.clone(), env.clone()));
         let wal: Rc<dyn WalStore> = match &self.wal {
-            SharedWal::Extents(wal) => Rc::new(wal.clone()),
+            SharedWal::Extents(wal) => Rc::new(counted(Rc::new(wal.clone()))),
             SharedWal::Objects => Rc::new(ObjectWal::new(objects.clone())),
-            SharedWal::Memory(wal) => Rc::new(wal.clone()),
+            SharedWal::Memory(wal) => Rc::new(counted(Rc::new(wal.clone()))),
         };
         let meta: Rc<dyn MetaStore> = match &self.meta {
             SharedMeta::Embedded(meta) => Rc::new(meta.clone()),

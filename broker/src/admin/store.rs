@@ -1,0 +1,88 @@
+//! The text form of what is asked of the store, and of times in buckets.
+
+use millrace_storage::meter::{BOUNDS, Operation, Snapshot, StoreMeter};
+use millrace_storage::store_error::FailureKind;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use std::fmt::Error;
+
+/// Name, help text and value of a count.
+type StoreCounter = (&'static str, &'static str, fn(&StoreMeter) -> u64);
+
+const COUNTERS: [StoreCounter; 6] = [
+    ("store_puts", "Objects sent to the store, failed attempts and hedges included", |store| {
+        store.requests(Operation::Put)
+    }),
+    ("store_gets", "Objects or parts of them asked for, failed attempts included", |store| {
+        store.requests(Operation::Get)
+    }),
+    ("store_lists", "Listings, one for each 1,000 names", |store| store.requests(Operation::List)),
+    ("store_deletes", "Deletions, one for each 1,000 objects", |store| store.requests(Operation::Delete)),
+    ("store_sent_bytes", "Bytes of the objects sent, failed attempts and hedges included", StoreMeter::sent_bytes),
+    ("store_received_bytes", "Bytes read", StoreMeter::received_bytes),
+];
+
+/// Writes everything that the meter holds.
+pub(super) fn encode(store: &StoreMeter, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    for (name, help, read) in COUNTERS {
+        let counter = ConstCounter::new(read(store));
+        counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+    }
+    let help = "Requests to the store that failed, by how";
+    let mut family = encoder.encode_descriptor("store_failures", help, None, MetricType::Counter)?;
+    for operation in Operation::ALL {
+        for kind in FailureKind::ALL {
+            let counter = ConstCounter::new(store.failures(operation, kind));
+            counter.encode(family.encode_family(&[("operation", operation.name()), ("kind", kind.name())])?)?;
+        }
+    }
+    let help = "How long puts took that the store answered without an error";
+    let metric = encoder.encode_descriptor("store_put_seconds", help, None, MetricType::Histogram)?;
+    encode_histogram(&store.puts().snapshot(), metric)
+}
+
+/// Writes one histogram.
+pub(super) fn encode_histogram(times: &Snapshot, mut metric: MetricEncoder<'_>) -> Result<(), Error> {
+    // The last bound is written as +Inf.
+    let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(times.buckets).collect();
+    metric.encode_histogram::<NoLabelSet>(times.seconds, times.count(), &buckets, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::admin::{Cells, Exposition};
+    use bytes::Bytes;
+    use millrace_storage::env::{Mono, WallMs};
+    use millrace_storage::object::SharedObjects;
+    use millrace_storage::object::memory::MemoryStore;
+    use millrace_storage::side::block_on_local;
+    use std::sync::Arc;
+
+    #[test]
+    fn requests_bytes_failures_and_times_are_shown() {
+        let store = Arc::default();
+        let meter = Arc::clone(&store);
+        block_on_local(|env| async move {
+            let objects = SharedObjects::Memory(MemoryStore::new()).handle(&env, &meter);
+            objects.put_if_absent("k", vec![Bytes::from_static(b"seven b")]).await.unwrap();
+            objects.get("k").await.unwrap();
+        })
+        .unwrap();
+        let shards = vec![Cells::new(0, Mono(0))];
+        let text = Exposition { shards, lanes: vec![], store, started: WallMs(0) }.text();
+        for line in [
+            "millrace_store_puts_total 1",
+            "millrace_store_gets_total 1",
+            "millrace_store_deletes_total 0",
+            "millrace_store_sent_bytes_total 7",
+            "millrace_store_received_bytes_total 7",
+            "millrace_store_failures_total{operation=\"list\",kind=\"timeout\"} 0",
+            "millrace_store_put_seconds_bucket{le=\"+Inf\"} 1",
+            "millrace_store_put_seconds_count 1",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+        }
+    }
+}
