@@ -22,6 +22,8 @@ pub enum PartitionError {
     OutOfRange,
     /// The store failed, has no room, or has other bytes than it should.
     Storage,
+    /// Its settings forbid it.
+    Policy,
     /// The request's time was over.
     TimedOut,
     /// Records that are not what their batch says.
@@ -40,6 +42,7 @@ pub fn partition_error(error: PartitionError) -> ErrorCode {
         PartitionError::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
         PartitionError::OutOfRange => ErrorCode::OffsetOutOfRange,
         PartitionError::Storage => ErrorCode::KafkaStorageError,
+        PartitionError::Policy => ErrorCode::PolicyViolation,
         PartitionError::TimedOut => ErrorCode::RequestTimedOut,
         PartitionError::Broken => ErrorCode::CorruptMessage,
         // Clients do not try this one again, and take the offset for unknown.

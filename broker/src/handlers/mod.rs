@@ -13,6 +13,7 @@ pub(crate) mod config_changes;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
+pub(crate) mod delete_records;
 pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
@@ -139,6 +140,7 @@ fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key
         ApiKey::CreateTopics => answer(to, create_topics::handle),
         ApiKey::CreatePartitions => answer(to, create_partitions::handle),
         ApiKey::DeleteTopics => answer(to, delete_topics::handle),
+        ApiKey::DeleteRecords => answer(to, delete_records::handle),
         ApiKey::DescribeTopicPartitions => answer(to, describe_topic_partitions::handle),
         ApiKey::OffsetForLeaderEpoch => answer(to, offset_for_leader_epoch::handle),
         ApiKey::DescribeCluster => answer(to, describe_cluster::handle),

@@ -10,6 +10,7 @@
 
 use super::counters::Counters;
 use super::deadlines::{Deadlines, Due};
+use super::deletions::Deletions;
 use super::events::{ConnectionId, Effect, LookupToken, Now, ReadToken, Reply, ReplyTo, RequestNumber};
 use super::fetch_sessions::FetchSessions;
 use super::fetches::Fetches;
@@ -83,6 +84,7 @@ pub struct ShardCore {
     pub(crate) fetches: Fetches,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) lookups: Lookups,
+    pub(crate) deletions: Deletions,
     pub(crate) questions: Questions,
     pub(crate) producer_ids: init_producer_id::ProducerIds,
     pub(crate) groups: GroupDesk,
@@ -115,6 +117,7 @@ impl ShardCore {
             produces: Produces::default(),
             fetches: Fetches::default(),
             lookups: Lookups::default(),
+            deletions: Deletions::default(),
             questions: Questions::default(),
             producer_ids: Default::default(),
             peers: BTreeMap::new(),
@@ -150,6 +153,7 @@ impl ShardCore {
         self.peers.remove(&connection);
         self.drop_fetches_of(connection);
         self.drop_lookups_of(connection);
+        self.drop_deletions_of(connection);
     }
 
     /// A message of this shard's lane.
@@ -232,6 +236,7 @@ impl ShardCore {
                 Due::Produce(request) => produce::time_out(self, request),
                 Due::Fetch(request) => self.hurry_fetch(now, request, true),
                 Due::Lookups(request) => self.time_out_lookups(request),
+                Due::Deletion(request) => self.time_out_deletion(request),
                 Due::Question(token) => self.topics_answered(token, None),
             }
         }
@@ -423,6 +428,7 @@ impl ShardCore {
         for start in &object.footer.log_starts {
             if let Some(log) = self.logs.get_mut(&start.partition) {
                 log.raise_log_start(start.offset);
+                self.log_start_rose(start.partition);
             }
         }
         for entry in &object.footer.partitions {
@@ -468,6 +474,7 @@ impl ShardCore {
                 produce::decide(self, waiting, ErrorCode::NotLeaderOrFollower);
             }
             woken.extend(log.parked());
+            self.end_deletions_of(log.partition());
         }
         for fetch in woken {
             self.wake_fetch(now, fetch);

@@ -15,6 +15,8 @@ pub enum Due {
     Fetch(ReplyTo),
     /// The patience with a request's lookups.
     Lookups(ReplyTo),
+    /// A DeleteRecords request's `timeout_ms`.
+    Deletion(ReplyTo),
     /// A question to the control task.
     Question(Token),
 }

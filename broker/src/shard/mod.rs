@@ -4,6 +4,7 @@
 pub mod core;
 pub mod counters;
 pub mod deadlines;
+pub(crate) mod deletions;
 pub mod events;
 pub(crate) mod fetch_reads;
 pub mod fetch_sessions;

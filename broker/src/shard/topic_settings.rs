@@ -6,11 +6,19 @@
 use millrace_protocol::records::{ProduceRules, TimestampType};
 use std::collections::BTreeMap;
 
-/// What the hot path needs of a topic's settings. The defaults are Kafka 4's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// What the shard needs of a topic's settings. The defaults are Kafka 4's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TopicSettings {
     /// What is demanded of produced batches.
     pub produce: ProduceRules,
+    /// Whether `cleanup.policy` has `delete`: old records may go.
+    pub deletes: bool,
+}
+
+impl Default for TopicSettings {
+    fn default() -> TopicSettings {
+        TopicSettings { produce: ProduceRules::default(), deletes: true }
+    }
 }
 
 impl TopicSettings {
@@ -27,7 +35,10 @@ impl TopicSettings {
                 "message.timestamp.type" if value == "LogAppendTime" => {
                     produce.timestamp_type = TimestampType::LogAppendTime;
                 }
-                "cleanup.policy" => produce.keys_required = value.split(',').any(|policy| policy.trim() == "compact"),
+                "cleanup.policy" => {
+                    let has = |wanted| value.split(',').any(|policy| policy.trim() == wanted);
+                    (produce.keys_required, read.deletes) = (has("compact"), has("delete"));
+                }
                 _ => {}
             }
         }
@@ -50,9 +61,9 @@ mod tests {
         let text =
             [("max.message.bytes", "12"), ("message.timestamp.type", "LogAppendTime"), ("cleanup.policy", "compact")];
         let mut settings: BTreeMap<String, String> = text.map(|(k, v)| (k.into(), v.into())).into();
-        let read = TopicSettings::read(&settings).produce;
+        let TopicSettings { produce: read, deletes } = TopicSettings::read(&settings);
         assert_eq!((read.max_batch_bytes, read.timestamp_type), (12, TimestampType::LogAppendTime));
-        assert!(read.keys_required);
+        assert!(read.keys_required && !deletes && TopicSettings::default().deletes);
         settings.insert("max.message.bytes".into(), "many".into());
         let default = ProduceRules::default().max_batch_bytes;
         assert_eq!(TopicSettings::read(&settings).produce.max_batch_bytes, default);

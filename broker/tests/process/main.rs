@@ -9,6 +9,7 @@ mod abuse;
 mod admin;
 mod alter;
 mod audit;
+mod deletions;
 mod disk;
 mod groups;
 mod kafka;

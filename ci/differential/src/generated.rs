@@ -23,10 +23,10 @@ use millrace_protocol::messages::offset_for_leader_epoch::{OffsetForLeaderPartit
 use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
 use millrace_protocol::messages::{
     AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreatePartitionsRequest,
-    CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
-    DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+    DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest,
+    HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
     ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
     MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
     ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest, create_topics, delete_topics, describe_configs,
@@ -148,6 +148,7 @@ pub(crate) fn run(pair: &mut Pair, seed: u64, rounds: u64) -> io::Result<()> {
     each::<DescribeConfigsRequest>(pair, seed, rounds)?;
     each::<CreateTopicsRequest>(pair, seed, rounds)?;
     each::<DeleteTopicsRequest>(pair, seed, rounds)?;
+    each::<DeleteRecordsRequest>(pair, seed, rounds)?;
     each::<CreatePartitionsRequest>(pair, seed, rounds)?;
     each::<AlterConfigsRequest>(pair, seed, rounds)?;
     each::<IncrementalAlterConfigsRequest>(pair, seed, rounds)?;

@@ -87,6 +87,7 @@ oracle_tests! {
     create_partitions_is_what_the_oracle_reads_and_writes: CreatePartitionsRequest, CreatePartitionsResponse;
     create_topics_is_what_the_oracle_reads_and_writes: CreateTopicsRequest, CreateTopicsResponse;
     delete_groups_is_what_the_oracle_reads_and_writes: DeleteGroupsRequest, DeleteGroupsResponse;
+    delete_records_is_what_the_oracle_reads_and_writes: DeleteRecordsRequest, DeleteRecordsResponse;
     delete_topics_is_what_the_oracle_reads_and_writes: DeleteTopicsRequest, DeleteTopicsResponse;
     describe_cluster_is_what_the_oracle_reads_and_writes: DescribeClusterRequest, DescribeClusterResponse;
     describe_configs_is_what_the_oracle_reads_and_writes: DescribeConfigsRequest, DescribeConfigsResponse;

@@ -6,8 +6,6 @@ use crate::shard::search::{SearchError, Searched};
 use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use millrace_protocol::records::Compression;
-use millrace_storage::format::LogStartEntry;
-use millrace_storage::ids::Offset;
 use proptest::prelude::*;
 
 const LIST: i16 = 11;
@@ -60,16 +58,6 @@ impl World {
         let to = self.send(&listing(&[(0, timestamp)]), LIST);
         self.serve_searches();
         told(&self.answer::<ListOffsetsRequest>(to, LIST).expect("answered"))[0]
-    }
-
-    fn raise_log_start(&mut self, offset: i64) {
-        let mut footer = Footer::default();
-        footer.log_starts.push(LogStartEntry { partition: partition(0), offset: Offset(offset) });
-        let (wid, seq) = (self.wid, Seq(self.next_seq));
-        self.next_seq += 1;
-        let object = CommittedObject { wid, seq, sealed_at: self.now.wall, footer };
-        self.committed.get_mut(&partition(0)).unwrap().fold_log_start(Offset(offset));
-        self.lane(ToShard::Committed { through: 0, objects: vec![Arc::new(object)] });
     }
 
     /// Bytes charged and places taken are given back.

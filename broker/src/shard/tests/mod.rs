@@ -2,6 +2,7 @@
 
 mod admin;
 mod cold;
+mod deletions;
 mod fetch;
 mod groups;
 mod lane;
@@ -27,8 +28,8 @@ use millrace_protocol::messages::produce::{PartitionProduceData, PartitionProduc
 use millrace_protocol::messages::{FetchRequest, FetchResponse, ProduceRequest, ProduceResponse};
 use millrace_protocol::records::{BatchBuilder, BatchProducer, Batches};
 use millrace_storage::env::{Mono, WallMs};
-use millrace_storage::format::{BatchEntry, Footer, PartitionEntry};
-use millrace_storage::ids::{BootId, LeaderEpoch, Seq, ShardIndex, TopicId, TopicPartition, Wid};
+use millrace_storage::format::{BatchEntry, Footer, LogStartEntry, PartitionEntry};
+use millrace_storage::ids::{BootId, LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
 use millrace_storage::lane::{CommittedObject, Seal, ToLane, ToShard};
 use millrace_storage::partition::CommittedPartition;
 use std::collections::{BTreeMap, VecDeque};
@@ -257,6 +258,17 @@ impl World {
         while let Some((seal, object)) = self.seal() {
             self.commit_sealed(&seal, object);
         }
+    }
+
+    /// Commits an object that raises the log start of partition 0.
+    fn raise_log_start(&mut self, offset: i64) {
+        let mut footer = Footer::default();
+        footer.log_starts.push(LogStartEntry { partition: partition(0), offset: Offset(offset) });
+        let (wid, seq) = (self.wid, Seq(self.next_seq));
+        self.next_seq += 1;
+        let object = CommittedObject { wid, seq, sealed_at: self.now.wall, footer };
+        self.committed.get_mut(&partition(0)).unwrap().fold_log_start(Offset(offset));
+        self.lane(ToShard::Committed { through: 0, objects: vec![Arc::new(object)] });
     }
 
     /// Answers the reads under way until there are none, and says how many those were.

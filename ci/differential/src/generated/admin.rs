@@ -3,12 +3,12 @@
 use super::{Generate, Maker, TOPICS};
 use millrace_protocol::StrBytes;
 use millrace_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, CreatePartitionsRequest, DescribeLogDirsRequest,
-    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
-    IncrementalAlterConfigsRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest, OffsetDeleteRequest,
-    UpdateFeaturesRequest, alter_configs, alter_partition_reassignments, create_partitions, describe_log_dirs,
-    describe_producers, describe_quorum, describe_topic_partitions, elect_leaders, incremental_alter_configs,
-    list_partition_reassignments, offset_delete, update_features,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, CreatePartitionsRequest, DeleteRecordsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, IncrementalAlterConfigsRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest,
+    OffsetDeleteRequest, UpdateFeaturesRequest, alter_configs, alter_partition_reassignments, create_partitions,
+    delete_records, describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions, elect_leaders,
+    incremental_alter_configs, list_partition_reassignments, offset_delete, update_features,
 };
 
 impl Maker<'_> {
@@ -34,6 +34,20 @@ impl Generate for CreatePartitionsRequest {
             assignments: None,
         };
         CreatePartitionsRequest { topics: maker.list(topic), timeout_ms: 10_000, validate_only: true }
+    }
+}
+
+impl Generate for DeleteRecordsRequest {
+    fn generate(maker: &mut Maker<'_>) -> Self {
+        // Their logs are empty, so that only an end that has not moved is taken.
+        let topics = maker.list(|maker| delete_records::DeleteRecordsTopic {
+            name: maker.topic(),
+            partitions: maker.list(|maker| delete_records::DeleteRecordsPartition {
+                partition_index: maker.index(),
+                offset: maker.offset(),
+            }),
+        });
+        DeleteRecordsRequest { topics, timeout_ms: 5_000 }
     }
 }
 

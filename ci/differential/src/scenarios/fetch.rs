@@ -56,7 +56,7 @@ fn topic_of(side: &Side, version: i16, topic: &str, partitions: Vec<FetchPartiti
 }
 
 /// A fetch of one partition that does not wait.
-fn request(side: &Side, version: i16, topic: &str, partition: FetchPartition) -> FetchRequest {
+pub(super) fn request(side: &Side, version: i16, topic: &str, partition: FetchPartition) -> FetchRequest {
     FetchRequest {
         min_bytes: 1,
         max_bytes: 1 << 20,
@@ -65,12 +65,12 @@ fn request(side: &Side, version: i16, topic: &str, partition: FetchPartition) ->
     }
 }
 
-fn from(fetch_offset: i64) -> FetchPartition {
+pub(super) fn from(fetch_offset: i64) -> FetchPartition {
     FetchPartition { fetch_offset, partition_max_bytes: 1 << 20, ..Default::default() }
 }
 
 /// Sends a fetch in every version and compares the records but for their leader epochs.
-fn every(pair: &mut Pair, case: &str, make: impl Fn(&Side, i16) -> FetchRequest) -> io::Result<()> {
+pub(super) fn every(pair: &mut Pair, case: &str, make: impl Fn(&Side, i16) -> FetchRequest) -> io::Result<()> {
     for version in crate::pair::versions::<FetchRequest>() {
         pair.ask_and_clean(case, version, |side| make(side, version), without_epochs)?;
     }

@@ -4,6 +4,7 @@ mod alterations;
 mod cluster;
 mod committed;
 mod configs;
+mod deletions;
 mod fetch;
 mod groups;
 mod offsets;
@@ -23,6 +24,7 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     produce::run(pair)?;
     fetch::run(pair)?;
     offsets::run(pair)?;
+    deletions::run(pair)?;
     cluster::run(pair)?;
     topics::run(pair)?;
     alterations::run(pair)?;

@@ -15,12 +15,12 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     epochs(pair)
 }
 
-fn listing(side: &Side, topic: &str, partitions: Vec<ListOffsetsPartition>) -> ListOffsetsRequest {
+pub(super) fn listing(side: &Side, topic: &str, partitions: Vec<ListOffsetsPartition>) -> ListOffsetsRequest {
     let topics = vec![ListOffsetsTopic { name: side.name(topic), partitions }];
     ListOffsetsRequest { replica_id: -1, topics, timeout_ms: 5_000, ..Default::default() }
 }
 
-fn at(partition_index: i32, timestamp: i64) -> ListOffsetsPartition {
+pub(super) fn at(partition_index: i32, timestamp: i64) -> ListOffsetsPartition {
     ListOffsetsPartition { partition_index, timestamp, ..Default::default() }
 }
 

@@ -1,0 +1,175 @@
+//! DeleteRecords: who is answered when, and with what.
+
+use super::*;
+use crate::shard::deletions::WAITING;
+use millrace_protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
+use millrace_protocol::messages::describe_log_dirs::DescribableLogDirTopic;
+use millrace_protocol::messages::{DeleteRecordsRequest, DescribeLogDirsRequest, delete_records};
+
+const DELETE: i16 = 2;
+
+fn request(topic: &str, offsets: &[(i32, i64)]) -> DeleteRecordsRequest {
+    let partitions =
+        offsets.iter().map(|&(partition_index, offset)| DeleteRecordsPartition { partition_index, offset });
+    let topic = DeleteRecordsTopic { name: topic.into(), partitions: partitions.collect() };
+    DeleteRecordsRequest { topics: vec![topic], timeout_ms: 1_000 }
+}
+
+impl World {
+    fn delete(&mut self, offsets: &[(i32, i64)]) -> ReplyTo {
+        self.send(&request(TOPIC, offsets), DELETE)
+    }
+
+    /// Per partition of the answer: its index, the log start, the error.
+    fn deleted(&self, to: ReplyTo) -> Option<Vec<(i32, i64, ErrorCode)>> {
+        let answer = self.answer::<DeleteRecordsRequest>(to, DELETE)?;
+        let told = |each: &delete_records::DeleteRecordsPartitionResult| {
+            (each.partition_index, each.low_watermark, each.error_code)
+        };
+        Some(answer.topics.iter().flat_map(|topic| &topic.partitions).map(told).collect())
+    }
+
+    fn written(batches: usize) -> World {
+        let mut world = World::new();
+        for _ in 0..batches {
+            world.write(0, BatchOf::plain(2, 10));
+        }
+        world
+    }
+
+    /// Log starts that the lane was asked for.
+    fn asked_of_the_lane(&mut self) -> Vec<i64> {
+        let asked = std::mem::take(&mut self.to_lane).into_iter().map(|message| match message {
+            ToLane::LogStart { partition: found, offset } if found == partition(0) => offset.0,
+            other => panic!("{other:?}"),
+        });
+        asked.collect()
+    }
+
+    fn nobody_waits(&self) {
+        assert_eq!(self.core.deletions.room(), WAITING);
+        assert_eq!(self.core.next_deadline(), None);
+    }
+}
+
+#[test]
+fn a_deletion_is_answered_when_the_log_start_is_durable_and_nothing_below_is_read_any_more() {
+    let mut world = World::written(3);
+    let to = world.delete(&[(0, 3)]);
+    assert_eq!(world.asked_of_the_lane(), [3]);
+    assert_eq!(world.deleted(to), None);
+    assert_eq!(world.read(&Ask::from(0)).error_code, ErrorCode::None, "not yet");
+    world.raise_log_start(3);
+    assert_eq!(world.deleted(to), Some(vec![(0, 3, ErrorCode::None)]));
+    assert_eq!(world.read(&Ask::from(2)).error_code, ErrorCode::OffsetOutOfRange);
+    assert_eq!(bases(&world.read(&Ask::from(3))), [2, 4], "the batch that holds it is whole");
+    world.nobody_waits();
+}
+
+#[test]
+fn minus_one_is_the_high_watermark_and_what_is_deleted_already_is_answered_at_once() {
+    let mut world = World::written(2);
+    world.produce(1, &[(0, BatchOf::plain(1, 10))]);
+    let all = world.delete(&[(0, -1)]);
+    assert_eq!(world.asked_of_the_lane(), [4], "not what may yet be lost");
+    world.raise_log_start(4);
+    assert_eq!(world.deleted(all), Some(vec![(0, 4, ErrorCode::None)]));
+    let again = world.delete(&[(0, 1)]);
+    assert_eq!(world.deleted(again), Some(vec![(0, 4, ErrorCode::None)]));
+    assert!(world.asked_of_the_lane().is_empty());
+}
+
+#[test]
+fn offsets_that_are_not_in_the_log_and_partitions_that_are_not_led_are_refused() {
+    let mut world = World::written(1);
+    let to = world.delete(&[(0, 3), (1, -2), (2, 0), (9, 0), (-1, 0)]);
+    let expected = [
+        (-1, -1, ErrorCode::UnknownTopicOrPartition),
+        (0, -1, ErrorCode::OffsetOutOfRange),
+        (1, -1, ErrorCode::OffsetOutOfRange),
+        (2, -1, ErrorCode::NotLeaderOrFollower),
+        (9, -1, ErrorCode::UnknownTopicOrPartition),
+    ];
+    assert_eq!(world.deleted(to).unwrap(), expected);
+    let nowhere = world.send(&request("nowhere", &[(0, 0)]), 0);
+    let answer = world.answer::<DeleteRecordsRequest>(nowhere, 0).unwrap();
+    assert_eq!(answer.topics[0].partitions[0].error_code, ErrorCode::UnknownTopicOrPartition);
+    world.lane(ToShard::Drain { partition: partition(0), epoch: LeaderEpoch(1) });
+    let draining = world.delete(&[(0, 1)]);
+    assert_eq!(world.deleted(draining), Some(vec![(0, -1, ErrorCode::NotLeaderOrFollower)]));
+    world.nobody_waits();
+}
+
+#[test]
+fn a_topic_whose_policy_has_no_delete_keeps_its_records() {
+    for (policy, error) in
+        [("compact", ErrorCode::PolicyViolation), ("", ErrorCode::PolicyViolation), ("compact,delete", ErrorCode::None)]
+    {
+        let mut world = World::written(1);
+        world.set_image(|image| add_topic(image, TOPIC, TOPIC_ID, &[("cleanup.policy", policy)]));
+        let to = world.delete(&[(0, 0)]);
+        assert_eq!(world.deleted(to).unwrap()[0].2, error, "{policy:?}");
+    }
+}
+
+#[test]
+fn each_waits_for_its_own_offset_and_the_last_of_a_partition_named_twice_counts() {
+    let mut world = World::written(3);
+    let (far, near) = (world.delete(&[(0, 1), (0, 6)]), world.delete(&[(0, 2), (1, 0)]));
+    world.raise_log_start(2);
+    assert_eq!(world.deleted(near), Some(vec![(0, 2, ErrorCode::None), (1, 0, ErrorCode::None)]));
+    assert_eq!(world.deleted(far), None);
+    world.raise_log_start(6);
+    assert_eq!(world.deleted(far), Some(vec![(0, 6, ErrorCode::None)]));
+    world.nobody_waits();
+}
+
+#[test]
+fn the_end_of_a_leadership_or_of_its_time_ends_a_deletion() {
+    let mut world = World::written(1);
+    let late = world.delete(&[(0, 1)]);
+    world.pass(1_000);
+    assert_eq!(world.deleted(late), Some(vec![(0, -1, ErrorCode::RequestTimedOut)]));
+    let fenced = world.delete(&[(0, 1)]);
+    world.lane(ToShard::Fenced { generation: 1 });
+    assert_eq!(world.deleted(fenced), Some(vec![(0, -1, ErrorCode::NotLeaderOrFollower)]));
+    world.nobody_waits();
+}
+
+#[test]
+fn the_deletions_of_a_connection_that_is_gone_end_without_an_answer() {
+    let mut world = World::written(1);
+    let gone = world.delete(&[(0, 1)]);
+    world.core.on_disconnect(world.now, gone.connection);
+    world.collect();
+    assert_eq!(world.replies.get(&gone), Some(&Reply::Silent));
+    world.raise_log_start(1);
+    world.nobody_waits();
+}
+
+#[test]
+fn no_more_deletions_wait_than_there_is_room_for() {
+    let mut world = World::written(1);
+    for _ in 0..WAITING {
+        world.delete(&[(0, 1)]);
+    }
+    let refused = world.delete(&[(0, 1)]);
+    assert_eq!(world.deleted(refused), Some(vec![(0, -1, ErrorCode::RequestTimedOut)]));
+    world.raise_log_start(1);
+    world.nobody_waits();
+}
+
+#[test]
+fn the_directory_of_logs_counts_only_what_is_left() {
+    let mut world = World::written(3);
+    let size = |world: &mut World| {
+        let topic = DescribableLogDirTopic { topic: TOPIC.into(), partitions: vec![0] };
+        let answer = world.ask(&DescribeLogDirsRequest { topics: Some(vec![topic]) }, 4);
+        answer.results[0].topics[0].partitions[0].partition_size
+    };
+    let before = size(&mut world);
+    world.raise_log_start(3);
+    assert_eq!(size(&mut world) * 3, before * 2, "the first batch is wholly below");
+    world.raise_log_start(6);
+    assert_eq!(size(&mut world), 0);
+}
