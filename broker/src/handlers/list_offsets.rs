@@ -10,13 +10,14 @@ use crate::shard::events::Now;
 use crate::shard::lookup::{Lookup, Wanted};
 use crate::shard::lookups::{LookupSlot, NewLookups};
 use crate::shard::search::Found;
+use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use millrace_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use millrace_storage::ids::TopicPartition;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The first offset not yet readable.
@@ -54,20 +55,32 @@ enum Asked {
 }
 
 /// Answers what is known, looks up the rest.
+///
+/// As in Kafka a partition has one answer: if it is named twice, that this is wrong. Nor has a topic more than one, and
+/// none if none of its partitions is named.
 pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, request: ListOffsetsRequest) {
     let mut response = ListOffsetsResponse::default();
-    let mut slots = Vec::new();
-    for (topic_at, topic) in request.topics.into_iter().enumerate() {
-        let mut seen = BTreeSet::new();
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for (partition_at, asked) in topic.partitions.iter().enumerate() {
-            let twice = !seen.insert(asked.partition_index);
+    let mut slots: Vec<LookupSlot> = Vec::new();
+    let mut topics: BTreeMap<StrBytes, usize> = BTreeMap::new();
+    let mut named: BTreeMap<(usize, i32), usize> = BTreeMap::new();
+    for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
+        let topic_at = *topics.entry(topic.name.clone()).or_insert(response.topics.len());
+        if topic_at == response.topics.len() {
+            response.topics.push(ListOffsetsTopicResponse { name: topic.name, partitions: Vec::new() });
+        }
+        let ListOffsetsTopicResponse { name, partitions } = &mut response.topics[topic_at];
+        for asked in &topic.partitions {
             let mut answer = ListOffsetsPartitionResponse {
                 partition_index: asked.partition_index,
                 ..ListOffsetsPartitionResponse::default()
             };
-            match find(core, context.version, &topic.name, asked) {
-                _ if twice => answer.error_code = ErrorCode::InvalidRequest,
+            let partition_at = *named.entry((topic_at, asked.partition_index)).or_insert(partitions.len());
+            if partition_at < partitions.len() {
+                answer.error_code = ErrorCode::InvalidRequest;
+                partitions[partition_at] = answer;
+                continue;
+            }
+            match find(core, context.version, name, asked) {
                 Ok(Asked::Known(found)) => set_result(&mut answer, context.version, Ok(Some(found))),
                 Ok(Asked::Nothing) => {}
                 Ok(Asked::ByTime(..)) if slots.len() >= core.lookups.room() => {
@@ -86,8 +99,8 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
             }
             partitions.push(answer);
         }
-        response.topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
     }
+    slots.retain(|slot| response.topics[slot.topic_at].partitions[slot.partition_at].error_code.is_none());
     if slots.is_empty() {
         return context.reply(core, &response);
     }

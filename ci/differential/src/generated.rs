@@ -163,6 +163,7 @@ pub(crate) fn run(pair: &mut Pair, seed: u64, rounds: u64) -> io::Result<()> {
     each::<UpdateFeaturesRequest>(pair, seed, rounds)?;
     each::<InitProducerIdRequest>(pair, seed, rounds)?;
     each::<ProduceRequest>(pair, seed, rounds)?;
+    settle(pair)?;
     each::<ListOffsetsRequest>(pair, seed, rounds)?;
     each::<OffsetForLeaderEpochRequest>(pair, seed, rounds)?;
     each::<FetchRequest>(pair, seed, rounds)?;
@@ -176,6 +177,19 @@ pub(crate) fn run(pair: &mut Pair, seed: u64, rounds: u64) -> io::Result<()> {
     each::<DescribeGroupsRequest>(pair, seed, rounds)?;
     each::<ListGroupsRequest>(pair, seed, rounds)?;
     each::<DeleteGroupsRequest>(pair, seed, rounds)
+}
+
+/// What was acknowledged before it was durable can be read after this on both sides.
+fn settle(pair: &mut Pair) -> io::Result<()> {
+    for topic in TOPICS {
+        pair.ask("the last batch", 9, |side| {
+            let data = |index| PartitionProduceData { index, records: Some(batch(side.started_ms, 1)) };
+            let partition_data = vec![data(0), data(1)];
+            let topic = TopicProduceData { name: side.name(topic), partition_data, ..Default::default() };
+            ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data: vec![topic], ..Default::default() }
+        })?;
+    }
+    Ok(())
 }
 
 fn each<R: Generate>(pair: &mut Pair, seed: u64, rounds: u64) -> io::Result<()> {
@@ -332,7 +346,7 @@ impl Generate for ListOffsetsRequest {
         let partition = |maker: &mut Maker<'_>| ListOffsetsPartition {
             partition_index: maker.index(),
             current_leader_epoch: -1,
-            timestamp: maker.dice.pick(&[-1, -2, -4, -5, i64::MAX]),
+            timestamp: maker.dice.pick(&[-1, -2, -3, -4, -5, 0, i64::MAX]),
         };
         let topic = |maker: &mut Maker<'_>| ListOffsetsTopic { name: maker.topic(), partitions: maker.list(partition) };
         ListOffsetsRequest { replica_id: -1, topics: maker.list(topic), timeout_ms: 5_000, ..Default::default() }

@@ -9,7 +9,7 @@ use millrace_protocol::StrBytes;
 use millrace_protocol::api::ApiKey;
 use millrace_protocol::codec::Request;
 use millrace_protocol::error_code::ErrorCode;
-use millrace_protocol::messages::create_topics::CreatableTopic;
+use millrace_protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
 use millrace_protocol::messages::{
     CreateTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest,
@@ -44,6 +44,8 @@ pub(crate) struct Side {
     pub(crate) session: i32,
     /// Leader epoch of every partition: nothing moves in a run.
     pub(crate) epoch: i32,
+    /// Append times that a scenario was told, Unix ms.
+    pub(crate) append_times: Vec<i64>,
     /// Unix ms at the start of the run.
     pub(crate) started_ms: i64,
 }
@@ -93,11 +95,12 @@ impl Side {
         Err(io::Error::other("the broker's coordinator does not come up"))
     }
 
-    fn make_topic(&mut self, name: &str, partitions: i32) -> io::Result<()> {
+    fn make_topic(&mut self, name: &str, partitions: i32, configs: &[CreatableTopicConfig]) -> io::Result<()> {
         let topic = CreatableTopic {
             name: self.name(name),
             num_partitions: partitions,
             replication_factor: 1,
+            configs: configs.to_vec(),
             ..Default::default()
         };
         let create = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
@@ -148,6 +151,7 @@ impl Pair {
             producer: -1,
             session: 0,
             epoch: -1,
+            append_times: Vec::new(),
             started_ms,
         };
         let mut pair = Pair { left: side(left), right: side(right), report, only };
@@ -158,8 +162,23 @@ impl Pair {
 
     /// Makes a topic on both and waits for its leaders.
     pub(crate) fn make_topic(&mut self, name: &str, partitions: i32) -> io::Result<()> {
-        self.left.make_topic(name, partitions)?;
-        self.right.make_topic(name, partitions)
+        self.make_topic_with(name, partitions, &[])
+    }
+
+    /// As [`Pair::make_topic`], with settings.
+    pub(crate) fn make_topic_with(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        configs: &[CreatableTopicConfig],
+    ) -> io::Result<()> {
+        self.left.make_topic(name, partitions, configs)?;
+        self.right.make_topic(name, partitions, configs)
+    }
+
+    /// Until both brokers give another timestamp than before.
+    pub(crate) fn until_the_clock_moves(&self) {
+        pause();
     }
 
     /// Asks both and compares.

@@ -12,6 +12,7 @@ mod pages;
 mod places;
 mod produce;
 mod producer_ids;
+mod times;
 mod topics;
 
 use crate::pair::Pair;
@@ -25,6 +26,7 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     fetch::run(pair)?;
     offsets::run(pair)?;
     deletions::run(pair)?;
+    times::run(pair)?;
     cluster::run(pair)?;
     topics::run(pair)?;
     alterations::run(pair)?;
