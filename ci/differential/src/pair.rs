@@ -10,9 +10,11 @@ use millrace_protocol::api::ApiKey;
 use millrace_protocol::codec::Request;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
+use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
 use millrace_protocol::messages::{
-    CreateTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest,
+    CreateTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest,
+    MetadataRequest,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -23,6 +25,8 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an answer is awaited where none is due.
 const SILENCE: Duration = Duration::from_millis(300);
+/// The end of a log, as ListOffsets asks for it.
+const LATEST: i64 = -1;
 /// Pauses between looks at a broker that is not ready, and how many looks.
 const PAUSE: Duration = Duration::from_millis(50);
 const LOOKS: usize = 600;
@@ -115,11 +119,26 @@ impl Side {
             {
                 self.names.ids.insert(name.to_owned(), found.topic_id);
                 self.epoch = found.partitions[0].leader_epoch;
-                return Ok(());
+                // A leader that Metadata names may not know of it yet.
+                if self.leads(name, partitions)? {
+                    return Ok(());
+                }
             }
             pause();
         }
         Err(io::Error::other(format!("topic {name} does not come up")))
+    }
+
+    /// Whether the node answers for every partition of a topic.
+    fn leads(&mut self, topic: &str, partitions: i32) -> io::Result<bool> {
+        let latest =
+            |partition_index| ListOffsetsPartition { partition_index, timestamp: LATEST, ..Default::default() };
+        let asked = ListOffsetsTopic { name: self.name(topic), partitions: (0..partitions).map(latest).collect() };
+        let request = ListOffsetsRequest { replica_id: -1, topics: vec![asked], ..Default::default() };
+        let answer = self.exchange(&request, 7)?;
+        let told = answer.iter().flat_map(|answer| &answer.topics).flat_map(|topic| &topic.partitions);
+        let leading = told.filter(|partition| partition.error_code.is_none()).count();
+        Ok(i32::try_from(leading) == Ok(partitions))
     }
 }
 

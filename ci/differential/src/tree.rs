@@ -102,7 +102,9 @@ impl Tree {
         let named = KEYS[..2].iter().any(|key| part(key).is_some());
         // An id beside a name may be told or not: that is a difference of a field, not of the element.
         let parts: Vec<String> = KEYS.iter().filter(|key| !named || **key != "topic_id").filter_map(part).collect();
-        (!parts.is_empty()).then(|| parts.join("/"))
+        // An empty name is one too where nothing else tells elements apart.
+        let nameless = || fields.iter().any(|(name, value)| name == "name" && *value == Tree::Leaf("\"\"".to_owned()));
+        (!parts.is_empty() || nameless()).then(|| parts.join("/"))
     }
 }
 
