@@ -24,9 +24,10 @@ pub(super) struct Place {
 #[derive(Default)]
 pub(super) struct Ready {
     places: BTreeMap<TopicPartition, Place>,
-    by_age: BTreeSet<(Mono, TopicPartition)>,
+    // By nanoseconds, bytes, nanoseconds.
+    by_age: BTreeSet<(u64, TopicPartition)>,
     by_bytes: BTreeSet<(u64, TopicPartition)>,
-    by_deadline: BTreeSet<(Mono, TopicPartition)>,
+    by_deadline: BTreeSet<(u64, TopicPartition)>,
 }
 
 impl Ready {
@@ -36,18 +37,17 @@ impl Ready {
             Some(place) => self.places.insert(partition, place),
             None => self.places.remove(&partition),
         };
-        if before == place {
-            return;
-        }
-        if let Some(before) = before {
-            self.by_age.remove(&(before.oldest, partition));
-            self.by_bytes.remove(&(before.bytes, partition));
-            self.by_deadline.remove(&(before.deadline, partition));
-        }
-        if let Some(place) = place {
-            self.by_age.insert((place.oldest, partition));
-            self.by_bytes.insert((place.bytes, partition));
-            self.by_deadline.insert((place.deadline, partition));
+        let key = |of: Option<Place>, by: fn(Place) -> u64| of.map(|place| (by(place), partition));
+        for (order, by) in [
+            (&mut self.by_age, (|place| place.oldest.0) as fn(Place) -> u64),
+            (&mut self.by_bytes, |place| place.bytes),
+            (&mut self.by_deadline, |place| place.deadline.0),
+        ] {
+            let (was, is) = (key(before, by), key(place, by));
+            if was != is {
+                was.map(|was| order.remove(&was));
+                order.extend(is);
+            }
         }
     }
 
