@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod compaction;
+pub mod compactor;
 pub mod env;
 pub mod format;
 pub mod ids;

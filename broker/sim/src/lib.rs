@@ -11,5 +11,6 @@ pub mod node;
 pub mod rebuild;
 pub mod recovery;
 pub mod seeds;
+pub mod segments;
 pub mod table;
 pub mod truth;

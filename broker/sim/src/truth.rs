@@ -3,6 +3,7 @@
 //! A breach panics with `FINDING`: the run's seed is then the bug report.
 
 use crate::ledger::{Ledger, RecordId};
+use crate::segments;
 use bytes::Bytes;
 use millrace_storage::format::checkpoint::{Checkpoint, checkpoint_key};
 use millrace_storage::format::object::{ObjectHeader, ObjectKind, decode_footer, decode_header, decode_trailer};
@@ -162,15 +163,21 @@ impl Inner {
     fn on_bucket(&self, change: BucketChange<'_>) {
         match change {
             BucketChange::Created(key, bytes) => self.on_created(key, bytes),
-            BucketChange::Replaced(key, ..) => {
-                let immutable = key.starts_with("wal/") || key.starts_with("ckpt/");
+            BucketChange::Replaced(key, before, after) => {
+                let immutable = ["wal/", "ckpt/", "seg/"].iter().any(|kind| key.starts_with(kind));
                 assert!(!immutable, "FINDING I1: {key} was overwritten");
+                if key.starts_with("man/") {
+                    segments::check_manifest(&self.bucket, key, Some(before), after);
+                }
             }
             BucketChange::Deleted(key, bytes) => self.on_deleted(key, bytes),
         }
     }
 
     fn on_created(&self, key: &str, bytes: &Bytes) {
+        if key.starts_with("man/") {
+            segments::check_manifest(&self.bucket, key, None, bytes);
+        }
         let Some((wid, seq)) = SimBucket::parse_wal_key(key) else { return };
         let object = read_object(key, bytes);
         assert!(object.header.wid == wid && object.header.seq == seq, "FINDING I1: {key} says {:?}", object.header);
@@ -206,12 +213,14 @@ impl Inner {
         }
     }
 
-    /// I8: what was readable stays in some object.
+    /// I8: what was readable stays in some object, or in a segment.
     fn check_entry_may_go(&self, key: &str, object: &Bytes, entry: &PartitionEntry) {
         let ids = (self.read_ids)(&body_of(object, entry.position, entry.length));
         for (offset, id) in (entry.base.0..).zip(ids) {
-            let known = self.ledger.record_at(entry.partition, Offset(offset));
-            assert!(known != Some(id), "FINDING I8: {key} deleted, which holds offset {offset} of {}", entry.partition);
+            let (p, offset) = (entry.partition, Offset(offset));
+            let lost = self.ledger.record_at(p, offset) == Some(id)
+                && !segments::hold(&self.bucket, self.read_ids, p, offset, id);
+            assert!(!lost, "FINDING I8: {key} deleted, which holds offset {offset} of {p}");
         }
     }
 

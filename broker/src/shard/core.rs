@@ -186,6 +186,11 @@ impl ShardCore {
                 self.effects.push(Effect::ToLane(ToLane::Drain { partition, epoch }));
             }
             ToShard::Revoked { partition } => self.lose(now, partition),
+            ToShard::Covered { partition, epoch, covered } => {
+                if let Some(log) = self.logs.get_mut(&partition).filter(|log| log.epoch() == epoch) {
+                    log.cover(covered);
+                }
+            }
             ToShard::StoreFull(full) => self.store_full = full,
             ToShard::Fenced { generation } => {
                 self.generation = generation;

@@ -350,6 +350,11 @@ impl PartitionLog {
         }
     }
 
+    /// Segments hold everything below `covered`.
+    pub fn cover(&mut self, covered: Offset) {
+        self.references.drop_below(covered);
+    }
+
     /// `fetch` wants to know when the high watermark rises.
     pub fn park(&mut self, fetch: ReplyTo) {
         self.parked.insert(fetch);

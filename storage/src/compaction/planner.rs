@@ -177,6 +177,11 @@ impl Planner {
         self.work.values().map(|work| work.bytes).sum()
     }
 
+    /// Bytes of all partitions that no segment holds.
+    pub fn uncovered_bytes(&self) -> u64 {
+        self.held
+    }
+
     /// Segments of all partitions.
     pub fn segments(&self) -> usize {
         self.partitions.values().map(|found| found.segments.len()).sum()

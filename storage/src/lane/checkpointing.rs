@@ -206,6 +206,10 @@ impl LaneCore {
     /// The chunk with what is new since the last checkpoint, merged with the newest chunks that are no larger than it.
     fn draft_chunks(&self, number: u64) -> (Option<Bytes>, Vec<Chunk>) {
         let mut chunks = self.checkpointing.chunks.clone();
+        let needed = |(partition, &(_, to)): (&TopicPartition, &(Offset, Offset))| {
+            self.partitions.get(partition).is_some_and(|led| to > led.committed.referenced_from())
+        };
+        chunks.retain(|chunk| chunk.ranges.iter().any(needed));
         let mut ranges: BTreeMap<TopicPartition, (Offset, Offset)> = BTreeMap::new();
         let mut fresh = 0_u32;
         for (&partition, led) in &self.partitions {

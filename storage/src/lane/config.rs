@@ -1,5 +1,6 @@
 //! Settings of a lane, as values, and the bounds that are no settings.
 
+use crate::compaction::PlannerConfig;
 use crate::ids::{BootId, WriterId};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub struct LaneConfig {
     pub checkpoint_gap: Duration,
     /// How long objects below the low-water mark stay for readers that hold references to them.
     pub readers_grace: Duration,
+    /// When committed records are rolled into segments; `None`: never.
+    pub compaction: Option<PlannerConfig>,
     /// Ring size of the memory store, bytes: above it the oldest records go. `None`: nothing is dropped.
     pub ring_bytes: Option<u64>,
     /// A sequence unresolved for this long while other requests succeed ends the write-ahead log.
@@ -75,6 +78,7 @@ impl Default for LaneConfig {
             checkpoint_objects: 512,
             checkpoint_gap: Duration::from_secs(1),
             readers_grace: Duration::ZERO,
+            compaction: None,
             ring_bytes: None,
             unresolved_limit: Duration::from_secs(30),
             put_patience: Duration::from_secs(10),

@@ -13,6 +13,7 @@
 
 use super::checkpointing::Checkpointing;
 use super::claims::Wanted;
+use super::compacting::Compacting;
 use super::config::{LaneConfig, LaneIdentity, WAITING_OBJECTS};
 use super::counters::LaneTotals;
 use super::events::{Effect, Event, Now, Token};
@@ -23,6 +24,7 @@ use super::messages::{CommittedObject, LaneCommand, LaneReport, ToLane, ToShard}
 use super::ring::Ring;
 use super::stop::Stop;
 use super::transactions::{Purpose, Transactions};
+use crate::compaction;
 use crate::env::Mono;
 use crate::format::object::{ObjectHeader, ObjectKind, encode_object};
 use crate::ids::{Seq, ShardIndex, TopicId, TopicPartition, Wid};
@@ -75,6 +77,7 @@ pub struct LaneCore {
     pub(super) look_attempts: u32,
     pub(super) transactions: Transactions,
     pub(super) checkpointing: Checkpointing,
+    pub(super) compacting: Option<Compacting>,
     pub(super) deleted_below: Seq,
     pub(super) producer_ids: i64,
     pub(super) stop: Option<Stop>,
@@ -112,6 +115,7 @@ impl LaneCore {
         };
         LaneCore {
             joining: Joining::new(&config, now.mono),
+            compacting: config.compaction.clone().map(|config| Compacting::new(config, seed, now.mono)),
             identity,
             config,
             now,
@@ -193,6 +197,7 @@ impl LaneCore {
             Event::Stored(token, result) => self.on_stored(token, &result),
             Event::LookedUp(token, result) => self.on_looked_up(token, result),
             Event::Sealed(_) => self.name_again(),
+            Event::Rolled(partition, result) => self.on_rolled(partition, result),
         }
     }
 
@@ -226,6 +231,7 @@ impl LaneCore {
         self.advance_released();
         self.advance_wanted();
         self.advance_ownership();
+        self.advance_compaction();
         self.advance_checkpoint();
         self.advance_stop();
         self.advance_txns();
@@ -248,6 +254,7 @@ impl LaneCore {
             transactions,
             joining,
             self.flights.deadline(&self.config),
+            self.compaction_deadline(),
             self.checkpoint_deadline(),
             self.ownership_deadline(),
             self.stop.and_then(|stop| stop.deadline()),
@@ -345,6 +352,7 @@ impl LaneCore {
         self.looking = None;
         self.transactions.clear();
         self.checkpointing = Checkpointing::new();
+        self.plan_nothing();
         self.deleted_below = Seq(0);
         self.ring = Ring::default();
         self.told_full = false;
@@ -439,12 +447,16 @@ impl LaneCore {
                 return shards;
             }
             led.first_own.get_or_insert(object.seq);
+            let (partition, end, bytes) = (entry.partition, led.committed.end, u64::from(entry.length));
+            self.plan(compaction::Event::Committed { partition, end, bytes });
         }
         for start in &object.footer.log_starts {
             let Some(led) = self.partitions.get_mut(&start.partition) else { continue };
             shards.insert(led.shard);
             led.committed.fold_log_start(start.offset);
             led.find_first_own(self.wid);
+            let log_start = led.committed.log_start;
+            self.plan(compaction::Event::LogStart(start.partition, log_start));
         }
         if !object.footer.log_starts.is_empty() {
             self.ring_may_shrink();

@@ -1,8 +1,9 @@
 //! What goes into a lane's core and what comes out of it.
 
 use super::messages::{LaneCommand, LaneReport, ToLane, ToShard};
+use crate::compactor::roll::{Roll, RollError};
 use crate::env::{Mono, WallMs};
-use crate::ids::{Seq, ShardIndex, TopicPartition, Wid};
+use crate::ids::{Offset, Seq, ShardIndex, TopicPartition, Wid};
 use crate::meta::records::PartitionRecord;
 use crate::meta::{Key, Snapshot, Txn, TxnOutcome};
 use crate::partition::CommittedPartition;
@@ -87,6 +88,8 @@ pub enum Event {
     LookedUp(Token, Result<BTreeMap<TopicPartition, Found>, StoreError>),
     /// The write-ahead log is sealed.
     Sealed(Wid),
+    /// Answer to [`Effect::Roll`]: the first offset that no segment holds.
+    Rolled(TopicPartition, Result<Offset, RollError>),
 }
 
 /// What the core wants done. The pump carries effects out in order; those with answers run side by side.
@@ -143,6 +146,8 @@ pub enum Effect {
     },
     /// SEAL a log that this lane gave up, without hurry; answered by [`Event::Sealed`].
     Seal(Wid),
+    /// Roll entries into a segment; answered by [`Event::Rolled`].
+    Roll(Box<Roll>),
     /// Delete data objects; a failure is of no consequence, the next deletion covers it.
     DeleteWalBelow {
         /// The log.

@@ -10,6 +10,7 @@ use super::core::LaneCore;
 use super::events::Effect;
 use super::messages::{LaneReport, Seal, ToShard};
 use super::transactions::{Change, Kind};
+use crate::compaction;
 use crate::env::Mono;
 use crate::ids::{LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
 use crate::meta::records::{PartitionRecord, Record};
@@ -243,6 +244,7 @@ impl LaneCore {
         self.claimable.remove(&partition);
         self.unwanted.remove(&partition);
         self.joining.forget(partition);
+        self.plan(compaction::Event::Lost(partition));
         self.report(LaneReport::NotLeading { partition });
     }
 
@@ -273,6 +275,7 @@ impl LaneCore {
                 led.role = Role::Released { since: now, look_at: now.plus(super::config::LOOK_AGAIN) };
                 let shard = led.shard;
                 self.effects.push_back(Effect::ToShard(shard, ToShard::Revoked { partition }));
+                self.plan(compaction::Event::Lost(partition));
                 self.report(LaneReport::NotLeading { partition });
             }
         }
@@ -294,6 +297,7 @@ impl LaneCore {
         let state = Box::new(led.committed.clone());
         self.effects.push_back(Effect::ToShard(shard, ToShard::Acquired { partition, epoch, state }));
         self.report(LaneReport::Leading { partition, shard, epoch });
+        self.plan_led(partition);
         // The control task may have changed its mind meanwhile.
         match self.wanted.get(&partition).map(|wanted| wanted.shard == shard) {
             None => {}
@@ -312,6 +316,7 @@ impl LaneCore {
             }
             self.depart(partition, led.first_own);
         }
+        self.plan(compaction::Event::Lost(partition));
         self.being_born.remove(&partition);
         self.unwanted.remove(&partition);
         self.claimable.remove(&partition);

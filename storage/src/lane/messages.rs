@@ -124,6 +124,15 @@ pub enum ToShard {
         /// The partition.
         partition: TopicPartition,
     },
+    /// Segments hold everything below `covered`: what references lie wholly below lead nowhere soon.
+    Covered {
+        /// The partition.
+        partition: TopicPartition,
+        /// The epoch that the shard leads it at.
+        epoch: LeaderEpoch,
+        /// First offset that only write-ahead objects hold.
+        covered: Offset,
+    },
     /// The write-ahead store has no room (`true`), or has stored what it had refused (`false`). While it has none the shard
     /// refuses what is not in the log yet, with KAFKA_STORAGE_ERROR; what was appended stays in the log and is stored when
     /// there is room (PROTOCOL.md section 6). [`ToShard::Fenced`] ends it too.

@@ -3,6 +3,7 @@
 
 mod checkpointing;
 mod claims;
+mod compacting;
 mod config;
 pub mod core;
 mod counters;

@@ -13,6 +13,7 @@ use super::counters::LaneCells;
 use super::events::{Effect, Event, Now};
 use super::messages::{LaneCommand, LaneReport, ToLane, ToShard};
 use super::outage::{News, Outage};
+use crate::compactor;
 use crate::env::{Env, Mono};
 use crate::ids::{ShardIndex, Wid};
 use crate::mailbox::{Receiver, Sender};
@@ -264,6 +265,10 @@ impl LanePump {
                     Event::Sealed(wid)
                 }
                 .boxed_local()
+            }
+            Effect::Roll(roll) => {
+                let (env, stores, partition) = (self.env.clone(), self.stores.clone(), roll.partition);
+                async move { Event::Rolled(partition, compactor::roll::roll(&env, &stores, *roll).await) }.boxed_local()
             }
             Effect::DeleteWalBelow { wid, below } => {
                 let delete = wal.delete_below(wid, below);

@@ -36,7 +36,7 @@ pub struct CommittedPartition {
     pub epochs: EpochHistory,
     /// Idempotent producers.
     pub producers: ProducerTable,
-    /// Offsets below are covered by the manifest (0 until compaction exists).
+    /// Offsets below are covered by the manifest, as far as this lane knows.
     pub covered: Offset,
     /// Where the offsets from `covered` on lie.
     pub references: References,
@@ -125,6 +125,15 @@ impl CommittedPartition {
             self.log_start = offset;
             self.references.drop_below(offset);
             self.epochs.truncate_below(offset);
+        }
+    }
+
+    /// The manifest is known to cover what lies below `through`: never decreases, drops references wholly below.
+    pub fn cover(&mut self, through: Offset) {
+        let through = through.min(self.end);
+        if through > self.covered {
+            self.covered = through;
+            self.references.drop_below(through);
         }
     }
 

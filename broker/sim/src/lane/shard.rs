@@ -265,6 +265,7 @@ impl State {
                     assert!(!led.draining || lost == 0, "FINDING {partition} revoked with {lost} records in flight");
                 }
             }
+            ToShard::Covered { .. } => unreachable!("its records are no batches, so that nothing is rolled"),
             ToShard::StoreFull(full) => {
                 assert!(full != self.store_full, "FINDING shard {} is told twice that the store is full", self.shard);
                 self.store_full = full;

@@ -15,6 +15,7 @@ use millrace_broker::control::start::Process;
 use millrace_broker::net::budget::Pools;
 use millrace_broker::process::assembly::{self, Wiring};
 use millrace_storage::audit::Bodies;
+use millrace_storage::compaction::PlannerConfig;
 use millrace_storage::env::Env;
 use millrace_storage::ids::BootId;
 use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
@@ -56,6 +57,21 @@ impl Plan {
     }
 }
 
+/// Rolls soon and often, so that readers meet segments.
+fn compaction(dice: &mut Dice) -> PlannerConfig {
+    let ms = Duration::from_millis;
+    PlannerConfig {
+        roll_bytes: dice.below(1..100_000),
+        roll_after: ms(dice.below(0..2_000)),
+        roll_within: ms(dice.below(1_000..20_000)),
+        held_bytes: dice.below(1_000..1_000_000),
+        paid_bytes: dice.below(1..10_000),
+        objects_per_roll: dice.below(1..4),
+        effects: dice.below(1..4) as usize,
+        ..PlannerConfig::default()
+    }
+}
+
 /// A running process.
 struct Life {
     process: ProcessId,
@@ -84,7 +100,9 @@ impl Node {
         let network = Network::new(sim, breaks);
         let (plan, lane_config) = sim.dice(|d| (Plan::drawn(d), super::lane::lane_config(d)));
         // Real batches are larger than the scripted scenario's; objects hold at least one.
-        let lane_config = LaneConfig { object_limit_bytes: 1 << 20, in_flight_bytes: 1 << 20, ..lane_config };
+        let compaction = sim.dice(|d| (d.index(4) > 0).then(|| compaction(d)));
+        let lane_config =
+            LaneConfig { object_limit_bytes: 1 << 20, in_flight_bytes: 1 << 20, compaction, ..lane_config };
         let ledger = Ledger::default();
         let world = World {
             sim: sim.clone(),

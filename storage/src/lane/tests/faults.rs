@@ -311,6 +311,7 @@ impl Run {
                     }
                 }
             }
+            ToShard::Covered { .. } => unreachable!("these lanes roll nothing"),
             ToShard::Acquired { partition, epoch, state } => {
                 self.history.acquired += 1;
                 let content = self.life.content(&state);

@@ -1,0 +1,149 @@
+//! ROLL: committed entries of write-ahead objects become a segment.
+//!
+//! 1. What is rolled is committed, so that whoever rolls the same offsets, a leader of an earlier epoch too, writes the
+//!    same batches; of two such segments the manifest names the one that came first.
+//! 2. A segment ends where an entry ends: references are either covered or not.
+
+use super::manifest;
+use crate::env::Env;
+use crate::format::manifest::{Manifest, NamedSegment, SegmentName};
+use crate::ids::{Offset, TopicPartition};
+use crate::partition::{EpochHistory, Reference};
+use crate::recovery::Stores;
+use crate::segment::{SegmentError, SegmentWriter, data_key, index_key};
+use crate::store_error::StoreError;
+use crate::wal::{PutOutcome, StoreFuture};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use std::time::Duration;
+
+/// Write-ahead objects read at once.
+const READS: usize = 8;
+/// After so many bytes of checksums
+const PAUSE_BYTES: usize = 1 << 20;
+/// there is a pause, which bounds the rate too.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Times that an object is put.
+const PUTS: u32 = 4;
+/// Longest pause between two of them.
+const PAUSE_MS: u64 = 1_000;
+
+/// What is to be rolled.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Roll {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Its committed log start.
+    pub log_start: Offset,
+    /// Where its epochs start.
+    pub epochs: EpochHistory,
+    /// The entries, contiguous from the first that no manifest is known to cover.
+    pub references: Vec<Reference>,
+    /// What the segment will be called.
+    pub name: SegmentName,
+}
+
+/// Why nothing was rolled.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RollError {
+    /// The store failed: to be tried again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Data that must exist does not, or is damaged. A person must look.
+    #[error("{0}")]
+    Damage(String),
+}
+
+impl From<SegmentError> for RollError {
+    fn from(error: SegmentError) -> RollError {
+        RollError::Damage(error.to_string())
+    }
+}
+
+/// Rolls, and gives the first offset that no segment holds: beyond what was asked for if somebody else was faster.
+///
+/// # Errors
+/// See [`RollError`]; it may have happened all the same.
+///
+/// # Panics
+/// If there is nothing to roll.
+pub async fn roll(env: &Env, stores: &Stores, roll: Roll) -> Result<Offset, RollError> {
+    let (first, last) = (roll.references.first(), roll.references.last());
+    let (base, through) = first.zip(last).map(|(first, last)| (first.base, last.last.plus(1))).expect("no entry");
+    let stands = manifest::change(env, &*stores.objects, roll.partition, |_| Ok::<_, RollError>(None)).await?;
+    if stands.covered > base {
+        return Ok(stands.covered);
+    }
+    let (mut writer, mut unpaused) = (SegmentWriter::new(base), 0);
+    let mut entries = stream::iter(&roll.references).map(|one| read(stores, *one)).buffered(READS);
+    while let Some((reference, bytes)) = entries.try_next().await? {
+        if writer.next() != reference.base {
+            return Err(RollError::Damage(format!("{} where {} was to come", reference.base, writer.next())));
+        }
+        unpaused += bytes.len();
+        writer.push(bytes)?;
+        if unpaused >= PAUSE_BYTES {
+            // The thread's other work goes on in between.
+            unpaused = 0;
+            env.sleep(PAUSE).await;
+        }
+    }
+    drop(entries);
+    if writer.next() != through {
+        return Err(RollError::Damage(format!("entries that end before {through}")));
+    }
+    let written = writer.finish(env.wall()).expect("an entry holds a batch");
+    let put = |key: String, slices: Vec<Bytes>| put(env, stores, key, slices);
+    put(data_key(roll.partition, roll.name, base), written.file).await?;
+    put(index_key(roll.partition, roll.name, base), vec![written.index]).await?;
+    let named = NamedSegment { name: roll.name, segment: written.segment, records: written.records };
+    let stands = manifest::change(env, &*stores.objects, roll.partition, |manifest| append(manifest, &roll, named));
+    Ok(stands.await?.covered)
+}
+
+async fn read(stores: &Stores, reference: Reference) -> Result<(Reference, Bytes), RollError> {
+    let Reference { wid, seq, position, length, .. } = reference;
+    let range = u64::from(position)..u64::from(position) + u64::from(length);
+    let found = stores.wal.read(wid, seq, range).await?;
+    let whole = found.filter(|bytes| bytes.len() == length as usize);
+    let missing = || RollError::Damage(format!("the write-ahead object {wid}/{seq} is not there or cut off"));
+    Ok((reference, whole.ok_or_else(missing)?))
+}
+
+/// Puts an object that nobody else can have put, so that one that is there is this one.
+async fn put(env: &Env, stores: &Stores, key: String, slices: Vec<Bytes>) -> Result<(), StoreError> {
+    let mut attempt = 1;
+    loop {
+        let put: StoreFuture<PutOutcome> = stores.objects.put_if_absent(&key, slices.clone());
+        match put.await {
+            Ok(PutOutcome::Stored | PutOutcome::AlreadyExists) => return Ok(()),
+            Err(error) if attempt == PUTS => return Err(error),
+            Err(_) => attempt += 1,
+        }
+        env.sleep(Duration::from_millis(env.random() % PAUSE_MS)).await;
+    }
+}
+
+/// The manifest with the new segment at its end; `None` if somebody else has covered its offsets.
+fn append(manifest: &Manifest, roll: &Roll, named: NamedSegment) -> Result<Option<Manifest>, RollError> {
+    let base = named.segment.base;
+    if manifest.covered > base {
+        return Ok(None);
+    }
+    let mut next = manifest.clone();
+    next.log_start = next.log_start.max(roll.log_start);
+    if manifest.covered < base {
+        // A log start beyond what was covered: no segment holds anything that may still be read.
+        if base > next.log_start {
+            let (partition, covered) = (roll.partition, manifest.covered);
+            return Err(RollError::Damage(format!("{partition}: nothing holds the offsets from {covered} to {base}")));
+        }
+        next.segments.clear();
+    }
+    next.segments.push(named);
+    next.covered = named.segment.last.plus(1);
+    next.epochs = EpochHistory::default();
+    let covered = roll.epochs.starts().iter().filter(|epoch| epoch.start < next.covered);
+    covered.for_each(|epoch| next.epochs.append(epoch.epoch, epoch.start));
+    Ok(Some(next))
+}
