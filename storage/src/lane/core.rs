@@ -18,9 +18,9 @@ use super::config::{LaneConfig, LaneIdentity, WAITING_OBJECTS};
 use super::counters::LaneTotals;
 use super::events::{Effect, Event, Now, Token};
 use super::inflight::{Flight, InFlight, Step};
-use super::joining::Joining;
+use super::joining::{Joining, Window};
 use super::leadership::Led;
-use super::messages::{CommittedObject, LaneCommand, LaneReport, ToLane, ToShard};
+use super::messages::{CommittedObject, LaneCommand, LaneReport, SealWait, ToLane, ToShard};
 use super::ring::Ring;
 use super::stop::Stop;
 use super::transactions::{Purpose, Transactions};
@@ -382,8 +382,8 @@ impl LaneCore {
     /// Sends objects while the window has room and the governor says so.
     fn put_objects(&mut self) {
         while self.flights.has_room(&self.config) {
-            let idle = self.flights.is_empty();
-            let Some(joined) = self.joining.next(&self.config, self.now.mono, idle) else { return };
+            let window = Window { idle: self.flights.is_empty(), moved: self.flights.moved() };
+            let Some(joined) = self.joining.next(&self.config, self.now.mono, window) else { return };
             let seq = self.flights.next_seq();
             let header = ObjectHeader {
                 kind: ObjectKind::Data,
@@ -395,7 +395,7 @@ impl LaneCore {
             let slices = encode_object(&header, joined.body, &joined.footer, self.record.ck);
             let object =
                 Arc::new(CommittedObject { wid: self.wid, seq, sealed_at: self.now.wall, footer: joined.footer });
-            self.flights.push(&self.config, self.now.mono, object, slices.clone(), joined.through);
+            self.flights.push(&self.config, self.now.mono, object, slices.clone(), joined.seals);
             self.effects.push_back(Effect::PutWal { wid: self.wid, seq, slices, hedge: false });
         }
     }
@@ -403,7 +403,7 @@ impl LaneCore {
     /// Moves the commit point over everything durable, folds it, tells the shards: one message each.
     fn commit(&mut self) {
         let mut objects: Vec<Arc<CommittedObject>> = Vec::new();
-        let mut told: BTreeMap<ShardIndex, Option<u64>> = BTreeMap::new();
+        let mut told: BTreeMap<ShardIndex, Vec<SealWait>> = BTreeMap::new();
         while let Some(flight) = self.flights.pop_durable() {
             for shard in self.fold(&flight) {
                 told.entry(shard).or_default();
@@ -411,8 +411,8 @@ impl LaneCore {
             if self.ended {
                 return;
             }
-            for (&shard, &through) in &flight.through {
-                told.insert(shard, Some(through));
+            for &(shard, wait) in &flight.seals {
+                told.entry(shard).or_default().push(wait);
             }
             if let Some(cap) = self.config.ring_bytes
                 && let Some(keep) = self.ring.committed(cap, flight.object.seq, flight.bytes as u64)
@@ -425,11 +425,10 @@ impl LaneCore {
             return;
         }
         self.checkpointing.progressed(self.now.mono);
-        for (shard, through) in told {
-            let last = self.through.entry(shard).or_default();
-            *last = through.unwrap_or(*last);
-            let through = *last;
-            let message = ToShard::Committed { through, objects: objects.clone() };
+        for (shard, waits) in told {
+            let through = self.through.entry(shard).or_default();
+            *through = waits.last().map_or(*through, |last| last.number + 1);
+            let message = ToShard::Committed { through: *through, objects: objects.clone(), waits };
             self.effects.push_back(Effect::ToShard(shard, message));
         }
     }

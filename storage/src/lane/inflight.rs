@@ -11,7 +11,7 @@
 use super::config::{LaneConfig, PUTS_OF_ONE_SEQUENCE, RECENT_SUCCESS, SUSPECT_AFTER, VANISHED_ROUNDS, backoff};
 use super::counters::LaneTotals;
 use super::hedging::Hedging;
-use super::messages::CommittedObject;
+use super::messages::{CommittedObject, SealWait};
 use crate::env::Mono;
 use crate::format::object::{ObjectKind, decode_header};
 use crate::ids::{Seq, ShardIndex, Wid, WriterId};
@@ -19,7 +19,7 @@ use crate::store_error::{FailureKind, StoreError};
 use crate::wal::PutOutcome;
 use crate::wrong::{Wrong, wrong};
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What an answer of the store leads to.
@@ -74,15 +74,19 @@ pub(super) struct Flight {
     pub object: Arc<CommittedObject>,
     /// Size of the object.
     pub bytes: usize,
-    /// Per shard the number of its last seal in this object, plus one.
-    pub through: BTreeMap<ShardIndex, u64>,
+    /// The seals in it, with what each waited for so far.
+    pub seals: Vec<(ShardIndex, SealWait)>,
     slices: Vec<Bytes>,
     state: State,
     /// Its last answer was that the store has no room.
     no_room: bool,
     /// First sent, or last refused by a full store.
     unresolved_since: Mono,
+    /// When it was put, however often later.
+    put: Mono,
     sent: Mono,
+    /// When it became durable, if it is.
+    stored: Mono,
     attempts: u32,
     /// Was put a second time because the first took long.
     hedged: bool,
@@ -92,6 +96,11 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    fn store(&mut self, now: Mono) {
+        self.state = State::Durable;
+        self.stored = now;
+    }
+
     fn may_repeat(&self) -> bool {
         self.unanswered < PUTS_OF_ONE_SEQUENCE
     }
@@ -110,6 +119,8 @@ fn find(flights: &mut VecDeque<Flight>, seq: Seq) -> Option<&mut Flight> {
 pub(super) struct InFlight {
     flights: VecDeque<Flight>,
     commit_point: Seq,
+    /// When the last of all sequences below the commit point became durable.
+    moved: Mono,
     bytes: usize,
     answering: Option<Answering>,
     hedging: Hedging,
@@ -129,6 +140,7 @@ impl InFlight {
         InFlight {
             flights: VecDeque::new(),
             commit_point: Seq(0),
+            moved: Mono(0),
             bytes: 0,
             answering: None,
             hedging: Hedging::default(),
@@ -183,7 +195,7 @@ impl InFlight {
         now: Mono,
         object: Arc<CommittedObject>,
         slices: Vec<Bytes>,
-        through: BTreeMap<ShardIndex, u64>,
+        seals: Vec<(ShardIndex, SealWait)>,
     ) {
         assert_eq!(object.seq, self.next_seq(), "invariant 1: no sequence is skipped");
         let bytes: usize = slices.iter().map(Bytes::len).sum();
@@ -195,12 +207,14 @@ impl InFlight {
         self.flights.push_back(Flight {
             object,
             bytes,
-            through,
+            seals,
             slices,
             state,
             no_room: false,
             unresolved_since: now,
+            put: now,
             sent: now,
+            stored: now,
             attempts: 1,
             hedged: false,
             unanswered: 1,
@@ -230,7 +244,7 @@ impl InFlight {
         }
         match result {
             Ok(PutOutcome::Stored) => {
-                flight.state = State::Durable;
+                flight.store(now);
                 if flight.attempts == 1 {
                     self.hedging.stored(now.since(flight.sent));
                 }
@@ -242,7 +256,7 @@ impl InFlight {
                 return Step::Look(seq);
             }
             Err(_) if wrong(Wrong::AmbiguousErrorTakenForSuccess) || wrong(Wrong::DrainedBatchesDropped) => {
-                flight.state = State::Durable;
+                flight.store(now);
             }
             // The other put of a hedged pair decides, or patience ends: the store need not get a third at once.
             Err(_) if flight.state == State::Sent && flight.hedged && flight.unanswered > 0 => {}
@@ -275,7 +289,7 @@ impl InFlight {
         match judge(wid, seq, me, header.as_ref()) {
             Stands::Fence => Step::Fenced,
             Stands::Ours => {
-                flight.state = State::Durable;
+                flight.store(now);
                 Step::Wait
             }
             Stands::Nothing => {
@@ -370,7 +384,12 @@ impl InFlight {
         Some(self.answering.map_or(suspect, |one| suspect.max(one.last.plus(RECENT_SUCCESS / 2))))
     }
 
-    /// The next sequence that the commit point passes, if it is durable.
+    /// When the commit point moved last, as far as the store is concerned.
+    pub(super) fn moved(&self) -> Mono {
+        self.moved
+    }
+
+    /// The next sequence that the commit point passes, if it is durable. Its seals have waited for the store.
     pub(super) fn pop_durable(&mut self) -> Option<Flight> {
         if wrong(Wrong::AckOutOfSequenceOrder)
             && let Some(at) = self.flights.iter().position(|flight| flight.state == State::Durable)
@@ -380,9 +399,12 @@ impl InFlight {
         if self.flights.front()?.state != State::Durable {
             return None;
         }
-        let flight = self.flights.pop_front()?;
+        let mut flight = self.flights.pop_front()?;
         self.commit_point = self.commit_point.next();
         self.bytes -= flight.bytes;
+        self.moved = self.moved.max(flight.stored);
+        let at_the_store = self.moved.since(flight.put);
+        flight.seals.iter_mut().for_each(|(_, wait)| wait.waited += at_the_store);
         Some(flight)
     }
 

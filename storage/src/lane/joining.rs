@@ -7,7 +7,7 @@
 //!    burst. So the requests of a trickle are bounded by the second, those of a stream by the byte.
 
 use super::config::LaneConfig;
-use super::messages::{BatchDescription, Seal};
+use super::messages::{BatchDescription, Seal, SealWait};
 use crate::env::Mono;
 use crate::format::{BatchEntry, Footer, HEADER_BYTES, LogStartEntry, PartitionEntry};
 use crate::ids::{LeaderEpoch, Offset, ShardIndex, TopicPartition};
@@ -21,8 +21,17 @@ pub(super) struct Joined {
     pub body: Vec<Bytes>,
     /// The footer; positions count the header.
     pub footer: Footer,
-    /// Per shard the number of its last seal in this object, plus one.
-    pub through: BTreeMap<ShardIndex, u64>,
+    /// The seals in it, in the order in which they came, with how long the governor and the window kept each.
+    pub seals: Vec<(ShardIndex, SealWait)>,
+}
+
+/// What the governor must know of the sequences in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// Whether there are none.
+    pub idle: bool,
+    /// When the last one left.
+    pub moved: Mono,
 }
 
 struct Waiting {
@@ -123,20 +132,21 @@ impl Joining {
         (missing as u64 * 1000).div_ceil(config.put_bytes.max(1) as u64)
     }
 
-    /// The next object if it is to be put now. `idle`: nothing is in flight. The caller checked the window.
-    pub(super) fn next(&mut self, config: &LaneConfig, now: Mono, idle: bool) -> Option<Joined> {
+    /// The next object if it is to be put now. The caller checked that the window has room.
+    pub(super) fn next(&mut self, config: &LaneConfig, now: Mono, window: Window) -> Option<Joined> {
+        let free = self.free(config, window)?;
         self.refill(config, now);
         let oldest = self.oldest()?;
         let by_size = self.bytes >= config.object_bytes;
         if !by_size {
             let lingered = now.since(oldest) >= config.linger;
             let price = self.price(config);
-            if !(idle || lingered) || self.tokens < price {
+            if !(window.idle || lingered) || self.tokens < price {
                 return None;
             }
             self.tokens -= price;
         }
-        Some(self.join(config))
+        Some(self.join(config, free.min(now)))
     }
 
     /// When `next` may give an object without further events; `None` if nothing waits.
@@ -149,9 +159,20 @@ impl Joining {
         Some(due.max(self.refilled.plus(std::time::Duration::from_millis(missing_ms))))
     }
 
-    fn join(&mut self, config: &LaneConfig) -> Joined {
+    /// Since when neither the governor nor the window keeps what waits: what passes from then on is the lane's own.
+    /// To be asked before the bucket is refilled, since it counts from the last time.
+    fn free(&self, config: &LaneConfig, window: Window) -> Option<Mono> {
+        let due = self.deadline(config, window.idle)?;
+        // Bytes end these two waits, so that the seal that brought them did.
+        let by_bytes = self.bytes >= config.object_bytes || config.puts_per_second.is_some();
+        let newest = self.waiting.back().filter(|_| by_bytes).map_or(Mono(0), |newest| newest.since);
+        Some(due.max(window.moved).max(newest))
+    }
+
+    /// `free`: since when it is kept by nothing.
+    fn join(&mut self, config: &LaneConfig, free: Mono) -> Joined {
         let mut runs: BTreeMap<(TopicPartition, LeaderEpoch), Run> = BTreeMap::new();
-        let mut through = BTreeMap::new();
+        let mut seals = Vec::new();
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
             if bytes >= config.object_bytes || (bytes > 0 && bytes + next.bytes > config.object_limit_bytes) {
@@ -159,7 +180,7 @@ impl Joining {
             }
             let next = self.waiting.pop_front().expect("just seen");
             bytes += next.bytes;
-            through.insert(next.shard, next.seal.number + 1);
+            seals.push((next.shard, SealWait { number: next.seal.number, waited: free.since(next.since) }));
             for entry in next.seal.entries {
                 let run = runs.entry((entry.partition, entry.epoch)).or_insert_with(|| Run {
                     base: entry.base,
@@ -184,7 +205,7 @@ impl Joining {
             footer.partitions.push(entry);
             body.extend(run.slices);
         }
-        Joined { body, footer, through }
+        Joined { body, footer, seals }
     }
 }
 
@@ -228,6 +249,8 @@ mod tests {
     use crate::lane::SealEntry;
     use std::time::Duration;
 
+    const IDLE: Window = Window { idle: true, moved: Mono(0) };
+
     fn seal(number: u64, bytes: usize) -> Seal {
         let partition = TopicPartition { topic: TopicId(uuid::Uuid::from_u128(1)), index: 0 };
         let length = u32::try_from(bytes).expect("a small seal");
@@ -249,7 +272,7 @@ mod tests {
         let mut puts = 0;
         for ms in 0..1000 {
             joining.push(at(ms), ShardIndex(0), seal(ms, bytes));
-            while joining.next(config, at(ms), true).is_some() {
+            while joining.next(config, at(ms), IDLE).is_some() {
                 puts += 1;
             }
         }
@@ -277,12 +300,12 @@ mod tests {
         let mut joining = Joining::new(&config, Mono(0));
         for number in 0..2 {
             joining.push(Mono(0), ShardIndex(0), seal(number, 0));
-            assert!(joining.next(&config, Mono(0), true).is_some(), "the burst");
+            assert!(joining.next(&config, Mono(0), IDLE).is_some(), "the burst");
         }
         joining.push(Mono(0), ShardIndex(0), seal(2, 128 << 10));
-        assert!(joining.next(&config, Mono(0), true).is_none());
+        assert!(joining.next(&config, Mono(0), IDLE).is_none());
         let due = joining.deadline(&config, true).expect("something waits");
         assert_eq!(due, Mono(0).plus(Duration::from_millis(63)), "half a token at 8 a second");
-        assert!(joining.next(&config, due, true).is_some());
+        assert!(joining.next(&config, due, IDLE).is_some());
     }
 }

@@ -6,6 +6,7 @@ use crate::ids::{LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, 
 use crate::partition::{CommittedPartition, ProducerStamp};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One batch of a seal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +92,16 @@ pub struct CommittedObject {
     pub footer: Footer,
 }
 
+/// What a seal that is durable now waited for others than the broker. Of all times in this protocol's messages the only
+/// one, and nothing is decided by it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SealWait {
+    /// Number of the seal.
+    pub number: u64,
+    /// For the flush governor, for a place in the window of sequences, for the store to take its object and those before.
+    pub waited: Duration,
+}
+
 /// Lane → shard.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ToShard {
@@ -100,6 +111,8 @@ pub enum ToShard {
         through: u64,
         /// The objects that became durable, in sequence order.
         objects: Vec<Arc<CommittedObject>>,
+        /// The seals of this shard that those objects hold, by number.
+        waits: Vec<SealWait>,
     },
     /// This shard leads the partition from now on.
     Acquired {

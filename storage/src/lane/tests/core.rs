@@ -113,9 +113,18 @@ pub(super) fn puts(effects: &VecDeque<Effect>) -> Vec<(u64, Vec<u8>)> {
 
 pub(super) fn committed(effects: &VecDeque<Effect>) -> Option<(u64, usize)> {
     effects.iter().find_map(|effect| match effect {
-        Effect::ToShard(SHARD, ToShard::Committed { through, objects }) => Some((*through, objects.len())),
+        Effect::ToShard(SHARD, ToShard::Committed { through, objects, .. }) => Some((*through, objects.len())),
         _ => None,
     })
+}
+
+/// Number and wait of the seals of shard 0 that became durable.
+pub(super) fn waits(effects: &VecDeque<Effect>) -> Vec<(u64, Duration)> {
+    let of = |effect: &Effect| match effect {
+        Effect::ToShard(SHARD, ToShard::Committed { waits, .. }) => waits.clone(),
+        _ => Vec::new(),
+    };
+    effects.iter().flat_map(of).map(|wait| (wait.number, wait.waited)).collect()
 }
 
 pub(super) fn fenced(effects: &VecDeque<Effect>) -> bool {

@@ -8,4 +8,5 @@ mod hedging;
 mod joining;
 mod moves;
 mod restart;
+mod waits;
 mod world;

@@ -340,7 +340,7 @@ pub(super) fn entry(partition: TopicPartition, epoch: i32, base: i64, count: u32
 /// The highest `through` of some messages and the number of objects committed.
 pub(super) fn committed(messages: &[ToShard]) -> (u64, usize) {
     messages.iter().fold((0, 0), |(through, objects), message| match message {
-        ToShard::Committed { through: higher, objects: more } => (through.max(*higher), objects + more.len()),
+        ToShard::Committed { through: higher, objects: more, .. } => (through.max(*higher), objects + more.len()),
         _ => (through, objects),
     })
 }
