@@ -1,12 +1,14 @@
 //! Numbers that a thread publishes for others to read, and their text form.
 
+use super::store::encode_histogram;
 use crate::admin::pools::{POOLS, PoolCells, PoolLevels};
 use crate::shard::counters::Counters;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::lane::{LaneCells, LaneTotals};
-use millrace_storage::meter::StoreMeter;
+use millrace_storage::meter::{Histogram, StoreMeter};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -40,6 +42,7 @@ pub struct Cells {
     connections: AtomicU64,
     counters: [AtomicU64; FIELDS],
     pools: PoolCells,
+    acks: Arc<Histogram>,
 }
 
 impl Cells {
@@ -52,7 +55,13 @@ impl Cells {
             connections: AtomicU64::new(0),
             counters: [const { AtomicU64::new(0) }; FIELDS],
             pools: PoolCells::default(),
+            acks: Arc::default(),
         })
+    }
+
+    /// Where the shard records the broker's own share of acknowledgements.
+    pub fn acks(&self) -> Arc<Histogram> {
+        self.acks.clone()
     }
 
     /// Publishes. `ready`: the shard knows that the process has recovered everything.
@@ -120,6 +129,13 @@ impl Collector for Exposition {
             }
         }
         super::store::encode(&self.store, &mut encoder)?;
+        let help =
+            "Of acknowledgements, what is neither the store's time nor waiting for a larger object; one for each seal";
+        let mut family = encoder.encode_descriptor("ack_share_seconds", help, None, MetricType::Histogram)?;
+        for cells in &self.shards {
+            encode_histogram(&cells.acks.snapshot(), family.encode_family(&[("shard", cells.shard)])?)?;
+        }
+        super::threads::encode(&mut encoder)?;
         let gauge = ConstGauge::new(0_i64);
         let mut family = encoder.encode_descriptor("connections", "Open connections", None, gauge.metric_type())?;
         for cells in &self.shards {
@@ -185,12 +201,15 @@ mod tests {
         let mut pools = PoolLevels::default();
         pools[2] = PoolLevel { bytes: 5, bound: 9 };
         cells.publish(Mono(1), true, 2, &counters, &pools);
+        cells.acks().record(Duration::from_micros(40));
         let lanes = vec![Arc::default()];
         let all = Exposition { shards: vec![cells], lanes, store: Arc::default(), started: WallMs(5_000) };
         let text = all.text();
         assert!(text.contains("millrace_requests_total{shard=\"3\"} 7"), "{text}");
         assert!(text.contains("millrace_hedged_puts_total{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_store_puts_total 0"), "{text}");
+        assert!(text.contains("millrace_ack_share_seconds_bucket{le=\"0.00005\",shard=\"3\"} 1"), "{text}");
+        assert!(text.contains("millrace_run_queue_seconds_total{thread="), "{text}");
         assert!(text.contains("millrace_connections{shard=\"3\"} 2"), "{text}");
         assert!(text.contains("millrace_pool_bytes{shard=\"3\",pool=\"tail\"} 5"), "{text}");
         assert!(text.contains("millrace_pool_bound_bytes{shard=\"3\",pool=\"tail\"} 9"), "{text}");

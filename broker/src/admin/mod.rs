@@ -1,8 +1,8 @@
 //! The admin endpoint: `/metrics`, `/healthz`, `/readyz` over HTTP/1.1.
 //!
 //! Invariants:
-//! 1. Shards pay nothing for a scrape: each copies its counters into its [`Cells`] twice a second, and the endpoint reads
-//!    only those.
+//! 1. Shards pay nothing for a scrape: each copies its counters into its [`Cells`] twice a second, what is asked of the
+//!    store and how long acknowledgements take is counted where all can read it, and the endpoint reads only those.
 //! 2. Connections, requests and their sizes are bounded; a broken client ends its own connection only.
 //!
 //! `/healthz` is 200 while every thread that registered a [`Cells`] has published within [`PULSE_LIMIT`]; `/readyz` is 200
@@ -12,6 +12,7 @@ mod cells;
 mod http;
 mod pools;
 mod store;
+mod threads;
 
 pub use cells::{Cells, Exposition, PUBLISH_INTERVAL, PULSE_LIMIT};
 pub use http::{adopt, serve};

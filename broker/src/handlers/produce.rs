@@ -223,7 +223,7 @@ impl Handling {
 
     /// Hands the batches to their logs, then answers or waits.
     fn finish(mut self, core: &mut ShardCore, now: Now, timeout_ms: i32, permit: Option<Permit>) {
-        self.push_batches(core, permit);
+        self.push_batches(core, now, permit);
         if wrong(Wrong::AckBeforeDurable) && self.acks == -1 {
             self.acks = 1;
         }
@@ -245,7 +245,7 @@ impl Handling {
         }
     }
 
-    fn push_batches(&mut self, core: &mut ShardCore, permit: Option<Permit>) {
+    fn push_batches(&mut self, core: &mut ShardCore, now: Now, permit: Option<Permit>) {
         let frame = std::mem::replace(&mut self.frame, Frame::copied(&[]));
         let total: usize = self.placed.iter().map(|placed| placed.range.len()).sum();
         if total == 0 {
@@ -269,6 +269,9 @@ impl Handling {
                 permit: permit.clone(),
             });
             if first {
+                if core.unsealed.is_empty() {
+                    core.ack_share.begin(now.mono);
+                }
                 core.unsealed.push_back(partition);
             }
         }

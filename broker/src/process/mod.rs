@@ -176,6 +176,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
             let ran = runtime::run(cpu, Some(side), |env| async move {
                 let stores = stores.handles(&env);
                 let pump = assembly::start_shard(env.clone(), shard, node, &stores, pools, ends);
+                pump.core().borrow_mut().record_acks_in(cells.acks());
                 env.spawn("publish", publish(env.clone(), pump.clone(), cells));
                 let listener = ShardListener::adopt(listener).expect("the address of a bound socket is known");
                 pump.run(Box::new(listener)).await;

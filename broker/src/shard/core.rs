@@ -8,6 +8,7 @@
 //! 3. Seals are numbered from 0 over all fence generations; what was appended before a fence is in no later seal.
 //! 4. The same events at the same times give the same effects in the same order.
 
+use super::ack_share::AckShare;
 use super::counters::Counters;
 use super::deadlines::{Deadlines, Due};
 use super::deletions::Deletions;
@@ -35,6 +36,7 @@ use millrace_protocol::record_set::RecordSet;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{BootId, ShardIndex, TopicPartition};
 use millrace_storage::lane::{CommittedObject, Seal, ToLane, ToShard};
+use millrace_storage::meter::Histogram;
 use millrace_storage::partition::CommittedPartition;
 use millrace_storage::store_error::StoreError;
 use smallvec::SmallVec;
@@ -94,6 +96,7 @@ pub struct ShardCore {
     pub(crate) counters: Counters,
     /// Partitions with unsealed batches, each once, in the order in which they are sealed.
     pub(crate) unsealed: VecDeque<TopicPartition>,
+    pub(crate) ack_share: AckShare,
     tail: TailBudget,
     pub(crate) producer_room: ProducerRoom,
     generation: u64,
@@ -125,11 +128,17 @@ impl ShardCore {
             effects: Vec::new(),
             counters: Counters::default(),
             unsealed: VecDeque::new(),
+            ack_share: AckShare::default(),
             generation: 0,
             next_seal: 0,
             stopping: false,
             store_full: false,
         }
+    }
+
+    /// Records the broker's own share of acknowledgements in `histogram` from now on.
+    pub fn record_acks_in(&mut self, histogram: Arc<Histogram>) {
+        self.ack_share.record_in(histogram);
     }
 
     /// A client connected.
@@ -159,7 +168,7 @@ impl ShardCore {
     /// A message of this shard's lane.
     pub fn on_lane(&mut self, now: Now, message: ToShard) {
         match message {
-            ToShard::Committed { through, objects } => {
+            ToShard::Committed { through, objects, waits } => {
                 assert!(through <= self.next_seal, "the lane commits only what was sealed");
                 let mut woken = BTreeSet::new();
                 for object in objects {
@@ -170,6 +179,7 @@ impl ShardCore {
                 for fetch in woken {
                     self.wake_fetch(now, fetch);
                 }
+                self.ack_share.committed(now.mono, &waits);
                 while let Some(owner) = self.tail.evict() {
                     self.logs.get_mut(&owner).expect("a lost partition's tail is forgotten").evict();
                 }
@@ -198,6 +208,7 @@ impl ShardCore {
                 self.tail.forget_all();
                 self.producer_room.forget_all();
                 self.unsealed.clear();
+                self.ack_share.forget_all();
                 let logs = std::mem::take(&mut self.logs);
                 self.end_leaderships(now, logs.into_values());
             }
@@ -293,6 +304,7 @@ impl ShardCore {
         self.counters.copied_at_seal_bytes += gather.copied() as u64;
         let number = self.next_seal;
         self.next_seal += 1;
+        self.ack_share.sealed(number);
         Some(Seal { number, generation: self.generation, entries })
     }
 

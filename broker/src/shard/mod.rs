@@ -1,6 +1,7 @@
 //! A shard: one core's partitions and coordinators as a pure state machine (`core`): requests, lane and control
 //! messages, finished reads and time go in, effects come out. The pump that drives it on a runtime is `crate::pump`.
 
+pub(crate) mod ack_share;
 pub mod core;
 pub mod counters;
 pub mod deadlines;

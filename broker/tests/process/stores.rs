@@ -67,6 +67,7 @@ fn each_request_to_a_store_is_counted_and_a_broker_that_is_only_read_makes_no_pu
         client.write("t", 0, &["a record"]);
         assert!(broker.metric(puts) > before.0 && broker.metric(sent) > before.1, "{place}");
         until("the put's time is counted", || (broker.metric("millrace_store_put_seconds_count") > 0).then_some(()));
+        until("its share is", || (broker.metric("millrace_ack_share_seconds_count") > 0).then_some(()));
         assert_eq!(broker.metric("millrace_store_failures_total"), 0, "{place}");
         broker.stop();
     }

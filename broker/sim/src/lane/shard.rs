@@ -246,7 +246,7 @@ impl State {
 
     fn on_lane(&mut self, message: ToShard) {
         match message {
-            ToShard::Committed { through, objects } => {
+            ToShard::Committed { through, objects, waits: _ } => {
                 objects.iter().for_each(|object| self.on_committed(object));
                 self.check_through(through);
             }

@@ -44,7 +44,7 @@ fn committed_entries_of_an_older_epoch_do_not_raise_the_watermark() {
     let (_, object) = world.seal().unwrap();
     let state = world.committed[&partition(0)].next_epoch();
     world.acquire(partition(0), state);
-    world.lane(ToShard::Committed { through: 1, objects: vec![object] });
+    world.lane(ToShard::Committed { through: 1, objects: vec![object], waits: vec![] });
     assert_eq!(world.read(&Ask::from(0)).high_watermark, 0);
 }
 

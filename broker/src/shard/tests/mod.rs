@@ -1,5 +1,6 @@
 //! The core driven as its pump drives it: encoded frames in, decoded replies out, and a small lane that commits.
 
+mod ack_share;
 mod admin;
 mod cold;
 mod deletions;
@@ -250,7 +251,7 @@ impl World {
             let place = ObjectPlace { wid: object.wid, seq: object.seq, sealed_at: object.sealed_at };
             self.committed.get_mut(&entry.partition).unwrap().fold(place, entry).unwrap();
         }
-        self.lane(ToShard::Committed { through: seal.number + 1, objects: vec![object] });
+        self.lane(ToShard::Committed { through: seal.number + 1, objects: vec![object], waits: vec![] });
     }
 
     /// Seals and commits everything that was appended.
@@ -268,7 +269,7 @@ impl World {
         self.next_seq += 1;
         let object = CommittedObject { wid, seq, sealed_at: self.now.wall, footer };
         self.committed.get_mut(&partition(0)).unwrap().fold_log_start(Offset(offset));
-        self.lane(ToShard::Committed { through: 0, objects: vec![Arc::new(object)] });
+        self.lane(ToShard::Committed { through: 0, objects: vec![Arc::new(object)], waits: vec![] });
     }
 
     /// Answers the reads under way until there are none, and says how many those were.
