@@ -41,6 +41,8 @@ apis! {
     alter_configs: AlterConfigsRequest, AlterConfigsResponse;
     alter_partition_reassignments: AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse;
     api_versions: ApiVersionsRequest, ApiVersionsResponse;
+    consumer_group_describe: ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse;
+    consumer_group_heartbeat: ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse;
     create_partitions: CreatePartitionsRequest, CreatePartitionsResponse;
     create_topics: CreateTopicsRequest, CreateTopicsResponse;
     delete_groups: DeleteGroupsRequest, DeleteGroupsResponse;

@@ -84,6 +84,10 @@ oracle_tests! {
     alter_partition_reassignments_is_what_the_oracle_reads_and_writes: AlterPartitionReassignmentsRequest,
         AlterPartitionReassignmentsResponse;
     api_versions_is_what_the_oracle_reads_and_writes: ApiVersionsRequest, ApiVersionsResponse;
+    consumer_group_describe_is_what_the_oracle_reads_and_writes: ConsumerGroupDescribeRequest,
+        ConsumerGroupDescribeResponse;
+    consumer_group_heartbeat_is_what_the_oracle_reads_and_writes: ConsumerGroupHeartbeatRequest,
+        ConsumerGroupHeartbeatResponse;
     create_partitions_is_what_the_oracle_reads_and_writes: CreatePartitionsRequest, CreatePartitionsResponse;
     create_topics_is_what_the_oracle_reads_and_writes: CreateTopicsRequest, CreateTopicsResponse;
     delete_groups_is_what_the_oracle_reads_and_writes: DeleteGroupsRequest, DeleteGroupsResponse;
