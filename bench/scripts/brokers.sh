@@ -13,6 +13,8 @@ apache_kafka=${APACHE_KAFKA:-../shared/tools/apache-kafka}
 broker_cores=${BROKER_CORES:-1}
 client_cores=${CLIENT_CORES:-0}
 port=${PORT:-39400}
+# Of a Millrace that is started.
+shards=1
 
 data=$(mktemp -d)
 names=()
@@ -39,14 +41,14 @@ start_kafka() {
     listens kafka
 }
 
-# start_millrace NAME ARGUMENTS...: one shard, a directory of its own.
+# start_millrace NAME ARGUMENTS...: $shards shards, a directory of its own.
 start_millrace() {
     local name=$1
     shift
     port=$((port + 10))
     names+=("$name")
     addresses[$name]=127.0.0.1:$port
-    taskset -c "$broker_cores" "$millrace" serve --shards 1 --data-dir "$data/$name" --listen "127.0.0.1:$port" "$@" \
+    taskset -c "$broker_cores" "$millrace" serve --shards "$shards" --data-dir "$data/$name" --listen "127.0.0.1:$port" "$@" \
         >"$data/$name.log" 2>&1 &
     pids[$name]=$!
     listens "$name"

@@ -14,6 +14,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a program that measures real time; it has no simulated form")]
 
+mod ack_share;
 mod arguments;
 mod cluster;
 mod compare;

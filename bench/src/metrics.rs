@@ -1,10 +1,12 @@
-//! What a broker asked of its store, from its `/metrics` (OpenMetrics text over HTTP/1.1) read before and after a window.
+//! What a broker says of itself: what it asked of its store, and its own share of acknowledgements. From its `/metrics`
+//! (OpenMetrics text over HTTP/1.1), read before and after a window.
 //!
 //! 1. Bytes produced come from the same two readings as the requests, so that their ratio does not depend on when exactly
 //!    the endpoint was read, nor on how often the broker publishes.
 //! 2. Reading happens on a thread of its own: the load never waits for it.
 //! 3. An answer is read up to [`ANSWER_LIMIT`] bytes; one that is no exposition is an error, never zeros.
 
+use crate::ack_share::{self, AckShare, Buckets};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -35,6 +37,15 @@ pub(crate) struct StoreUse {
     pub sent_bytes: u64,
     /// Bytes read.
     pub received_bytes: u64,
+}
+
+/// What a broker says of a stretch of time.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Told {
+    /// Its requests to its store.
+    pub store: StoreUse,
+    /// Its own share of acknowledgements, if there were any.
+    pub ack_share: Option<AckShare>,
 }
 
 /// Why the metrics say nothing.
@@ -87,6 +98,7 @@ impl std::fmt::Display for MetricsUrl {
 struct Reading {
     at: Instant,
     counters: BTreeMap<&'static str, u64>,
+    acks: Buckets,
 }
 
 const PRODUCED: &str = "millrace_produced_bytes_total";
@@ -99,12 +111,13 @@ const RECEIVED: &str = "millrace_store_received_bytes_total";
 impl MetricsUrl {
     fn read(&self) -> Result<Reading, MetricsError> {
         let text = self.get()?;
+        let missing = |name| MetricsError::Missing(self.to_string(), name);
         let mut counters = BTreeMap::new();
         for name in [PRODUCED, PUTS, GETS, LISTS, SENT, RECEIVED] {
-            let value = sum(&text, name).ok_or_else(|| MetricsError::Missing(self.to_string(), name))?;
-            counters.insert(name, value);
+            counters.insert(name, sum(&text, name).ok_or_else(|| missing(name))?);
         }
-        Ok(Reading { at: Instant::now(), counters })
+        let acks = Buckets::read(&text).ok_or_else(|| missing(ack_share::NAME))?;
+        Ok(Reading { at: Instant::now(), counters, acks })
     }
 
     /// The body of an answer with status 200.
@@ -146,26 +159,27 @@ fn sum(text: &str, name: &str) -> Option<u64> {
 }
 
 /// Reads at its start and at its end, on a thread of its own.
-pub(crate) struct StoreWatch {
+pub(crate) struct MetricsWatch {
     stop: SyncSender<()>,
-    reader: JoinHandle<Result<StoreUse, MetricsError>>,
+    reader: JoinHandle<Result<Told, MetricsError>>,
 }
 
-impl StoreWatch {
+impl MetricsWatch {
     /// Starts with a first reading.
-    pub(crate) fn start(url: MetricsUrl) -> StoreWatch {
+    pub(crate) fn start(url: MetricsUrl) -> MetricsWatch {
         let (stop, stopped) = mpsc::sync_channel::<()>(1);
         let reader = std::thread::spawn(move || {
             let from = url.read()?;
             // Ends when the sender is dropped; nothing is ever sent.
             let _ = stopped.recv();
-            Ok(between(&from, &url.read()?))
+            let to = url.read()?;
+            Ok(Told { store: between(&from, &to), ack_share: to.acks.since(&from.acks) })
         });
-        StoreWatch { stop, reader }
+        MetricsWatch { stop, reader }
     }
 
     /// Ends with a second reading.
-    pub(crate) fn end(self) -> Result<StoreUse, MetricsError> {
+    pub(crate) fn end(self) -> Result<Told, MetricsError> {
         drop(self.stop);
         self.reader.join().expect("the reader does not panic")
     }
@@ -213,22 +227,27 @@ mod tests {
         let store: String =
             store.iter().map(|(name, value)| line(&format!("millrace_store_{name}"), value * scale)).collect();
         let produced = |shard: u64| format!("{PRODUCED}{{shard=\"{shard}\"}} {}\n", 100 * scale);
-        format!("{store}{}{}# EOF\n", produced(0), produced(1))
+        let acks = format!("millrace_ack_share_seconds_bucket{{le=\"0.001\",shard=\"0\"}} {}\n", 5 * scale);
+        format!("{store}{}{}{acks}# EOF\n", produced(0), produced(1))
     }
 
     #[test]
     fn what_was_used_is_the_difference_of_two_readings_over_all_shards() {
-        let watch = StoreWatch::start(serve("200 OK", vec![exposition(1), exposition(4)]));
-        let used = watch.end().unwrap();
+        let watch = MetricsWatch::start(serve("200 OK", vec![exposition(1), exposition(4)]));
+        let Told { store: used, ack_share } = watch.end().unwrap();
+        assert_eq!(ack_share.map(|share| (share.seals, share.p99_ms)), Some((15, Some(1.0))));
         assert_eq!((used.puts, used.gets, used.lists), (6, 9, 3));
         assert_eq!((used.sent_bytes, used.received_bytes, used.produced_bytes), (1_200, 150, 600));
     }
 
     #[test]
     fn an_answer_without_the_counters_is_an_error() {
-        let missing = StoreWatch::start(serve("200 OK", vec!["# EOF\n".to_owned()])).end();
+        let missing = MetricsWatch::start(serve("200 OK", vec!["# EOF\n".to_owned()])).end();
         assert!(matches!(missing, Err(MetricsError::Missing(_, PRODUCED))), "{missing:?}");
-        let refused = StoreWatch::start(serve("404 Not Found", vec![String::new()])).end();
+        let without = exposition(1).replace("ack_share", "other");
+        let shares = MetricsWatch::start(serve("200 OK", vec![without])).end();
+        assert!(matches!(shares, Err(MetricsError::Missing(_, ack_share::NAME))), "{shares:?}");
+        let refused = MetricsWatch::start(serve("404 Not Found", vec![String::new()])).end();
         assert!(matches!(refused, Err(MetricsError::Answer(..))), "{refused:?}");
     }
 

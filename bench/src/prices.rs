@@ -22,6 +22,10 @@ pub(crate) struct Prices {
     pub put_per_thousand: f64,
     /// Requests that read, per 1,000.
     pub get_per_thousand: f64,
+    /// Bytes written, per GiB, besides their requests.
+    pub sent_gib: f64,
+    /// Bytes read, per GiB, besides their requests.
+    pub received_gib: f64,
     /// Bytes kept, per GiB and month.
     pub storage_gib_month: f64,
     /// Bytes between zones, per GiB.
@@ -45,9 +49,9 @@ pub(crate) enum PricesError {
 /// What a load costs.
 #[derive(Clone, Copy, PartialEq, Serialize, Debug)]
 pub(crate) struct Money {
-    /// Requests, per GiB produced.
+    /// Requests and what they carry, per GiB produced.
     pub requests_per_gib: f64,
-    /// Requests, per month of the same load.
+    /// The same, per month of the same load.
     pub requests_per_month: f64,
     /// Keeping what a month of the same load sends to the store, per month.
     pub storage_per_month: f64,
@@ -65,9 +69,10 @@ impl Prices {
         let name = file.display().to_string();
         let text = std::fs::read_to_string(file).map_err(|error| PricesError::Unreadable(name.clone(), error))?;
         let prices: Prices = toml::from_str(&text).map_err(|error| PricesError::Malformed(name.clone(), error))?;
-        let all = [prices.put_per_thousand, prices.get_per_thousand, prices.storage_gib_month, prices.cross_zone_gib];
+        let requests = [prices.put_per_thousand, prices.get_per_thousand, prices.sent_gib, prices.received_gib];
+        let all = requests.iter().chain([&prices.storage_gib_month, &prices.cross_zone_gib]);
         // Written so that NaN fails too.
-        if all.iter().all(|&price| price >= 0.0 && price.is_finite()) {
+        if all.into_iter().all(|&price| price >= 0.0 && price.is_finite()) {
             Ok(prices)
         } else {
             Err(PricesError::Negative(name))
@@ -80,7 +85,9 @@ impl Prices {
             return None;
         }
         let requests = (used.puts + used.lists) as f64 / 1e3 * self.put_per_thousand
-            + used.gets as f64 / 1e3 * self.get_per_thousand;
+            + used.gets as f64 / 1e3 * self.get_per_thousand
+            + used.sent_bytes as f64 / GIB * self.sent_gib
+            + used.received_bytes as f64 / GIB * self.received_gib;
         let months = used.seconds / MONTH_SECONDS;
         Some(Money {
             requests_per_gib: requests / (used.produced_bytes as f64 / GIB),
@@ -106,6 +113,8 @@ mod tests {
     fn the_prices_of_this_program_can_be_read() {
         let prices = Prices::load(None).unwrap();
         assert_eq!(prices.put_per_thousand, 0.005);
+        let express = Path::new(env!("CARGO_MANIFEST_DIR")).join("prices-express.toml");
+        assert_eq!(Prices::load(Some(&express)).unwrap().put_per_thousand, 0.001_13);
     }
 
     #[test]
@@ -124,6 +133,9 @@ mod tests {
         assert!((money.requests_per_month - 0.0054).abs() < 1e-12, "{money:?}");
         assert!((money.requests_per_gib - 0.0027).abs() < 1e-12, "{money:?}");
         assert!((money.storage_per_month - 0.092).abs() < 1e-12, "{money:?}");
+        let carried = Prices { sent_gib: 0.5, received_gib: 0.25, ..prices.clone() };
+        let used = StoreUse { received_bytes: 2 << 30, ..used };
+        assert!((carried.money(&used).unwrap().requests_per_gib - 1.2527).abs() < 1e-12);
         assert_eq!(prices.money(&StoreUse { produced_bytes: 0, ..used }), None);
     }
 

@@ -3,7 +3,7 @@
 
 use crate::arguments::Workload;
 use crate::machine::Machine;
-use crate::metrics::{MetricsError, MetricsUrl, StoreWatch};
+use crate::metrics::{MetricsError, MetricsUrl, MetricsWatch};
 use crate::prices::Prices;
 use crate::report::live::LiveLine;
 use crate::report::{Report, command_line};
@@ -42,23 +42,24 @@ impl Session {
     pub(crate) fn run(&self, workload: &Workload) -> Result<Report, SessionError> {
         let machine = Machine::look();
         let live = LiveLine::new(&self.before);
-        let (mut started, mut store) = (None, None);
+        let (mut started, mut metrics) = (None, None);
         let result = workload::run(workload, &mut |progress: &Progress| {
             if progress.stage != Stage::WarmUp && started.is_none() {
                 started = Some(SystemTime::now() - progress.elapsed);
-                store = self.metrics.clone().map(StoreWatch::start);
+                metrics = self.metrics.clone().map(MetricsWatch::start);
             }
             live.show(progress);
         })?;
         drop(live);
-        let store = store.map(StoreWatch::end).transpose()?;
+        let told = metrics.map(MetricsWatch::end).transpose()?;
         Ok(Report {
             label: self.label.clone(),
             command: command_line(),
             started: started.unwrap_or_else(SystemTime::now),
             machine,
             result,
-            store,
+            store: told.map(|told| told.store),
+            ack_share: told.and_then(|told| told.ack_share),
             prices: self.prices.clone(),
         })
     }

@@ -72,6 +72,12 @@ pub(crate) fn figures(report: &Report) -> Vec<Figure> {
         add("store PUTs per GiB".to_owned(), per_gib(store.puts), "", Better::Lower);
         add("store GETs per GiB".to_owned(), per_gib(store.gets), "", Better::Lower);
     }
+    if let Some(share) = report.ack_share {
+        let quantiles = [("p50", share.p50_ms), ("p99", share.p99_ms), ("p99.9", share.p999_ms)];
+        for (name, ms) in quantiles.into_iter().filter_map(|(name, ms)| Some((name, ms?))) {
+            add(format!("broker's own share of an ack, {name}, at most"), ms, "ms", Better::Lower);
+        }
+    }
     figures
 }
 
@@ -98,6 +104,8 @@ mod tests {
         assert_eq!(value(&figures, "broker CPU per request"), Some(187.5));
         assert_eq!(value(&figures, "broker resident"), Some(32.0));
         assert_eq!(value(&figures, "store PUTs per GiB"), Some(256.0));
+        assert_eq!(value(&figures, "broker's own share of an ack, p99, at most"), Some(0.7));
+        assert_eq!(value(&figures, "broker's own share of an ack, p99.9, at most"), None);
         let p50 = value(&figures, "produce: p50").unwrap();
         assert!((p50 / 0.5 - 1.0).abs() < 0.002, "{p50}");
     }
@@ -105,7 +113,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_missing() {
         let mut report = super::super::samples::report();
-        report.store = None;
+        (report.store, report.ack_share) = (None, None);
         report.result.broker = None;
         report.result.series.truncate(1);
         report.result.series[0].total = crate::result::Counts::new();

@@ -41,6 +41,7 @@ pub(crate) fn report(report: &Report) -> Value {
         "broker": result.broker.as_ref().map(usage),
         "client": usage(&result.own),
         "store": report.store,
+        "ack_share": report.ack_share,
         "money": money,
         "prices": report.prices,
     })
@@ -122,6 +123,7 @@ mod tests {
         assert_eq!(value["series"][0]["requests"], 2_000);
         assert_eq!(value["broker"]["io"], Value::Null);
         assert_eq!(value["store"]["puts"], 64);
+        assert_eq!((&value["ack_share"]["p99_ms"], &value["ack_share"]["p999_ms"]), (&json!(0.7), &Value::Null));
         assert!(value["money"]["requests_per_gib"].as_f64().unwrap() > 0.0);
         assert!(value["series"][0]["histogram"].as_str().unwrap().starts_with("HISTFAAA"));
     }

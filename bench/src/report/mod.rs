@@ -12,6 +12,7 @@ pub(crate) mod log;
 mod plot;
 pub(crate) mod terminal;
 
+use crate::ack_share::AckShare;
 use crate::machine::Machine;
 use crate::metrics::StoreUse;
 use crate::prices::Prices;
@@ -40,7 +41,7 @@ pub(crate) struct Output {
     /// What is measured, with its version: Kafka's protocol does not tell.
     #[arg(long, global = true, value_name = "TEXT")]
     pub label: Option<String>,
-    /// The broker's metrics, for requests to its store: http://HOST:PORT/metrics.
+    /// Millrace's metrics, for requests to its store and its own share of acks: http://HOST:PORT/metrics.
     #[arg(long, global = true, value_name = "URL")]
     pub metrics: Option<String>,
     /// Prices of the store's requests as TOML (default: those of bench/prices.toml).
@@ -63,6 +64,8 @@ pub(crate) struct Report {
     pub result: RunResult,
     /// What the broker asked of its store, if its metrics were named.
     pub store: Option<StoreUse>,
+    /// The broker's own share of acknowledgements, if its metrics were named and there were any.
+    pub ack_share: Option<AckShare>,
     /// What that costs.
     pub prices: Prices,
 }
@@ -171,6 +174,7 @@ pub(crate) mod samples {
                 governor: None,
             },
             result,
+            ack_share: Some(AckShare { seals: 500, p50_ms: Some(0.05), p99_ms: Some(0.7), p999_ms: None }),
             store: Some(StoreUse {
                 seconds: 2.0,
                 produced_bytes: 256 << 20,

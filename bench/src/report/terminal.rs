@@ -30,7 +30,8 @@ impl fmt::Display for Summary<'_> {
             show_usage(f, "broker", broker, result)?;
         }
         show_usage(f, "client", &result.own, result)?;
-        show_store(f, self.0)
+        show_store(f, self.0)?;
+        show_ack_share(f, self.0)
     }
 }
 
@@ -83,8 +84,9 @@ fn show_store(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     let Some(store) = &report.store else { return Ok(()) };
     writeln!(
         f,
-        "store       {} PUTs  {} GETs  {} LISTs  {} MiB sent  {} MiB received  in {:.0} s with {} MiB produced",
+        "store       {} PUTs ({:.0}/GiB)  {} GETs  {} LISTs  {} MiB sent  {} MiB received  in {:.0} s with {} MiB produced",
         store.puts,
+        store.puts as f64 / (store.produced_bytes as f64 / f64::from(1 << 30)),
         store.gets,
         store.lists,
         store.sent_bytes >> 20,
@@ -99,6 +101,18 @@ fn show_store(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
         "money       {:.6} {currency}/GiB for requests  {:.2} {currency}/month for them  {:.2} {currency}/month to keep a month ({})",
         money.requests_per_gib, money.requests_per_month, money.storage_per_month, report.prices.name
     )
+}
+
+fn show_ack_share(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+    let Some(share) = &report.ack_share else { return Ok(()) };
+    write!(f, "ack share   the broker's own, in ms at most ")?;
+    for (name, ms) in [("p50", share.p50_ms), ("p99", share.p99_ms), ("p99.9", share.p999_ms)] {
+        match ms {
+            Some(ms) => write!(f, " {name} {ms:.3}")?,
+            None => write!(f, " {name} above all buckets")?,
+        }
+    }
+    writeln!(f, "  of {} seals", share.seals)
 }
 
 #[cfg(test)]
@@ -116,7 +130,8 @@ mod tests {
         {
             assert!(text.contains(part), "{part} is missing:\n{text}");
         }
-        assert!(text.contains("store       64 PUTs  2 GETs") && text.contains("USD/GiB"), "{text}");
+        assert!(text.contains("store       64 PUTs (256/GiB)  2 GETs") && text.contains("USD/GiB"), "{text}");
+        assert!(text.ends_with("p50 0.050 p99 0.700 p99.9 above all buckets  of 500 seals\n"), "{text}");
     }
 
     #[test]

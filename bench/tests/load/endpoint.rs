@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// What is produced for each object that is put.
 pub(crate) const PRODUCED_PER_PUT: u64 = 1 << 20;
+/// The broker's own share of each acknowledgement: the bound of a bucket.
+const ACK_SHARE: Duration = Duration::from_micros(50);
 /// How often an object is put.
 const EVERY: Duration = Duration::from_millis(20);
 
@@ -40,6 +42,7 @@ async fn produce(env: Env, cells: Arc<Cells>, store: Arc<StoreMeter>) {
     loop {
         // Nothing is read between these two: the memory store answers at once.
         counters.produced_bytes += PRODUCED_PER_PUT;
+        cells.acks().record(ACK_SHARE);
         cells.publish(env.now(), true, 0, &counters, &PoolLevels::default());
         objects.put_if_absent("the same", vec![Bytes::from_static(b"object")]).await.unwrap();
         env.sleep(EVERY).await;

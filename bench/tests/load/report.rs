@@ -41,8 +41,14 @@ fn what_millrace_exports_of_its_store_is_counted_and_priced() {
     assert!(puts > 0, "{text}");
     assert_eq!((used("produced_bytes"), used("sent_bytes")), (puts * PRODUCED_PER_PUT, puts * 6));
     assert_eq!((used("gets"), used("lists"), used("received_bytes")), (0, 0, 0));
+    let share = &json["ack_share"];
+    assert_eq!((&share["seals"], &share["p50_ms"], &share["p99_ms"]), (&puts.into(), &0.05.into(), &0.05.into()));
+    assert!(text.contains(&format!("p50 0.050 p99 0.050 p99.9 0.050  of {puts} seals")), "{text}");
     // 1,024 puts for each GiB at 0.005 for 1,000.
     let money = json["money"]["requests_per_gib"].as_f64().unwrap();
     assert!((money - 0.005_12).abs() < 1e-9, "{money}");
-    assert!(text.contains(&format!("store       {puts} PUTs")) && text.contains("0.005120 USD/GiB"), "{text}");
+    assert!(
+        text.contains(&format!("store       {puts} PUTs (1024/GiB)")) && text.contains("0.005120 USD/GiB"),
+        "{text}"
+    );
 }
