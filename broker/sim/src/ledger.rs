@@ -5,6 +5,7 @@
 //! 2. What was once readable stays readable: the known log is a prefix of every later log, down to its log start.
 //! 3. An acknowledged record is readable at the offset that the acknowledgement named.
 //! 4. A record of an idempotent producer stands at one offset.
+//! 5. A log starts nowhere that nobody asked for.
 
 use millrace_storage::ids::{Offset, TopicPartition};
 use std::cell::RefCell;
@@ -45,6 +46,8 @@ impl RecordId {
 #[derive(Default)]
 struct Log {
     start: i64,
+    /// Highest log start that anybody asked for.
+    asked: i64,
     records: BTreeMap<i64, RecordId>,
     offsets: BTreeMap<RecordId, i64>,
     acknowledged: u64,
@@ -81,6 +84,19 @@ impl Ledger {
             let there = log.records.get(&offset);
             assert!(there == Some(id), "FINDING acknowledged {id:?} at {offset} of {p}, where {there:?} is readable");
         }
+    }
+
+    /// Somebody wants the log to start at `offset`, if it gets so far.
+    pub fn ask_log_start(&self, p: TopicPartition, offset: Offset) {
+        let mut logs = self.0.borrow_mut();
+        let log = logs.entry(p).or_default();
+        log.asked = log.asked.max(offset.0);
+    }
+
+    /// A log start is about to be committed: nobody may lose more than was asked for.
+    pub fn check_asked(&self, p: TopicPartition, offset: Offset) {
+        let asked = self.0.borrow().get(&p).map_or(0, |log| log.asked);
+        assert!(offset.0 <= asked, "FINDING {p} shall start at {offset}, but {asked} is the most that was asked for");
     }
 
     /// The log start rose.

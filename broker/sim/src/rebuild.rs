@@ -41,6 +41,11 @@ pub fn check_nothing_lost(bucket: &SimBucket, ledger: &Ledger) {
     }
 }
 
+/// Where the log of a partition starts by what the bucket holds now.
+pub fn log_start(bucket: &SimBucket, p: TopicPartition) -> Offset {
+    rebuild(bucket).get(&p).map_or(Offset(0), |claim| claim.log_start)
+}
+
 fn rebuild(bucket: &SimBucket) -> BTreeMap<TopicPartition, Claim> {
     let mut best: BTreeMap<TopicPartition, Claim> = BTreeMap::new();
     for wid in wids(bucket) {

@@ -3,7 +3,7 @@
 //! A breach panics with `FINDING`: the run's seed is then the bug report.
 
 use crate::ledger::{Ledger, RecordId};
-use crate::segments;
+use crate::{rebuild, segments};
 use bytes::Bytes;
 use millrace_storage::format::checkpoint::{Checkpoint, checkpoint_key};
 use millrace_storage::format::object::{ObjectHeader, ObjectKind, decode_footer, decode_header, decode_trailer};
@@ -196,6 +196,9 @@ impl Inner {
             let home = *self.homes.borrow_mut().entry((entry.partition, entry.epoch)).or_insert(wid);
             assert!(home == wid, "FINDING I6: {} at epoch {} in {home} and {wid}", entry.partition, entry.epoch);
         }
+        for start in &object.footer.log_starts {
+            self.ledger.check_asked(start.partition, start.offset);
+        }
     }
 
     fn on_deleted(&self, key: &str, bytes: &Bytes) {
@@ -213,15 +216,21 @@ impl Inner {
         }
     }
 
-    /// I8: what was readable stays in some object, or in a segment.
+    /// I8: what was readable stays in some object, or in a segment, unless the log starts above it.
     fn check_entry_may_go(&self, key: &str, object: &Bytes, entry: &PartitionEntry) {
+        let p = entry.partition;
         let ids = (self.read_ids)(&body_of(object, entry.position, entry.length));
-        for (offset, id) in (entry.base.0..).zip(ids) {
-            let (p, offset) = (entry.partition, Offset(offset));
-            let lost = self.ledger.record_at(p, offset) == Some(id)
-                && !segments::hold(&self.bucket, self.read_ids, p, offset, id);
-            assert!(!lost, "FINDING I8: {key} deleted, which holds offset {offset} of {p}");
+        let known: Vec<(i64, RecordId)> = (entry.base.0..).zip(ids).collect();
+        let lost = |&(offset, id): &(i64, RecordId)| {
+            let offset = Offset(offset);
+            self.ledger.record_at(p, offset) == Some(id) && !segments::hold(&self.bucket, self.read_ids, p, offset, id)
+        };
+        if known.iter().any(lost) {
+            // Clients may not have heard of it yet.
+            self.ledger.log_start(p, rebuild::log_start(&self.bucket, p));
         }
+        let lost = known.into_iter().find(lost);
+        assert!(lost.is_none(), "FINDING I8: {key} deleted, which holds {lost:?} of {p}");
     }
 
     fn on_meta(&self, change: MetaChange<'_>) {

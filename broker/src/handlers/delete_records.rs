@@ -65,7 +65,8 @@ enum Found {
 fn find(core: &ShardCore, topic: &str, index: i32, offset: i64) -> Result<Found, PartitionError> {
     let partition = topics::by_name(&core.image, topic, index)?;
     let log = core.logs.get(&partition).filter(|log| !log.draining()).ok_or(PartitionError::NotLeader)?;
-    if !log.settings.deletes {
+    // Kafka refuses where the newest record of each key is what stays, and not where everything does.
+    if log.settings.produce.keys_required && !log.settings.deletes {
         return Err(PartitionError::Policy);
     }
     let end = log.high_watermark();

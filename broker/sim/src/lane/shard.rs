@@ -148,6 +148,7 @@ impl ScriptedShard {
         let Some(led) = state.led.get(&p) else { return };
         let above = (led.committed.end.0 - led.committed.log_start.0).unsigned_abs();
         let offset = led.committed.log_start.plus(i64::try_from(part % (above + 1)).expect("part of an i64"));
+        state.ledger.ask_log_start(p, offset);
         state.log_starts.push((p, offset));
         state.wake_sealer();
     }

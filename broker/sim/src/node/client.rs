@@ -4,6 +4,7 @@ use super::batch::{self, Stamp};
 use super::connection::{Connection, Lost};
 use super::network::Network;
 use crate::ledger::{Ledger, PLAIN_PRODUCERS, RecordId};
+use crate::rebuild;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::fetch::{FetchPartition, FetchTopic};
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
@@ -13,7 +14,7 @@ use millrace_protocol::messages::{
 };
 use millrace_storage::env::Env;
 use millrace_storage::ids::{Offset, TopicId, TopicPartition};
-use millrace_storage::sim::Sim;
+use millrace_storage::sim::{Sim, SimBucket};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -27,11 +28,11 @@ const INIT_PRODUCER_ID: i16 = 4;
 /// Kafka's `max.in.flight.requests.per.connection`.
 const IN_FLIGHT: usize = 5;
 /// Kafka's `request.timeout.ms`, shorter.
-const PATIENCE: Duration = Duration::from_secs(12);
+pub(super) const PATIENCE: Duration = Duration::from_secs(12);
 /// `timeout_ms` of produce requests.
 const TIMEOUT_MS: i32 = 6_000;
 /// `retry.backoff.ms`.
-const BACKOFF: Duration = Duration::from_millis(100);
+pub(super) const BACKOFF: Duration = Duration::from_millis(100);
 const MAX_RECORDS: u64 = 4;
 const FETCH_BYTES: i32 = 2_000;
 
@@ -44,6 +45,8 @@ pub(super) struct World {
     pub env: Env,
     /// The network.
     pub network: Network,
+    /// What is stored.
+    pub bucket: SimBucket,
     /// What is known.
     pub ledger: Ledger,
     /// Where clients begin.
@@ -55,9 +58,11 @@ pub(super) struct World {
 }
 
 /// Where a partition is led.
-struct Route {
-    address: SocketAddr,
-    partition: TopicPartition,
+pub(super) struct Route {
+    /// By whom.
+    pub address: SocketAddr,
+    /// Which it is.
+    pub partition: TopicPartition,
 }
 
 impl World {
@@ -67,7 +72,7 @@ impl World {
     }
 
     /// Asks for the topic, creating it if need be, until the partition has a leader.
-    async fn route(&self, topic: &str, index: u32) -> Route {
+    pub(super) async fn route(&self, topic: &str, index: u32) -> Route {
         loop {
             if let Ok(Some(route)) = self.try_route(topic, index).await {
                 return route;
@@ -243,7 +248,21 @@ fn fatal(error: ErrorCode) -> bool {
     )
 }
 
-/// A consumer of one partition from its start: what it reads must never change, and never end before what was read.
+/// What a leader that is about to change, or has changed, answers.
+pub(super) fn passing(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        ErrorCode::NotLeaderOrFollower
+            | ErrorCode::LeaderNotAvailable
+            | ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::KafkaStorageError
+            | ErrorCode::FencedLeaderEpoch
+            | ErrorCode::UnknownLeaderEpoch
+    )
+}
+
+/// A consumer of one partition from its start: what it reads must never change, and never end before what was read. Where
+/// the log was shortened beyond its place it goes on at the log start.
 pub(super) struct Consumer {
     world: World,
     topic: String,
@@ -275,26 +294,26 @@ impl Consumer {
     async fn read(&mut self, connection: &mut Connection, route: &Route) -> Result<bool, Lost> {
         loop {
             let finishing = self.world.finishing.get();
+            let started = self.world.ledger.start(route.partition);
             let answer = connection.call(&self.request(), FETCH, PATIENCE).await?;
             let Some(topic) = answer.responses.first() else {
                 assert!(answer.error_code != ErrorCode::None, "FINDING a fetch without a session names no topic");
                 return Ok(false);
             };
             let data = &topic.partitions[0];
+            if data.error_code == ErrorCode::OffsetOutOfRange {
+                self.go_on_at(rebuild::log_start(&self.world.bucket, route.partition), route.partition);
+                continue;
+            }
             if data.error_code != ErrorCode::None {
                 // A leader that was suspended may not know of the newest records; its end is beyond our place.
-                let known = matches!(
-                    data.error_code,
-                    ErrorCode::NotLeaderOrFollower
-                        | ErrorCode::LeaderNotAvailable
-                        | ErrorCode::UnknownTopicOrPartition
-                        | ErrorCode::KafkaStorageError
-                        | ErrorCode::FencedLeaderEpoch
-                        | ErrorCode::UnknownLeaderEpoch
-                );
+                let known = passing(data.error_code);
                 assert!(known, "FINDING fetch at {} of {} answered {:?}", self.next, route.partition, data.error_code);
                 return Ok(false);
             }
+            let (p, start) = (route.partition, data.log_start_offset);
+            assert!(start >= started.0, "FINDING {p} starts at {start}, and did at {started} before");
+            assert!(self.next >= started.0, "FINDING {p} is read at {}, below its start {started}", self.next);
             let bytes = data.records.as_ref().map(|r| r.concat()).unwrap_or_default();
             for (base, ids) in batch::read_all(&bytes) {
                 let end = base + ids.len() as i64;
@@ -310,6 +329,12 @@ impl Consumer {
             let pause = self.world.sim.dice(|d| d.latency(&(Duration::ZERO..Duration::from_millis(300))));
             self.world.sim.sleep(pause).await;
         }
+    }
+
+    fn go_on_at(&mut self, start: Offset, p: TopicPartition) {
+        assert!(start.0 > self.next, "FINDING {} of {p} is out of range, but its log starts at {start}", self.next);
+        self.world.ledger.log_start(p, start);
+        self.next = start.0;
     }
 
     fn request(&self) -> FetchRequest {

@@ -5,6 +5,7 @@ pub mod batch;
 mod client;
 mod connection;
 mod network;
+mod shortener;
 
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
@@ -23,6 +24,7 @@ use millrace_storage::mailbox::Sender;
 use millrace_storage::recovery::Stores;
 use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimMeta, Temper};
 use network::Network;
+use shortener::Shortener;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -104,8 +106,11 @@ impl Node {
         let lane_config =
             LaneConfig { object_limit_bytes: 1 << 20, in_flight_bytes: 1 << 20, compaction, ..lane_config };
         let ledger = Ledger::default();
+        let (bucket, meta) = (SimBucket::new(sim, bucket_faults), SimMeta::new(sim, meta_faults));
+        Truth::watching(&bucket, &meta, &ledger, batch::ids);
         let world = World {
             sim: sim.clone(),
+            bucket: bucket.clone(),
             env: sim.env(ProcessId::WORLD),
             network: network.clone(),
             ledger: ledger.clone(),
@@ -113,8 +118,6 @@ impl Node {
             done: Rc::default(),
             finishing: Rc::default(),
         };
-        let (bucket, meta) = (SimBucket::new(sim, bucket_faults), SimMeta::new(sim, meta_faults));
-        Truth::watching(&bucket, &meta, &ledger, batch::ids);
         Node { sim: sim.clone(), bucket, meta, network, world, plan, lane_config }
     }
 
@@ -245,6 +248,9 @@ pub async fn run(sim: Sim) {
             let producer = Producer::new(&node.world, &topic, index, name);
             sim.spawn(ProcessId::WORLD, "producer", producer.run(node.plan.batches));
             sim.spawn(ProcessId::WORLD, "consumer", Consumer::new(&node.world, &topic, index).run());
+            if sim.dice(|d| d.index(3)) == 0 {
+                sim.spawn(ProcessId::WORLD, "shortener", Shortener::new(&node.world, &topic, index).run());
+            }
         }
     }
     let current = Rc::new(RefCell::new(node.start()));
