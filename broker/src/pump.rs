@@ -176,6 +176,17 @@ impl ShardPump {
         self.0.drain().await;
     }
 
+    /// Looks so often for records that have expired.
+    pub fn expire_every(&self, pause: Duration) {
+        let pump = self.0.clone();
+        self.0.env.spawn("retention", async move {
+            loop {
+                pump.env.sleep(pause).await;
+                pump.turn(ShardCore::expire);
+            }
+        });
+    }
+
     /// The core, to look at between events.
     pub fn core(&self) -> &RefCell<ShardCore> {
         &self.0.core
@@ -255,6 +266,14 @@ impl Pump {
             Effect::ColdRead { token, read } => {
                 self.reads.borrow_mut().push_back(Read::Cold { token, read });
                 self.start_reads();
+            }
+            Effect::ReadManifest { partition, epoch } => {
+                let pump = self.clone();
+                self.env.spawn("manifest", async move {
+                    let result = pump.cold.manifest_from_store(partition).await;
+                    let result = result.as_deref().map_err(Clone::clone);
+                    pump.turn(|core, now| core.on_manifest(now, (partition, epoch), result));
+                });
             }
             Effect::Search { token, source, seek } => self.search(token, source, seek),
         }

@@ -177,21 +177,27 @@ impl ColdReader {
         }
     }
 
+    /// The manifest of a partition as it stands now; an empty one if there is none.
+    ///
+    /// # Errors
+    /// See [`ColdError`].
+    pub async fn manifest_from_store(&self, partition: TopicPartition) -> Result<Rc<Manifest>, ColdError> {
+        of_partition(partition, self.load_manifest(partition).await?)
+    }
+
     /// The manifest of a partition, which may be out of date.
     async fn manifest(&self, partition: TopicPartition) -> Result<Rc<Manifest>, ColdError> {
-        let load = self.0.manifests.get(&partition, || {
-            let get = self.get(manifest_key(partition), None);
-            Box::pin(async move {
-                let Some(bytes) = get.await? else { return Ok(None) };
-                let manifest = Manifest::decode(&bytes).map_err(damaged)?;
-                Ok(Some(Rc::new(manifest)))
-            })
-        });
-        let manifest = load.await?.unwrap_or_else(|| Rc::new(Manifest::empty(partition)));
-        if manifest.partition != partition {
-            return Err(ColdError::Missing(format!("the manifest of {partition} is that of {}", manifest.partition)));
-        }
-        Ok(manifest)
+        let load = self.0.manifests.get(&partition, || self.load_manifest(partition));
+        of_partition(partition, load.await?)
+    }
+
+    fn load_manifest(&self, partition: TopicPartition) -> LocalBoxFuture<'static, Loaded<Rc<Manifest>>> {
+        let get = self.get(manifest_key(partition), None);
+        Box::pin(async move {
+            let Some(bytes) = get.await? else { return Ok(None) };
+            let manifest = Manifest::decode(&bytes).map_err(damaged)?;
+            Ok(Some(Rc::new(manifest)))
+        })
     }
 
     async fn read_by(&self, manifest: &Manifest, read: &ColdRead) -> Result<RecordSet, Obstacle> {
@@ -377,6 +383,15 @@ fn file(partition: TopicPartition, named: &NamedSegment) -> File {
 /// Where the batches of a segment's file end.
 fn batches_end(named: &NamedSegment) -> u64 {
     named.segment.bytes.saturating_sub(segment::FOOTER_BYTES as u64)
+}
+
+/// What was found under the partition's key, if it is the partition's.
+fn of_partition(partition: TopicPartition, found: Option<Rc<Manifest>>) -> Result<Rc<Manifest>, ColdError> {
+    let manifest = found.unwrap_or_else(|| Rc::new(Manifest::empty(partition)));
+    if manifest.partition != partition {
+        return Err(ColdError::Missing(format!("the manifest of {partition} is that of {}", manifest.partition)));
+    }
+    Ok(manifest)
 }
 
 fn manifest_bytes(manifest: &Rc<Manifest>) -> usize {

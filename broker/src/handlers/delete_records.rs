@@ -66,7 +66,7 @@ fn find(core: &ShardCore, topic: &str, index: i32, offset: i64) -> Result<Found,
     let partition = topics::by_name(&core.image, topic, index)?;
     let log = core.logs.get(&partition).filter(|log| !log.draining()).ok_or(PartitionError::NotLeader)?;
     // Kafka refuses where the newest record of each key is what stays, and not where everything does.
-    if log.settings.produce.keys_required && !log.settings.deletes {
+    if log.settings.produce.keys_required && !log.settings.retention.delete {
         return Err(PartitionError::Policy);
     }
     let end = log.high_watermark();

@@ -167,6 +167,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         })?;
     }
     go.send(()).expect("the control task waits for it");
+    let retention_check = Duration::from_millis(settings.retention_check_ms);
     for (((ends, listener), node), cells) in shard_ends.into_iter().zip(listeners).zip(&identity.nodes).zip(cells) {
         let shard = node.shard.expect("its own nodes are shards of this process");
         let cpu = processors.get(usize::from(shard.0)).copied().filter(|_| usize::from(shards) <= processors.len());
@@ -177,6 +178,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
                 let stores = stores.handles(&env);
                 let pump = assembly::start_shard(env.clone(), shard, node, &stores, pools, ends);
                 pump.core().borrow_mut().record_acks_in(cells.acks());
+                pump.expire_every(retention_check);
                 env.spawn("publish", publish(env.clone(), pump.clone(), cells));
                 let listener = ShardListener::adopt(listener).expect("the address of a bound socket is known");
                 pump.run(Box::new(listener)).await;

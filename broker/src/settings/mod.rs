@@ -143,6 +143,8 @@ pub struct Settings {
     pub fsync: bool,
     /// Total of all buffers, MiB.
     pub memory_mib: u64,
+    /// Between two looks for expired records, milliseconds.
+    pub retention_check_ms: u64,
     /// Partitions of all topics together.
     pub max_partitions: u32,
 }
@@ -223,6 +225,7 @@ impl Effective {
             store_model: self.text("store-model").map(PathBuf::from),
             fsync: self.text("fsync") == Some("true"),
             memory_mib: self.number("memory-mib").expect("has a default"),
+            retention_check_ms: self.number("retention-check-ms").expect("has a default"),
             max_partitions: self.number("max-partitions").expect("has a default"),
         };
         settings.check()?;

@@ -144,6 +144,13 @@ pub const SETTINGS: &[Spec] = &[
         "Total of all buffers of this process, and besides that the size of the memory: store",
     ),
     number(
+        "retention-check-ms",
+        "milliseconds",
+        (100, 24 * 3_600_000),
+        Some("300000"),
+        "How often every log is looked at for records that retention.ms and retention.bytes of its topic let go",
+    ),
+    number(
         "max-partitions",
         "partitions",
         (1, 1_000_000),

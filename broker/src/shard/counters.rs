@@ -63,6 +63,10 @@ counters! {
     produce_timeouts,
     /// Batches refused because the store had no room
     refused_full,
+    /// Looks at all logs for records that have expired
+    retention_looks,
+    /// Log starts that retention asked for
+    log_starts_raised,
     /// Fetches parked because there was not enough to read
     parked_fetches,
 }

@@ -6,7 +6,7 @@ use crate::cold::reader::ColdRead;
 use crate::control::ToControl;
 use bytes::Bytes;
 use millrace_storage::env::{Mono, WallMs};
-use millrace_storage::ids::{Seq, Wid};
+use millrace_storage::ids::{LeaderEpoch, Seq, TopicPartition, Wid};
 use millrace_storage::lane::ToLane;
 use std::ops::Range;
 
@@ -82,6 +82,13 @@ pub enum Effect {
         token: ReadToken,
         /// What.
         read: ColdRead,
+    },
+    /// Read the manifest of a partition, answer with `ShardCore::on_manifest`.
+    ReadManifest {
+        /// Which.
+        partition: TopicPartition,
+        /// The epoch that it is led at.
+        epoch: LeaderEpoch,
     },
     /// Search batches beside the shard's thread, answer with `ShardCore::on_searched`.
     Search {

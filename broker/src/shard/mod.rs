@@ -4,9 +4,11 @@
 pub(crate) mod ack_share;
 pub mod core;
 pub mod counters;
+mod covered;
 pub mod deadlines;
 pub(crate) mod deletions;
 pub mod events;
+mod expiry;
 pub(crate) mod fetch_reads;
 pub mod fetch_sessions;
 pub(crate) mod fetches;

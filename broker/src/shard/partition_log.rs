@@ -10,13 +10,16 @@
 //!
 //! It does not check batches (that is `handlers::produce`) and plans no reads (that is [`super::fetching`]).
 
+use super::covered::Covered;
 use super::events::ReplyTo;
 use super::produces::ProduceToken;
 use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
 use crate::net::budget::Permit;
 use bytes::{Bytes, BytesMut};
+use millrace_storage::compaction::retention::Piece;
 use millrace_storage::format::PartitionEntry;
+use millrace_storage::format::manifest::Manifest;
 use millrace_storage::ids::{LeaderEpoch, Offset, TopicPartition};
 use millrace_storage::lane::{BatchDescription, CommittedObject, SealEntry};
 use millrace_storage::partition::{AppendedPartition, CommittedPartition, EpochHistory, Reference, References};
@@ -120,6 +123,7 @@ pub struct PartitionLog {
     log_start: Offset,
     epochs: EpochHistory,
     references: References,
+    covered: Covered,
     unsealed: VecDeque<LogBatch>,
     sealed: VecDeque<LogBatch>,
     tail: VecDeque<LogBatch>,
@@ -140,6 +144,7 @@ impl PartitionLog {
             settings,
             high_watermark: state.end,
             log_start: state.log_start,
+            covered: Covered::acquired(&state),
             epochs: state.epochs,
             references: state.references,
             unsealed: VecDeque::new(),
@@ -346,13 +351,31 @@ impl PartitionLog {
         if offset > self.log_start {
             self.log_start = offset;
             self.references.drop_below(offset);
+            self.covered.drop_below(offset);
             self.epochs.truncate_below(offset);
         }
     }
 
     /// Segments hold everything below `covered`.
     pub fn cover(&mut self, covered: Offset) {
+        self.covered.add(self.references.iter().take_while(|reference| reference.last < covered));
         self.references.drop_below(covered);
+    }
+
+    /// What the log is made of from its start to the high watermark; `None` while its manifest is not known.
+    pub fn pieces(&self) -> Option<impl Iterator<Item = Piece> + Clone> {
+        Some(self.covered.pieces()?.chain(self.references.iter().map(Piece::from)))
+    }
+
+    /// Its manifest was read.
+    pub fn learn_segments(&mut self, manifest: &Manifest) {
+        let references_from = self.references.first().map_or(self.high_watermark, |first| first.base);
+        self.covered.learn(manifest, self.log_start, references_from);
+    }
+
+    /// Whether what its segments hold is known.
+    pub fn knows_segments(&self) -> bool {
+        self.covered.pieces().is_some()
     }
 
     /// `fetch` wants to know when the high watermark rises.

@@ -1,12 +1,13 @@
-//! Log starts that were raised stay raised, however the process ends.
+//! Log starts that were raised, by hand or by retention, stay raised, however the process ends.
 
 use crate::kafka::{Client, EARLIEST, LATEST};
-use crate::program::{Broker, directory};
+use crate::program::{Broker, directory, until};
 use millrace_protocol::error_code::ErrorCode;
-use millrace_protocol::messages::DeleteRecordsRequest;
+use millrace_protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
 use millrace_protocol::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsTopic,
 };
+use millrace_protocol::messages::{CreateTopicsRequest, DeleteRecordsRequest};
 
 const TOPIC: &str = "t";
 
@@ -57,4 +58,37 @@ fn what_was_deleted_stays_deleted_however_the_process_ends() {
         starts_at(&broker, 4, &["e"]);
         broker.stop();
     }
+}
+
+#[test]
+fn expired_records_go_by_themselves_and_stay_away() {
+    let (_directory, data) = directory();
+    let settings = ["--shards", "1", "--retention-check-ms", "100"];
+    let broker = Broker::start(&data, &settings);
+    let mut client = Client::new(broker.bootstrap());
+    let config = |name: &str, value: &str| CreatableTopicConfig { name: name.into(), value: Some(value.into()) };
+    let topic = |name: &str, configs| CreatableTopic {
+        name: name.into(),
+        num_partitions: 1,
+        replication_factor: 1,
+        configs,
+        ..Default::default()
+    };
+    let topics = vec![
+        topic(TOPIC, vec![config("retention.ms", "1000")]),
+        topic("kept", vec![config("retention.ms", "-1"), config("retention.bytes", "-1")]),
+    ];
+    let created = client.any().ask(&CreateTopicsRequest { topics, timeout_ms: 10_000, ..Default::default() }, 7);
+    assert!(created.topics.iter().all(|topic| topic.error_code.is_none()), "{created:?}");
+    for topic in [TOPIC, "kept"] {
+        // Their timestamps are years old.
+        client.write(topic, 0, &["a", "b"]);
+    }
+    until("the records go", || (client.offset(TOPIC, 0, EARLIEST) == 2).then_some(()));
+    assert_eq!(client.offset("kept", 0, EARLIEST), 0);
+    broker.kill();
+    let broker = Broker::start(&data, &settings);
+    starts_at(&broker, 2, &[]);
+    assert_eq!(Client::new(broker.bootstrap()).read("kept", 0, 0), ["a", "b"]);
+    broker.stop();
 }

@@ -4,12 +4,15 @@
 //! 1. What goes is a prefix of the segments, whole ones only, and none that holds an offset at or above the new log start.
 //! 2. Without `delete` in the policy only what lies below the log start goes (DeleteRecords raised it).
 //!
-//! Records that no segment holds yet never expire: they are rolled first, within a cell of `retention.ms` at the latest.
+//! [`Retention::start`] says where a log should start, by pieces of any size: what the leader knows of segments, and
+//! references into write-ahead objects (decision 055). [`Retention::expired`] is the planner's view: which whole segments
+//! go from the manifest.
 
 use super::Segment;
 use super::tiers::{Cells, Limits};
 use crate::env::WallMs;
 use crate::ids::Offset;
+use crate::partition::Reference;
 use std::time::Duration;
 
 /// Retention by time is exact to this part of `retention.ms`: so fine are the cells across which nothing is merged.
@@ -30,6 +33,44 @@ pub struct Retention {
     pub bytes: Option<u64>,
 }
 
+/// A run of a log that goes as a whole. It begins where the one before ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// Last offset, inclusive.
+    pub last: Offset,
+    /// Bytes of its batches.
+    pub bytes: u64,
+    /// Largest timestamp of its records, Unix milliseconds; −1 if none.
+    pub max_timestamp: i64,
+}
+
+impl Piece {
+    /// This piece and the one after it.
+    #[must_use]
+    pub fn join(self, next: Piece) -> Piece {
+        Piece {
+            last: next.last,
+            bytes: self.bytes + next.bytes,
+            max_timestamp: self.max_timestamp.max(next.max_timestamp),
+        }
+    }
+}
+
+impl From<Reference> for Piece {
+    fn from(reference: Reference) -> Piece {
+        let Reference { last, length, max_timestamp, .. } = reference;
+        Piece { last, bytes: u64::from(length), max_timestamp }
+    }
+}
+
+impl From<Segment> for Piece {
+    /// One without timestamps counts from its creation, as Kafka takes the file's time.
+    fn from(segment: Segment) -> Piece {
+        let Segment { last, bytes, max_timestamp, created, .. } = segment;
+        Piece { last, bytes, max_timestamp: if max_timestamp >= 0 { max_timestamp } else { created.0 } }
+    }
+}
+
 impl Default for Retention {
     /// Kafka's: seven days, whatever the size.
     fn default() -> Self {
@@ -44,6 +85,34 @@ impl Retention {
 
     fn limit_bytes(&self) -> Option<u64> {
         self.bytes.filter(|_| self.delete)
+    }
+
+    /// Whether there is a limit at all.
+    pub fn limits_anything(&self) -> bool {
+        self.limit_ms().is_some() || self.limit_bytes().is_some()
+    }
+
+    /// Where a log of `pieces`, in offset order, should start; `None` if nothing of it has expired.
+    ///
+    /// By age goes the longest prefix whose pieces have all expired: one without timestamps goes with a later one, not
+    /// by itself. By size pieces go while those that remain have the limit.
+    pub fn start(&self, pieces: impl Iterator<Item = Piece> + Clone, now: WallMs) -> Option<Offset> {
+        let by_age = self.limit_ms().and_then(|limit| {
+            let expired = |piece: &Piece| piece.max_timestamp.saturating_add(limit) < now.0;
+            let timed = pieces.clone().filter(|piece| piece.max_timestamp >= 0);
+            timed.take_while(expired).last()
+        });
+        let by_size = self.limit_bytes().and_then(|limit| {
+            let total = pieces.clone().fold(0_u64, |sum, piece| sum.saturating_add(piece.bytes));
+            let mut surplus = total.saturating_sub(limit);
+            let goes = |piece: &Piece| {
+                let goes = surplus >= piece.bytes && surplus > 0;
+                surplus = surplus.saturating_sub(piece.bytes);
+                goes
+            };
+            pieces.clone().take_while(goes).last()
+        });
+        by_age.into_iter().chain(by_size).map(|piece| piece.last.plus(1)).max()
     }
 
     /// How many of `segments`, from the first, are to go. `uncovered_bytes` is what the log holds beyond them, which
@@ -115,6 +184,51 @@ mod tests {
             created: WallMs(n as i64 * 1000 + 5),
         };
         sizes.iter().enumerate().map(one).collect()
+    }
+
+    fn start(retention: Retention, log: &[(u64, i64)], now: i64) -> Option<i64> {
+        let piece = |(n, &(bytes, max_timestamp)): (usize, &(u64, i64))| Piece {
+            last: Offset(n as i64 * 10 + 9),
+            bytes,
+            max_timestamp,
+        };
+        retention.start(log.iter().enumerate().map(piece), WallMs(now)).map(|offset| offset.0)
+    }
+
+    #[test]
+    fn a_log_starts_behind_the_pieces_that_have_all_expired() {
+        let by_age = keep(Some(500), None);
+        let log = [(1, 0), (1, 1_000), (1, 900)];
+        assert_eq!(start(by_age, &log, 500), None, "as old as the limit is not older");
+        assert_eq!(start(by_age, &log, 501), Some(10));
+        assert_eq!(start(by_age, &log, 1_450), Some(10), "what comes behind something newer waits for it");
+        assert_eq!(start(by_age, &log, 1_501), Some(30), "nothing need stay");
+        assert_eq!(start(by_age, &[], 1_501), None);
+    }
+
+    #[test]
+    fn pieces_without_timestamps_go_with_a_later_one() {
+        let by_age = keep(Some(0), None);
+        assert_eq!(start(by_age, &[(1, -1), (1, -1)], 1 << 40), None);
+        assert_eq!(start(by_age, &[(1, -1), (1, 5), (1, -1)], 1 << 40), Some(20));
+        assert_eq!(start(by_age, &[(1, -1), (1, 1 << 50)], 1 << 40), None);
+    }
+
+    #[test]
+    fn pieces_go_while_the_rest_still_has_the_limit_of_bytes() {
+        let log = [(100, 0), (50, 0), (100, 0)];
+        let by_size = |limit| start(keep(None, Some(limit)), &log, 0);
+        assert_eq!([by_size(250), by_size(151), by_size(150), by_size(100)], [None, None, Some(10), Some(20)]);
+        assert_eq!(by_size(0), Some(30));
+        assert_eq!(start(keep(Some(1), Some(150)), &[(100, 0), (50, 0), (100, 9)], 5), Some(20), "both limits hold");
+    }
+
+    #[test]
+    fn without_delete_or_without_a_limit_a_log_starts_where_it_does() {
+        let log = [(100, 0), (50, 0)];
+        assert_eq!(start(Retention { delete: false, ms: Some(0), bytes: Some(0) }, &log, 1 << 40), None);
+        assert_eq!(start(keep(None, None), &log, 1 << 40), None);
+        assert!(!keep(None, None).limits_anything() && Retention::default().limits_anything());
     }
 
     fn keep(ms: Option<u64>, bytes: Option<u64>) -> Retention {

@@ -137,7 +137,7 @@ impl References {
     }
 
     /// All, in offset order.
-    pub fn iter(&self) -> impl Iterator<Item = Reference> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = Reference> + Clone + '_ {
         self.after_skipping(0)
     }
 
@@ -178,7 +178,7 @@ impl References {
         }
     }
 
-    fn after_skipping(&self, start: usize) -> impl Iterator<Item = Reference> + '_ {
+    fn after_skipping(&self, start: usize) -> impl Iterator<Item = Reference> + Clone + '_ {
         (start..self.len()).map(|index| self.get(index).expect("below len"))
     }
 

@@ -1,10 +1,12 @@
-//! DeleteRecords: who is answered when, and with what.
+//! DeleteRecords and retention: who is answered when and with what, and what goes by itself.
 
 use super::*;
 use crate::shard::deletions::WAITING;
 use millrace_protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
 use millrace_protocol::messages::describe_log_dirs::DescribableLogDirTopic;
 use millrace_protocol::messages::{DeleteRecordsRequest, DescribeLogDirsRequest, delete_records};
+use millrace_storage::compaction::Segment;
+use millrace_storage::format::manifest::{Manifest, NamedSegment, SegmentName};
 
 const DELETE: i16 = 2;
 
@@ -171,4 +173,98 @@ fn the_directory_of_logs_counts_only_what_is_left() {
     assert_eq!(size(&mut world) * 3, before * 2, "the first batch is wholly below");
     world.raise_log_start(6);
     assert_eq!(size(&mut world), 0);
+}
+
+/// Lets time pass and the shard look for what has expired.
+fn expire(world: &mut World, ms: u64) {
+    world.pass(ms);
+    world.core.expire(world.now);
+    world.collect();
+}
+
+fn with_settings(world: &mut World, settings: &[(&str, &str)]) {
+    world.set_image(|image| add_topic(image, TOPIC, TOPIC_ID, settings));
+}
+
+#[test]
+fn records_older_than_their_limit_go_and_others_stay() {
+    let mut world = World::new();
+    with_settings(&mut world, &[("retention.ms", "1000")]);
+    world.write(0, BatchOf::plain(2, 10));
+    world.pass(600);
+    let timestamp = world.now.wall.0;
+    world.write(0, BatchOf { count: 1, size: 10, producer: (-1, -1, -1), attributes: 0, timestamp }.build());
+    expire(&mut world, 400);
+    assert!(world.asked_of_the_lane().is_empty(), "as old as the limit is not older");
+    expire(&mut world, 1);
+    assert_eq!(world.asked_of_the_lane(), [2]);
+    world.raise_log_start(2);
+    expire(&mut world, 1);
+    assert!(world.asked_of_the_lane().is_empty(), "it is done");
+    expire(&mut world, 1_000);
+    assert_eq!(world.asked_of_the_lane(), [3], "nothing need stay");
+    with_settings(&mut world, &[("retention.ms", "-1")]);
+    expire(&mut world, 1_000);
+    assert!(world.asked_of_the_lane().is_empty());
+}
+
+#[test]
+fn a_log_larger_than_its_limit_loses_its_oldest_batches() {
+    let mut world = World::written(4);
+    let batch = BatchOf::plain(2, 10).len();
+    with_settings(&mut world, &[("retention.bytes", &(2 * batch + 1).to_string())]);
+    expire(&mut world, 0);
+    assert_eq!(world.asked_of_the_lane(), [2], "three batches are needed to have the limit");
+    with_settings(&mut world, &[("retention.bytes", "0"), ("cleanup.policy", "compact")]);
+    expire(&mut world, 0);
+    assert!(world.asked_of_the_lane().is_empty());
+}
+
+/// Three batches of two records, of which segments hold the first two; the third is in no segment.
+fn rolled() -> (World, Manifest) {
+    let mut world = World::written(3);
+    let mut state = world.committed[&partition(0)].next_epoch();
+    state.cover(Offset(4));
+    let mut manifest = Manifest::empty(partition(0));
+    for base in [0, 2] {
+        let (base, last) = (Offset(base), Offset(base + 1));
+        let segment = Segment { base, last, bytes: 100, max_timestamp: 1_000_000, created: WallMs(1_000_000) };
+        let name = SegmentName { wid: Wid(1), number: base.0.unsigned_abs() };
+        manifest.segments.push(NamedSegment { name, segment, records: 2 });
+    }
+    manifest.covered = Offset(4);
+    world.acquire(partition(0), state);
+    (world, manifest)
+}
+
+#[test]
+fn what_segments_hold_is_read_once_and_kept_up_by_rolls() {
+    let (mut world, manifest) = rolled();
+    with_settings(&mut world, &[("retention.bytes", "150"), ("retention.ms", "-1")]);
+    expire(&mut world, 0);
+    let read = (partition(0), LeaderEpoch(2));
+    assert_eq!(world.manifests.pop_front(), Some(read));
+    let older = Manifest { covered: Offset(2), segments: manifest.segments[..1].to_vec(), ..manifest.clone() };
+    world.core.on_manifest(world.now, read, Ok(&older));
+    world.collect();
+    assert!(world.asked_of_the_lane().is_empty(), "it does not reach the references");
+    expire(&mut world, 0);
+    assert_eq!(world.manifests.pop_front(), Some(read));
+    world.core.on_manifest(world.now, read, Ok(&manifest));
+    world.collect();
+    assert_eq!(world.asked_of_the_lane(), [2], "100 bytes and those that no segment holds stay");
+    world.raise_log_start(2);
+    world.lane(ToShard::Covered { partition: partition(0), epoch: LeaderEpoch(2), covered: Offset(6) });
+    with_settings(&mut world, &[("retention.bytes", "1")]);
+    expire(&mut world, 0);
+    assert_eq!(world.asked_of_the_lane(), [4], "the piece that was rolled since has the limit");
+    assert!(world.manifests.is_empty());
+}
+
+#[test]
+fn where_nothing_can_expire_no_manifest_is_read() {
+    let (mut world, _) = rolled();
+    with_settings(&mut world, &[("retention.ms", "-1")]);
+    expire(&mut world, 0);
+    assert!(world.manifests.is_empty() && world.asked_of_the_lane().is_empty());
 }

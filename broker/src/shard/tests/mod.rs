@@ -61,6 +61,7 @@ struct World {
     reads: VecDeque<(ReadToken, Wid, Seq, Range<u64>)>,
     cold: VecDeque<(ReadToken, ColdRead)>,
     searches: VecDeque<(LookupToken, Source, Seek)>,
+    manifests: VecDeque<(TopicPartition, LeaderEpoch)>,
     asked: VecDeque<ToControl>,
     to_lane: Vec<ToLane>,
     wid: Wid,
@@ -99,6 +100,7 @@ impl World {
             reads: VecDeque::new(),
             cold: VecDeque::new(),
             searches: VecDeque::new(),
+            manifests: VecDeque::new(),
             asked: VecDeque::new(),
             to_lane: Vec::new(),
             wid: Wid(7),
@@ -147,6 +149,7 @@ impl World {
                 Effect::Read { token, wid, seq, range } => self.reads.push_back((token, wid, seq, range)),
                 Effect::ColdRead { token, read } => self.cold.push_back((token, read)),
                 Effect::Search { token, source, seek } => self.searches.push_back((token, source, seek)),
+                Effect::ReadManifest { partition, epoch } => self.manifests.push_back((partition, epoch)),
                 Effect::ToControl(message) => self.asked.push_back(message),
                 Effect::ToLane(message) => self.to_lane.push(message),
             }
