@@ -1,4 +1,4 @@
-//! tokio, named here only: the side runtime that object-store clients need, threads for blocking calls, and the
+//! tokio, named here and in the file below only: the side runtime that object-store clients need, threads for blocking calls, and the
 //! [`Env`] of the lane's and the control task's threads.
 //!
 //! Invariants:
@@ -8,7 +8,10 @@
 //! 3. The runtime's threads are bounded ([`WORKER_THREADS`], [`BLOCKING_THREADS`]). What waits for them is bounded by
 //!    the callers, each of which waits for its own result.
 
+mod alarm;
+
 use crate::env::{Env, Mono, Runtime, WallMs};
+use alarm::{Alarm, IdleAlarms};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use rand_chacha::ChaCha20Rng;
@@ -25,6 +28,10 @@ use tokio::task::{JoinHandle, LocalSet};
 /// Threads that drive object-store requests. Uploads are bound by the network, signing is off (see
 /// [`crate::object::remote`]).
 const WORKER_THREADS: usize = 2;
+
+/// tokio's timer and the kernel's wait below it count milliseconds and round up: together they come up to so much late.
+/// The rest of a sleep is left to an alarm, since a lane's lateness is in every acknowledgement that lingered.
+const COARSE: Duration = Duration::from_millis(2);
 
 /// Threads for file reads and other blocking calls.
 const BLOCKING_THREADS: usize = 16;
@@ -111,7 +118,7 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
 pub fn block_on_local<F: Future>(make: impl FnOnce(Env) -> F) -> std::io::Result<F::Output> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let tasks = LocalSet::new();
-    let env = Env::new(Rc::new(LocalRuntime { random: RefCell::new(random_source()?) }));
+    let env = Env::new(Rc::new(LocalRuntime { random: RefCell::new(random_source()?), idle: Rc::default() }));
     Ok(tasks.block_on(&runtime, async { make(env).await }))
 }
 
@@ -144,6 +151,7 @@ pub fn random_source() -> std::io::Result<ChaCha20Rng> {
 
 struct LocalRuntime {
     random: RefCell<ChaCha20Rng>,
+    idle: IdleAlarms,
 }
 
 impl Runtime for LocalRuntime {
@@ -170,6 +178,7 @@ impl Runtime for LocalRuntime {
     }
 
     fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()> {
+        let idle = self.idle.clone();
         Box::pin(async move {
             // tokio's clock and ours differ by suspend and by rounding: look again until ours is there.
             loop {
@@ -177,7 +186,18 @@ impl Runtime for LocalRuntime {
                 if left.is_zero() {
                     return;
                 }
-                tokio::time::sleep(left).await;
+                if left > COARSE {
+                    tokio::time::sleep(left - COARSE).await;
+                    continue;
+                }
+                let rung = match Alarm::take(&idle) {
+                    Ok(alarm) => alarm.ring(at).await,
+                    Err(error) => Err(error),
+                };
+                // No descriptors left: late is better than not at all.
+                if rung.is_err() {
+                    tokio::time::sleep(left).await;
+                }
             }
         })
     }
@@ -210,6 +230,29 @@ mod tests {
             let side = SideRuntime::start().unwrap();
             side.run(async {}).await;
             drop(side);
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn no_sleep_ends_early_and_those_given_up_disturb_no_later_ones() {
+        block_on_local(|env| async move {
+            let micros = |micros: u64| Duration::from_micros(micros);
+            for long in [500, 1_900, 2_100, 4_500] {
+                // All on alarms that were armed before, some of which have rung since.
+                let given_up: Vec<_> =
+                    (0..2 * alarm::IDLE_ALARMS as u64).map(|more| env.sleep(micros(300 + more))).collect();
+                let polled = futures::future::join_all(given_up);
+                assert!(polled.now_or_never().is_none());
+                let (start, mut short) = (env.now(), env.sleep(micros(400)));
+                let mut long_sleep = env.sleep(micros(long));
+                futures::future::select(&mut short, &mut long_sleep).await;
+                assert!(env.now().since(start) >= micros(400));
+                long_sleep.await;
+                assert!(env.now().since(start) >= micros(long));
+            }
+            // Of the past.
+            env.sleep_until(Mono(0)).await;
         })
         .unwrap();
     }
