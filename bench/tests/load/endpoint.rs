@@ -28,7 +28,13 @@ pub(crate) fn start() -> String {
         block_on_local(|env| async move {
             let (cells, store) = (Cells::new(0, env.now()), Arc::default());
             env.spawn("producing", produce(env.clone(), cells.clone(), Arc::clone(&store)));
-            let exposition = Exposition { shards: vec![cells], lanes: vec![Arc::default()], store, started: WallMs(0) };
+            let exposition = Exposition {
+                shards: vec![cells],
+                lanes: vec![Arc::default()],
+                store,
+                jobs: Arc::default(),
+                started: WallMs(0),
+            };
             serve(env, adopt(listener).unwrap(), exposition).await;
         })
         .unwrap();

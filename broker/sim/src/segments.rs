@@ -38,6 +38,21 @@ pub fn check_manifest(bucket: &SimBucket, key: &str, before: Option<&Bytes>, aft
     assert!(grows, "FINDING {key} goes back from {before:?} to {next:?}");
 }
 
+/// An object of a segment was deleted: no manifest names it.
+pub fn check_may_go(bucket: &SimBucket, key: &str) {
+    for manifest in bucket.keys("man/") {
+        let Some(bytes) = bucket.peek(&manifest) else { continue };
+        let found = read(&manifest, &bytes);
+        let named = found.segments.iter().find(|named| {
+            let base = named.segment.base;
+            [data_key(found.partition, named.name, base), index_key(found.partition, named.name, base)]
+                .iter()
+                .any(|one| one == key)
+        });
+        assert!(named.is_none(), "FINDING I8: {key} was deleted, which {manifest} names as {named:?}");
+    }
+}
+
 fn read(key: &str, bytes: &Bytes) -> Manifest {
     Manifest::decode(bytes).unwrap_or_else(|error| panic!("FINDING {key}: {error}"))
 }

@@ -202,6 +202,9 @@ impl Inner {
     }
 
     fn on_deleted(&self, key: &str, bytes: &Bytes) {
+        if key.starts_with("seg/") {
+            segments::check_may_go(&self.bucket, key);
+        }
         let Some((wid, seq)) = SimBucket::parse_wal_key(key) else { return };
         let object = read_object(key, bytes);
         let record = self.wal(wid);

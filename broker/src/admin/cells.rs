@@ -1,5 +1,6 @@
 //! Numbers that a thread publishes for others to read, and their text form.
 
+use super::jobs::JobCells;
 use super::store::encode_histogram;
 use crate::admin::pools::{POOLS, PoolCells, PoolLevels};
 use crate::shard::counters::Counters;
@@ -85,6 +86,8 @@ pub struct Exposition {
     pub lanes: Vec<Arc<LaneCells>>,
     /// What is asked of the store.
     pub store: Arc<StoreMeter>,
+    /// The background jobs.
+    pub jobs: Arc<JobCells>,
     /// When the process started.
     pub started: WallMs,
 }
@@ -135,6 +138,7 @@ impl Collector for Exposition {
         for cells in &self.shards {
             encode_histogram(&cells.acks.snapshot(), family.encode_family(&[("shard", cells.shard)])?)?;
         }
+        self.jobs.encode(&mut encoder)?;
         super::threads::encode(&mut encoder)?;
         let gauge = ConstGauge::new(0_i64);
         let mut family = encoder.encode_descriptor("connections", "Open connections", None, gauge.metric_type())?;
@@ -186,7 +190,13 @@ mod tests {
     #[test]
     fn a_thread_that_stops_publishing_is_unhealthy_and_one_that_recovers_is_not_ready() {
         let cells = Cells::new(0, Mono(0));
-        let all = Exposition { shards: vec![cells.clone()], lanes: vec![], store: Arc::default(), started: WallMs(0) };
+        let all = Exposition {
+            shards: vec![cells.clone()],
+            lanes: vec![],
+            store: Arc::default(),
+            jobs: Arc::default(),
+            started: WallMs(0),
+        };
         let second = |n: u64| Mono(n * 1_000_000_000);
         assert!(all.is_healthy(second(1)) && !all.is_ready(second(1)));
         cells.publish(second(4), true, 0, &Counters::default(), &PoolLevels::default());
@@ -203,7 +213,13 @@ mod tests {
         cells.publish(Mono(1), true, 2, &counters, &pools);
         cells.acks().record(Duration::from_micros(40));
         let lanes = vec![Arc::default()];
-        let all = Exposition { shards: vec![cells], lanes, store: Arc::default(), started: WallMs(5_000) };
+        let all = Exposition {
+            shards: vec![cells],
+            lanes,
+            store: Arc::default(),
+            jobs: Arc::default(),
+            started: WallMs(5_000),
+        };
         let text = all.text();
         assert!(text.contains("millrace_requests_total{shard=\"3\"} 7"), "{text}");
         assert!(text.contains("millrace_hedged_puts_total{lane=\"0\"} 0"), "{text}");

@@ -10,6 +10,7 @@
 
 mod cells;
 mod http;
+pub mod jobs;
 mod pools;
 mod store;
 mod threads;

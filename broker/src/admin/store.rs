@@ -71,7 +71,7 @@ mod tests {
         })
         .unwrap();
         let shards = vec![Cells::new(0, Mono(0))];
-        let text = Exposition { shards, lanes: vec![], store, started: WallMs(0) }.text();
+        let text = Exposition { shards, lanes: vec![], store, jobs: Arc::default(), started: WallMs(0) }.text();
         for line in [
             "millrace_store_puts_total 1",
             "millrace_store_gets_total 1",

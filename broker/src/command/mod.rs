@@ -1,10 +1,11 @@
-//! The command line: `serve`, `config`, `topic`, `audit`, `recover`, `segment`.
+//! The command line: `serve`, `config`, `topic`, `audit`, `gc`, `recover`, `segment`.
 //!
 //! Every error ends the program with one line on standard error that names what the user can do, and status 1
 //! (2 for a wrong command line, as clap does).
 
 mod audit;
 mod client;
+mod gc;
 mod recover;
 mod segment;
 mod serve;
@@ -29,6 +30,7 @@ pub fn command() -> Command {
         .subcommand(config)
         .subcommand(topic_command())
         .subcommand(audit_command())
+        .subcommand(gc_command())
         .subcommand(add_flags(Command::new("recover").about(RECOVER)))
         .subcommand(segment_command())
 }
@@ -45,6 +47,15 @@ fn audit_command() -> Command {
         .help("How long something may stay that nothing refers to");
     let about = "Prove that a store holds every partition's log whole; list what is not as it must be";
     add_flags(Command::new("audit").about(about).arg(grace))
+}
+
+fn gc_command() -> Command {
+    let dry_run = Arg::new("dry-run")
+        .long("dry-run")
+        .action(clap::ArgAction::SetTrue)
+        .help("Only list: needed, since a running broker collects by itself");
+    let about = "List segments in a store that nothing needs: expired, replaced, of deleted topics, or on their way";
+    add_flags(Command::new("gc").about(about).arg(dry_run))
 }
 
 fn segment_command() -> Command {
@@ -96,6 +107,7 @@ pub fn run() -> ExitCode {
         Some(("config", matches)) => config(matches),
         Some(("topic", matches)) => topic::run(matches),
         Some(("audit", matches)) => audit::run(matches),
+        Some(("gc", matches)) => gc::run(matches),
         Some(("recover", matches)) => recover::run(matches),
         Some(("segment", matches)) => segment::run(matches),
         _ => unreachable!("clap requires one of the subcommands"),

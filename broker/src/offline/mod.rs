@@ -1,6 +1,7 @@
-//! Work on a store that no broker serves from meanwhile: `millrace audit`, `millrace recover`.
+//! Work on a store that no broker serves from meanwhile: `millrace audit`, `millrace gc`, `millrace recover`.
 
 pub mod audit;
+pub mod gc;
 mod read_only;
 pub mod recover;
 mod topics;

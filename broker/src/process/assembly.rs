@@ -4,6 +4,7 @@
 //! Order: [`prepare`] → lanes and control task → shards. Mailboxes ([`wire`]) exist before all of them, so that it does
 //! not matter who begins first after `prepare`.
 
+use super::housekeeping::Housekeeping;
 use crate::cold::reader::{ColdReader, block_bytes};
 use crate::control::core::ControlConfig;
 use crate::control::pump::{ControlEnds, ControlPump, ControlStores, Ended, LaneEnd, ShardEnd};
@@ -16,8 +17,7 @@ use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, ShardIndex};
 use millrace_storage::lane::{self, LaneEnds};
 use millrace_storage::mailbox::{Sender, mailbox};
-use millrace_storage::recovery::{Collected, Collector, Stores, seal_all_dead};
-use std::time::Duration;
+use millrace_storage::recovery::{Stores, seal_all_dead};
 
 /// Seals and other messages that wait for a lane, per shard. Few: what can't leave gathers in the shard instead.
 const TO_LANE: usize = 16;
@@ -29,8 +29,6 @@ const TO_CONTROL: usize = 256;
 const FROM_CONTROL: usize = 256;
 /// Commands that wait for a lane, and reports of one.
 const COMMANDS: usize = 1_024;
-/// Between two passes of the collector.
-const COLLECT_EVERY: Duration = Duration::from_secs(60);
 /// Largest answers that fit into a shard's pool of replies: a few clients that do not read leave room for others.
 const RESPONSES_PER_POOL: usize = 8;
 /// Kafka's `socket.request.max.bytes`.
@@ -87,32 +85,18 @@ pub async fn prepare(env: &Env, stores: &Stores, boot: BootId, process: &Process
     Ok(identity)
 }
 
-/// Runs the control task, and the collector of sealed logs beside it.
+/// Runs the control task, and collection beside it.
 pub async fn run_control(
     env: Env,
     config: ControlConfig,
     stores: Stores,
     ends: ControlEnds,
+    housekeeping: Housekeeping,
 ) -> Result<Ended, StartError> {
-    env.spawn("collector", collect(env.clone(), stores.clone()));
+    housekeeping.start(&env, &stores);
     let stores = ControlStores { meta: stores.meta, objects: stores.objects };
     let pump = ControlPump::start(env, config, stores, ends).await?;
     Ok(pump.run().await)
-}
-
-async fn collect(env: Env, stores: Stores) {
-    let mut collector = Collector::default();
-    loop {
-        env.sleep(COLLECT_EVERY).await;
-        match collector.pass(&env, &stores).await {
-            Ok(done) if done.logs + done.keys > 0 => {
-                let Collected { logs, keys, held_back, .. } = done;
-                tracing::info!(logs, keys, held_back, "collected sealed write-ahead logs");
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "collection of sealed write-ahead logs is put off"),
-        }
-    }
 }
 
 /// Starts shard `shard` with node id `node`.

@@ -13,9 +13,11 @@
 //!    A second signal ends it at once with exit code 130, which is as safe as kill −9.
 
 pub mod assembly;
+pub mod housekeeping;
 pub mod open;
 mod probe;
 
+use self::housekeeping::Housekeeping;
 use crate::admin::{self, Cells, Exposition, PUBLISH_INTERVAL};
 use crate::control::core::ControlConfig;
 use crate::control::pump::Ended;
@@ -121,10 +123,12 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let admin = settings.admin.as_ref().map(bind_admin).transpose()?;
     let cells: Vec<_> = (0..shards).map(|shard| Cells::new(shard, monotonic_now())).collect();
     let lane_cells: Vec<Arc<LaneCells>> = (0..settings.wal_lanes).map(|_| Arc::default()).collect();
+    let housekeeping = Housekeeping::default();
     let exposition = Exposition {
         shards: cells.clone(),
         lanes: lane_cells.clone(),
         store: stores.meter.clone(),
+        jobs: housekeeping.jobs.clone(),
         started: wall_now(),
     };
     let advertised = advertised(settings, &listening);
@@ -146,6 +150,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         fate: fate.clone(),
         lanes: settings.wal_lanes,
         max_partitions: settings.max_partitions,
+        housekeeping,
         admin: admin.map(|(listener, _)| (listener, exposition)),
     };
     let (go, went) = mailbox(1);
@@ -212,6 +217,7 @@ struct ControlThread {
     boot: BootId,
     lanes: u16,
     max_partitions: u32,
+    housekeeping: Housekeeping,
     fate: mpsc::SyncSender<Fate>,
     /// The admin endpoint's socket and what it shows.
     admin: Option<(TcpListener, Exposition)>,
@@ -248,7 +254,7 @@ impl ControlThread {
             };
             tell(&self.fate, Fate::Prepared(identity));
             if go.recv().await.is_some() {
-                let ended = assembly::run_control(env, config, stores, ends).await;
+                let ended = assembly::run_control(env, config, stores, ends, self.housekeeping.clone()).await;
                 tell(&self.fate, Fate::Control(ended));
             }
         });

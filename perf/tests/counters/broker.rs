@@ -8,6 +8,7 @@ use millrace_broker::control::core::ControlConfig;
 use millrace_broker::control::start::Process;
 use millrace_broker::net::budget::Pools;
 use millrace_broker::process::assembly::{self, Wiring};
+use millrace_broker::process::housekeeping::Housekeeping;
 use millrace_broker::pump::ShardPump;
 use millrace_storage::env::{Env, Mono, Runtime, WallMs};
 use millrace_storage::ids::{BootId, ShardIndex};
@@ -178,7 +179,8 @@ impl Broker {
         let env = control_env.clone();
         control_env.spawn("control", async move {
             let _never_stopped = stop;
-            let ended = assembly::run_control(env, control_config, control_stores, control).await;
+            let ended =
+                assembly::run_control(env, control_config, control_stores, control, Housekeeping::default()).await;
             panic!("the control task ended: {ended:?}");
         });
         let pump = assembly::start_shard(

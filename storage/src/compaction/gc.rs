@@ -21,7 +21,7 @@
 //!    when its topic is gone.
 //!
 //! Not here: logs and checkpoints, which [`crate::recovery::Collector`] and their lane collect. What remains besides: of a partition
-//! whose manifest never changes again, the litter of writers that died.
+//! whose manifest never changes again, the litter of writers that died and that lies beyond its log start.
 
 use crate::env::Mono;
 use crate::format::manifest::SegmentName;
@@ -81,6 +81,21 @@ impl Remains {
     pub fn replaced(&mut self, now: Mono, partition: TopicPartition, names: impl IntoIterator<Item = SegmentName>) {
         let found = self.partitions.entry(partition).or_default();
         found.extend(names.into_iter().map(|name| (name, State::Doomed { unnamed_since: now, since: now })));
+    }
+
+    /// No commit names these segments of `partition` any more, and none of its readers begins with them: they begin below
+    /// the first segment that its manifest names (without one, below what it covers), while rolls append and merges begin
+    /// where a segment that is named does. Older versions never come back (R2).
+    pub fn left_behind(&mut self, now: Mono, partition: TopicPartition, names: impl IntoIterator<Item = SegmentName>) {
+        let found = self.partitions.entry(partition).or_default();
+        for name in names {
+            let unnamed_since = match found.get(&name) {
+                Some(State::Doomed { .. }) => continue,
+                Some(State::Unnamed { since, .. }) => *since,
+                None => now,
+            };
+            found.insert(name, State::Doomed { unnamed_since, since: now });
+        }
     }
 
     /// Takes a look in.
@@ -334,6 +349,17 @@ mod tests {
         remains.replaced(at(0), partition(), [name(1), name(2)]);
         assert!(remains.due(at(599), 9).is_empty());
         assert_eq!(remains.due(at(600), 1), [(partition(), name(1))], "and no more at once than asked for");
+    }
+
+    #[test]
+    fn what_lies_below_the_first_segment_goes_a_grace_after_it_was_seen() {
+        let mut remains = Remains::new(GRACE);
+        remains.saw(at(0), look("a", &[1, 2], &[2]));
+        remains.left_behind(at(0), partition(), [name(1)]);
+        remains.saw(at(300), look("a", &[1, 2], &[2]));
+        remains.left_behind(at(300), partition(), [name(1)]);
+        assert!(remains.due(at(599), 9).is_empty());
+        assert_eq!(remains.due(at(600), 9), [(partition(), name(1))], "seen again is not seen anew");
     }
 
     #[test]

@@ -3,5 +3,7 @@
 //!
 //! Every step may be broken off: what was put and not committed is litter under a name that nobody else will use.
 
+pub mod collect;
+pub mod expire;
 pub mod manifest;
 pub mod roll;

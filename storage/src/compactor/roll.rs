@@ -11,7 +11,7 @@ use crate::ids::{Offset, TopicPartition};
 use crate::partition::{EpochHistory, Reference};
 use crate::recovery::Stores;
 use crate::segment::{SegmentError, SegmentWriter, data_key, index_key};
-use crate::store_error::StoreError;
+use crate::store_error::{FailureKind, StoreError};
 use crate::wal::{PutOutcome, StoreFuture};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -70,9 +70,10 @@ impl From<SegmentError> for RollError {
 pub async fn roll(env: &Env, stores: &Stores, roll: Roll) -> Result<Offset, RollError> {
     let (first, last) = (roll.references.first(), roll.references.last());
     let (base, through) = first.zip(last).map(|(first, last)| (first.base, last.last.plus(1))).expect("no entry");
-    let stands = manifest::change(env, &*stores.objects, roll.partition, |_| Ok::<_, RollError>(None)).await?;
-    if stands.covered > base {
-        return Ok(stands.covered);
+    // Before the first byte of the segment is put: what the commit compares (rule R1 of `compaction::gc`).
+    let standing = manifest::read(&*stores.objects, roll.partition).await?;
+    if standing.manifest.covered > base {
+        return Ok(standing.manifest.covered);
     }
     let (mut writer, mut unpaused) = (SegmentWriter::new(base), 0);
     let mut entries = stream::iter(&roll.references).map(|one| read(stores, *one)).buffered(READS);
@@ -97,8 +98,16 @@ pub async fn roll(env: &Env, stores: &Stores, roll: Roll) -> Result<Offset, Roll
     put(data_key(roll.partition, roll.name, base), written.file).await?;
     put(index_key(roll.partition, roll.name, base), vec![written.index]).await?;
     let named = NamedSegment { name: roll.name, segment: written.segment, records: written.records };
-    let stands = manifest::change(env, &*stores.objects, roll.partition, |manifest| append(manifest, &roll, named));
-    Ok(stands.await?.covered)
+    let next = append(&standing.manifest, &roll, named)?;
+    if manifest::commit(env, &*stores.objects, &standing, &next).await? {
+        return Ok(next.covered);
+    }
+    let stands = manifest::read(&*stores.objects, roll.partition).await?.manifest;
+    if stands.covered > base {
+        return Ok(stands.covered);
+    }
+    let detail = format!("the manifest of {} was changed meanwhile: the segment is to be written anew", roll.partition);
+    Err(StoreError::not_done(FailureKind::Other, detail).into())
 }
 
 async fn read(stores: &Stores, reference: Reference) -> Result<(Reference, Bytes), RollError> {
@@ -124,12 +133,9 @@ async fn put(env: &Env, stores: &Stores, key: String, slices: Vec<Bytes>) -> Res
     }
 }
 
-/// The manifest with the new segment at its end; `None` if somebody else has covered its offsets.
-fn append(manifest: &Manifest, roll: &Roll, named: NamedSegment) -> Result<Option<Manifest>, RollError> {
+/// The manifest, which does not cover the segment's offsets, with the segment at its end.
+fn append(manifest: &Manifest, roll: &Roll, named: NamedSegment) -> Result<Manifest, RollError> {
     let base = named.segment.base;
-    if manifest.covered > base {
-        return Ok(None);
-    }
     let mut next = manifest.clone();
     next.log_start = next.log_start.max(roll.log_start);
     if manifest.covered < base {
@@ -145,5 +151,5 @@ fn append(manifest: &Manifest, roll: &Roll, named: NamedSegment) -> Result<Optio
     next.epochs = EpochHistory::default();
     let covered = roll.epochs.starts().iter().filter(|epoch| epoch.start < next.covered);
     covered.for_each(|epoch| next.epochs.append(epoch.epoch, epoch.start));
-    Ok(Some(next))
+    Ok(next)
 }

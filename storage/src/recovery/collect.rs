@@ -15,11 +15,11 @@
 //!    these partitions may be meant, and nothing else. So it is an alarm, and keeps the logs that hold any such object.
 
 use super::Stores;
-use super::acquire::{Failure, PARALLEL, checkpoint, footer};
+use super::acquire::{Failure, PARALLEL, bare_checkpoint, checkpoint, footer};
 use crate::env::Env;
 use crate::format::HEADER_BYTES;
 use crate::format::checkpoint::{Checkpoint, checkpoint_key};
-use crate::ids::{Seq, TopicPartition, Wid};
+use crate::ids::{Offset, Seq, TopicPartition, Wid};
 use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
 use crate::meta::{Compare, MetaStore, Op, Txn, keys};
 use crate::store_error::{FailureKind, StoreError};
@@ -227,6 +227,30 @@ async fn newest_checkpoint(stores: &Stores, wid: Wid, mut ck: u64) -> Result<New
         }
     }
     Ok(Newest::Changing)
+}
+
+/// Where logs start by the checkpoints of the write-ahead logs that partition records name. That was committed, so that
+/// it can only rise. A checkpoint that can't be read says nothing.
+///
+/// # Errors
+/// The store's, or a record can't be read.
+pub async fn committed_log_starts(stores: &Stores) -> Result<BTreeMap<TopicPartition, Offset>, StoreError> {
+    let records = all_partitions(&*stores.meta).await?;
+    let named: BTreeSet<Wid> = records.values().map(|record| record.wid).collect();
+    let (wals, _) = all_wals(&*stores.meta).await?;
+    let mut starts = BTreeMap::new();
+    for (&wid, wal) in wals.iter().filter(|(wid, _)| named.contains(wid)) {
+        let checkpoint = match bare_checkpoint(&*stores.objects, wid, wal.ck).await {
+            Ok(checkpoint) => checkpoint,
+            Err(Failure::Store(error)) => return Err(error),
+            Err(Failure::Broken(_)) => continue,
+        };
+        for (partition, state) in checkpoint.partitions {
+            let start = starts.entry(partition).or_insert(state.log_start);
+            *start = state.log_start.max(*start);
+        }
+    }
+    Ok(starts)
 }
 
 /// Leaves nothing of a log but its fence.

@@ -9,7 +9,7 @@ mod seal;
 mod seal_walk;
 
 pub use acquire::look_up;
-pub use collect::{Collected, Collector};
+pub use collect::{Collected, Collector, committed_log_starts};
 pub use log_fold::{Best, LogFold};
 pub use rebuild::{RebuildError, Rebuilt, rebuild};
 pub use seal::{seal, seal_all_dead};

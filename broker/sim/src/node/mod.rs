@@ -15,6 +15,7 @@ use millrace_broker::control::core::ControlConfig;
 use millrace_broker::control::start::Process;
 use millrace_broker::net::budget::Pools;
 use millrace_broker::process::assembly::{self, Wiring};
+use millrace_broker::process::housekeeping::Housekeeping;
 use millrace_storage::audit::Bodies;
 use millrace_storage::compaction::PlannerConfig;
 use millrace_storage::env::Env;
@@ -74,6 +75,16 @@ fn compaction(dice: &mut Dice) -> PlannerConfig {
     }
 }
 
+/// Collects often, and gives readers little time.
+fn housekeeping(dice: &mut Dice) -> Housekeeping {
+    let ms = Duration::from_millis;
+    Housekeeping {
+        segments_every: ms(dice.below(100..5_000)),
+        segments_grace: ms(dice.below(0..2_000)),
+        ..Housekeeping::default()
+    }
+}
+
 /// A running process.
 struct Life {
     process: ProcessId,
@@ -88,6 +99,7 @@ struct Node {
     world: World,
     plan: Plan,
     lane_config: LaneConfig,
+    housekeeping: Housekeeping,
 }
 
 fn address(shard: u16) -> SocketAddr {
@@ -105,6 +117,7 @@ impl Node {
         let compaction = sim.dice(|d| (d.index(4) > 0).then(|| compaction(d)));
         let lane_config =
             LaneConfig { object_limit_bytes: 1 << 20, in_flight_bytes: 1 << 20, compaction, ..lane_config };
+        let housekeeping = sim.dice(housekeeping);
         let ledger = Ledger::default();
         let (bucket, meta) = (SimBucket::new(sim, bucket_faults), SimMeta::new(sim, meta_faults));
         Truth::watching(&bucket, &meta, &ledger, batch::ids);
@@ -118,7 +131,7 @@ impl Node {
             done: Rc::default(),
             finishing: Rc::default(),
         };
-        Node { sim: sim.clone(), bucket, meta, network, world, plan, lane_config }
+        Node { sim: sim.clone(), bucket, meta, network, world, plan, lane_config, housekeeping }
     }
 
     fn start(&self) -> Rc<Life> {
@@ -136,6 +149,7 @@ impl Node {
             network: self.network.clone(),
             stores,
             lane_config: self.lane_config.clone(),
+            housekeeping: self.housekeeping.clone(),
             shards: self.plan.shards,
             lanes: self.plan.lanes,
         };
@@ -194,6 +208,7 @@ struct Starting {
     network: Network,
     stores: Stores,
     lane_config: LaneConfig,
+    housekeeping: Housekeeping,
     shards: u16,
     lanes: u16,
 }
@@ -230,7 +245,7 @@ impl Starting {
             max_partitions: MAX_PARTITIONS,
         };
         // Its end, by a stop or because a store gave no answer, is the end of the process.
-        drop(assembly::run_control(self.env.clone(), config, self.stores, control).await);
+        drop(assembly::run_control(self.env.clone(), config, self.stores, control, self.housekeeping).await);
         self.sim.kill(self.process);
     }
 }

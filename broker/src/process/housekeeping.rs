@@ -1,0 +1,100 @@
+//! Collection beside the control task: sealed logs that hold nothing any more, and segments that no manifest names.
+
+use crate::admin::jobs::JobCells;
+use crate::control::topic_object::{self, TopicObject};
+use millrace_storage::compactor::collect::{self, CollectedSegments, SegmentCollector};
+use millrace_storage::env::Env;
+use millrace_storage::ids::TopicId;
+use millrace_storage::object::ObjectStore;
+use millrace_storage::recovery::{Collected, Collector, Stores};
+use millrace_storage::store_error::StoreError;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two passes over sealed logs.
+const COLLECT_LOGS_EVERY: Duration = Duration::from_secs(60);
+
+/// When segments are collected, and where it is told.
+#[derive(Clone, Debug)]
+pub struct Housekeeping {
+    /// Between two passes: each lists every segment and reads the manifest of every partition that has some.
+    pub segments_every: Duration,
+    /// How long a segment stays for readers after its manifest stopped naming it.
+    pub segments_grace: Duration,
+    /// What the passes come to.
+    pub jobs: Arc<JobCells>,
+}
+
+impl Default for Housekeeping {
+    fn default() -> Housekeeping {
+        Housekeeping {
+            segments_every: Duration::from_secs(15 * 60),
+            segments_grace: Duration::from_secs(10 * 60),
+            jobs: Arc::default(),
+        }
+    }
+}
+
+impl Housekeeping {
+    /// Starts both collectors on this thread.
+    pub(super) fn start(self, env: &Env, stores: &Stores) {
+        env.spawn("collector of logs", collect_logs(env.clone(), stores.clone(), self.jobs.clone()));
+        env.spawn("collector of segments", self.collect_segments(env.clone(), stores.clone()));
+    }
+
+    async fn collect_segments(self, env: Env, stores: Stores) {
+        let mut collector = SegmentCollector::new(self.segments_grace);
+        loop {
+            env.sleep(self.segments_every).await;
+            match pass(&mut collector, &env, &stores).await {
+                Ok(done) => {
+                    self.jobs.segments_collected(env.wall(), &done);
+                    let CollectedSegments { expired, deleted, .. } = done;
+                    if expired + deleted > 0 {
+                        tracing::info!(expired, deleted, "collected segments");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "collection of segments is put off"),
+            }
+        }
+    }
+}
+
+async fn pass(collector: &mut SegmentCollector, env: &Env, stores: &Stores) -> Result<CollectedSegments, StoreError> {
+    let topics = collect::topics(&*stores.objects).await?;
+    let gone = deleted_topics(&*stores.objects, &topics).await?;
+    collector.pass(env, stores, &topics, &gone).await
+}
+
+/// Those of `topics` that have a tombstone.
+pub(crate) async fn deleted_topics(
+    objects: &dyn ObjectStore,
+    topics: &BTreeSet<TopicId>,
+) -> Result<BTreeSet<TopicId>, StoreError> {
+    let mut gone = BTreeSet::new();
+    for &topic in topics {
+        let found = objects.get(&topic_object::key(topic)).await?;
+        if found.is_some_and(|object| TopicObject::is_tombstone(&object.bytes)) {
+            gone.insert(topic);
+        }
+    }
+    Ok(gone)
+}
+
+async fn collect_logs(env: Env, stores: Stores, jobs: Arc<JobCells>) {
+    let mut collector = Collector::default();
+    loop {
+        env.sleep(COLLECT_LOGS_EVERY).await;
+        match collector.pass(&env, &stores).await {
+            Ok(done) => {
+                jobs.logs_collected(env.wall());
+                let Collected { logs, keys, held_back, .. } = done;
+                if logs + keys > 0 {
+                    tracing::info!(logs, keys, held_back, "collected sealed write-ahead logs");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "collection of sealed write-ahead logs is put off"),
+        }
+    }
+}
