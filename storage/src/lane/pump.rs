@@ -135,10 +135,11 @@ impl LanePump {
 
     /// Gives the core everything that has come, without waiting.
     fn take_what_waits(&mut self) {
-        let now = self.now();
+        // An operation may do its work while it is looked at: its answer is of the time after that.
         while let Some(Some(event)) = self.operations.next().now_or_never() {
-            self.hand_over(now, event);
+            self.hand_over(self.now(), event);
         }
+        let now = self.now();
         while let Some(command) = self.ends.commands.try_recv() {
             self.core.on_event(now, Event::Command(command));
         }
