@@ -1,5 +1,7 @@
 //! The wrong variants of PROTOCOL.md section 9: mistakes that the simulator must catch.
 //!
+//! Beyond that section: a segment deleted though a commit under way may name it; a log start that recovery does not fold.
+//!
 //! Without the cargo feature `wrong-variants` every question is answered `false` at compile time, so no shipped binary
 //! holds any of them. With it, one is chosen by name at run time, so one build proves all. Which of them no run of one node
 //! can show, and why, stands beside the simulator's table (`broker/sim/src/table.rs`).
@@ -15,7 +17,8 @@ pub enum Wrong {
     UnchangedRecordTakenForLost, CheckpointTxnGoesBack, CheckpointBetweenClaims, CheckpointOfAppended,
     CheckpointDropsReleased, ReleaseBySomebodyElse, MoveBumpsEpochOnly, BirthWithoutWal, RebuildFromCheckpointsOnly,
     FoldIgnoresEpoch, GracefulSealBeforeDrained, GracefulSealBeforeFence, DeadVolleyTakenForData, WidReopened,
-    BytesChangedOnRetry, LeaseTrusted, DrainedBatchesDropped, NoFence, OwnFenceMisread,
+    BytesChangedOnRetry, LeaseTrusted, DrainedBatchesDropped, NoFence, OwnFenceMisread, SegmentDeletedOnSight,
+    LogStartNotFolded,
 }
 
 /// Whether the process runs with this mistake.

@@ -11,6 +11,7 @@ mod alter;
 mod audit;
 mod deletions;
 mod disk;
+mod gc;
 mod groups;
 mod kafka;
 mod memory;

@@ -26,6 +26,7 @@
 use crate::env::Mono;
 use crate::format::manifest::SegmentName;
 use crate::ids::TopicPartition;
+use crate::wrong::{Wrong, wrong};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -116,7 +117,9 @@ impl Remains {
                     State::Doomed { unnamed_since: since, since: now }
                 }
                 Some(state) => state,
-                None if names.is_none() => State::Doomed { unnamed_since: now, since: now },
+                None if names.is_none() || wrong(Wrong::SegmentDeletedOnSight) => {
+                    State::Doomed { unnamed_since: now, since: now }
+                }
                 None => State::Unnamed { version: version.clone(), since: now },
             };
             found.insert(name, state);

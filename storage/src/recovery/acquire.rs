@@ -251,7 +251,9 @@ pub(crate) fn fold_footer(
     }
     for start in &footer.log_starts {
         let within = ends.get(&start.partition).is_some_and(|end| place.seq < *end);
-        if let Some(Ok(state)) = states.get_mut(&start.partition).filter(|_| within) {
+        if let Some(Ok(state)) = states.get_mut(&start.partition).filter(|_| within)
+            && !wrong(Wrong::LogStartNotFolded)
+        {
             state.fold_log_start(start.offset);
         }
     }

@@ -8,5 +8,6 @@ mod hedging;
 mod joining;
 mod moves;
 mod restart;
+mod segments;
 mod waits;
 mod world;
