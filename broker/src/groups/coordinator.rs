@@ -1,15 +1,19 @@
 //! The coordinator of one shard: slots, groups, timers, writes in flight.
 
+use super::consumer::journal::Parked;
+use super::consumer::{HeartbeatAnswer, Refusal};
 use super::group::{Group, GroupState};
 use super::offsets::{CommittedOffset, OffsetWrite};
 use super::record::{self, RecordError};
 use super::{Answer, JoinAnswer, Limits, SyncAnswer, Ticket};
+use crate::control::ClusterImage;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
 use millrace_storage::ids::TopicPartition;
 use millrace_storage::meta::{Key, keys};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Bytes of a client's or instance's name that its member id begins with: a name may be as long as the wire's strings,
 /// and the id is longer than the name.
@@ -61,6 +65,8 @@ pub(super) enum Purpose {
     State,
     /// A static member came back under a new id: then its join is answered.
     Replacement { ticket: Ticket, answer: JoinAnswer, group: String },
+    /// A group of the consumer protocol: then these answers leave, and the record is what it goes back to.
+    Consumer { group: String, record: Bytes, answers: Parked },
     /// Offsets: then they are visible and the commit is answered.
     Offsets { ticket: Ticket, group: String, offsets: Vec<OffsetWrite> },
     /// Deletion of offsets: then they are gone and the request is answered.
@@ -86,6 +92,10 @@ pub struct Coordinator {
     boot: u64,
     next_member: u64,
     next_write: u64,
+    /// The topics, and
+    pub(super) image: Arc<ClusterImage>,
+    /// how often they were told.
+    pub(super) image_number: u64,
     pub(super) slots: BTreeMap<u16, Slot>,
     /// For each group with something that ends: a time not later than its next deadline.
     timers: BTreeSet<(Mono, String)>,
@@ -106,6 +116,8 @@ impl Coordinator {
             boot,
             next_member: 0,
             next_write: 0,
+            image: Arc::default(),
+            image_number: 0,
             slots: BTreeMap::new(),
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
@@ -129,7 +141,7 @@ impl Coordinator {
         offsets: &[(Key, Bytes)],
     ) -> Result<(), RecordError> {
         self.on_slot_revoked(slot);
-        let groups = record::load(now, groups, offsets)?;
+        let groups = record::load(now, self.limits.consumer_session, groups, offsets)?;
         let deadlines: Vec<_> =
             groups.iter().filter_map(|(name, g)| g.next_deadline().map(|at| (name.clone(), at))).collect();
         let names: Vec<String> = groups.keys().cloned().collect();
@@ -157,6 +169,8 @@ impl Coordinator {
                     self.answer(ticket, Answer::Sync(SyncAnswer::failed(ErrorCode::NotCoordinator)));
                 }
             }
+            let parked = group.consumer.map(|mut consumer| consumer.journal.take_parked());
+            self.send_away(parked.unwrap_or_default());
         }
         let orphans: Vec<_> =
             self.writes.iter().filter(|(_, write)| write.slot == slot).map(|(token, _)| *token).collect();
@@ -165,6 +179,7 @@ impl Coordinator {
             self.writing_bytes -= bytes;
             match purpose {
                 Purpose::Assignment { .. } | Purpose::State => {}
+                Purpose::Consumer { answers, .. } => self.send_away(answers),
                 Purpose::Replacement { ticket, answer, .. } => {
                     self.answer(ticket, Answer::Join(JoinAnswer::failed(ErrorCode::NotCoordinator, answer.member)));
                 }
@@ -174,6 +189,14 @@ impl Coordinator {
                     self.answer(ticket, Answer::Code(ErrorCode::NotCoordinator));
                 }
             }
+        }
+    }
+
+    /// Members of a slot that is no longer ours shall find its coordinator.
+    fn send_away(&mut self, parked: Parked) {
+        for (ticket, _) in parked {
+            let answer = HeartbeatAnswer::failed(Refusal::new(ErrorCode::NotCoordinator, ""));
+            self.answer(ticket, Answer::ConsumerHeartbeat(answer));
         }
     }
 
@@ -188,6 +211,9 @@ impl Coordinator {
                 self.on_assignment_written(now, slot, &group, generation, result)
             }
             Purpose::State => {}
+            Purpose::Consumer { group, record, answers } => {
+                self.on_consumer_written(now, slot, &group, (record, answers), result);
+            }
             Purpose::Replacement { ticket, answer, group } => {
                 let answer = match result {
                     Ok(()) => answer,
@@ -229,6 +255,7 @@ impl Coordinator {
             self.timer_of.remove(&name);
             let slot = slot_of(&name);
             self.on_group_time(now, slot, &name);
+            self.on_consumer_time(now, slot, &name);
             self.reschedule(slot, &name);
         }
     }
@@ -308,14 +335,19 @@ impl Coordinator {
         self.outputs.push(Output::Answer(ticket, answer));
     }
 
-    pub(super) fn new_member_id(&mut self, prefix: &str) -> String {
+    /// A member id that no other has.
+    pub(super) fn new_member_uuid(&mut self) -> String {
         self.next_member += 1;
-        let unique = uuid::Uuid::from_u64_pair(self.boot, self.next_member);
+        uuid::Uuid::from_u64_pair(self.boot, self.next_member).to_string()
+    }
+
+    pub(super) fn new_member_id(&mut self, prefix: &str) -> String {
+        let unique = self.new_member_uuid();
         let prefix = &prefix[..prefix.floor_char_boundary(LONGEST_PREFIX)];
         format!("{prefix}-{unique}")
     }
 
-    pub(super) fn write(&mut self, slot: u16, writes: Vec<(Key, Option<Bytes>)>, purpose: Purpose) {
+    pub(super) fn write(&mut self, slot: u16, writes: Vec<(Key, Option<Bytes>)>, purpose: Purpose) -> WriteToken {
         self.next_write += 1;
         let token = WriteToken(self.next_write);
         let slot_epoch = self.slots[&slot].epoch;
@@ -323,6 +355,12 @@ impl Coordinator {
         self.writing_bytes += bytes;
         self.writes.insert(token, Writing { slot, bytes, purpose });
         self.outputs.push(Output::Write { token, slot, slot_epoch, writes });
+        token
+    }
+
+    /// What a write under way is for.
+    pub(super) fn purpose_mut(&mut self, token: WriteToken) -> &mut Purpose {
+        &mut self.writes.get_mut(&token).expect("the write is under way").purpose
     }
 
     /// Writes the group's record.

@@ -1,6 +1,7 @@
 //! One group: members, generation, state. No I/O, no answers: what a move means for waiting requests is decided by
 //! the coordinator's files.
 
+use super::consumer::state::ConsumerGroup;
 use super::offsets::{CommittedOffset, GroupOffsets};
 use super::{Limits, Ticket};
 use bytes::Bytes;
@@ -104,6 +105,8 @@ pub(super) struct Group {
     pub(super) sync_until: Option<Mono>,
     /// An assignment of this generation is being made durable.
     pub(super) storing: bool,
+    /// The members of the consumer protocol, if that is the group's: then there are none of the classic one.
+    pub(super) consumer: Option<ConsumerGroup>,
     pub(super) offsets: GroupOffsets,
     /// Bytes that the coordinator counts it as.
     pub(super) counted: usize,
@@ -124,6 +127,7 @@ impl Group {
             new_member_came: false,
             sync_until: None,
             storing: false,
+            consumer: None,
             offsets: GroupOffsets::default(),
             counted: 0,
         }
@@ -131,7 +135,7 @@ impl Group {
 
     /// Whether nothing of it needs to be kept.
     pub(super) fn is_void(&self) -> bool {
-        self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty()
+        self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty() && self.consumer.is_none()
     }
 
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
@@ -208,6 +212,7 @@ impl Group {
             .chain(self.pending.values().copied())
             .chain(self.rebalance.map(|r| r.until))
             .chain(self.sync_until.filter(|_| !self.storing))
+            .chain(self.consumer.as_ref().and_then(ConsumerGroup::next_deadline))
             .min()
     }
 

@@ -1,7 +1,7 @@
 //! JoinGroup and the rebalance that it leads to.
 
 use super::coordinator::{Coordinator, Purpose};
-use super::group::{GroupState, Member, Rebalance};
+use super::group::{Group, GroupState, Member, Rebalance};
 use super::{Answer, JoinAnswer, JoinRequest, NEW_MEMBER_JOIN_TIMEOUT, SyncAnswer, Ticket};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
@@ -93,6 +93,7 @@ impl Coordinator {
             return Err(ErrorCode::UnknownMemberId);
         }
         let group = self.group_or_new(slot, &request.group)?;
+        group.change_over_to_classic()?;
         if request.member.is_empty() {
             let replaced = request.instance.as_ref().and_then(|i| group.statics.get(i)).cloned();
             if replaced.is_none() && group.is_full(&limits) {
@@ -320,6 +321,20 @@ impl Coordinator {
             let answer = self.join_answer(slot, name, &id);
             self.answer(ticket, Answer::Join(answer));
         }
+    }
+}
+
+impl Group {
+    /// An empty group of the consumer protocol becomes a classic one for the classic member that joins it; one with
+    /// members does not.
+    fn change_over_to_classic(&mut self) -> Result<(), ErrorCode> {
+        if self.has_consumers() {
+            return Err(ErrorCode::InconsistentGroupProtocol);
+        }
+        if let Some(consumer) = self.consumer.take() {
+            self.generation = consumer.epoch;
+        }
+        Ok(())
     }
 }
 

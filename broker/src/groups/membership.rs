@@ -32,6 +32,19 @@ pub struct GroupView {
     pub members: Vec<MemberView>,
 }
 
+/// A group as ListGroups shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedGroup {
+    /// Name.
+    pub group: String,
+    /// Protocol type, empty if it never had one.
+    pub protocol_type: String,
+    /// State, by Kafka's name.
+    pub state: &'static str,
+    /// Which protocol, by KIP-848's names: `classic` or `consumer`.
+    pub kind: &'static str,
+}
+
 /// A member as DescribeGroups shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MemberView {
@@ -163,7 +176,11 @@ impl Coordinator {
         let slot = if name.is_empty() { Err(ErrorCode::GroupIdNotFound) } else { self.slot_for(name) };
         let deletable = slot.and_then(|slot| {
             let group = self.group_mut(slot, name).ok_or(ErrorCode::GroupIdNotFound)?;
-            if group.state != GroupState::Empty || !group.pending.is_empty() || group.offsets.is_busy() {
+            if group.state != GroupState::Empty
+                || group.has_consumers()
+                || !group.pending.is_empty()
+                || group.offsets.is_busy()
+            {
                 return Err(ErrorCode::NonEmptyGroup);
             }
             let mut writes = vec![(keys::group(slot, name), None)];
@@ -171,12 +188,14 @@ impl Coordinator {
             Ok((slot, writes))
         });
         match deletable {
-            Ok((slot, writes)) => self.write(slot, writes, Purpose::Deletion { ticket, group: name.to_owned() }),
+            Ok((slot, writes)) => {
+                self.write(slot, writes, Purpose::Deletion { ticket, group: name.to_owned() });
+            }
             Err(error) => self.answer(ticket, Answer::Code(error)),
         }
     }
 
-    /// Describes a group; `None` if it does not exist (Kafka: state Dead).
+    /// Describes a classic group; `None` if there is none of this name (Kafka: state Dead).
     ///
     /// # Errors
     /// NOT_COORDINATOR.
@@ -186,7 +205,7 @@ impl Coordinator {
             return Ok(None);
         }
         self.slot_for(name)?;
-        let Some(group) = self.find(name)? else { return Ok(None) };
+        let Some(group) = self.find(name)?.filter(|group| group.consumer.is_none()) else { return Ok(None) };
         let stable = group.state == GroupState::Stable;
         let protocol = group.protocol.clone().filter(|_| stable).unwrap_or_default();
         let members = group.members.iter().map(|(id, m)| MemberView {
@@ -207,9 +226,23 @@ impl Coordinator {
         }))
     }
 
-    /// Name, protocol type and state of every group of this shard.
-    pub fn list(&self) -> Vec<(String, String, GroupState)> {
+    /// Every group of this shard.
+    pub fn list(&self) -> Vec<ListedGroup> {
         let groups = self.slots.values().flat_map(|slot| &slot.groups);
-        groups.map(|(name, g)| (name.clone(), g.protocol_type.clone().unwrap_or_default(), g.state)).collect()
+        let listed = groups.map(|(name, group)| match &group.consumer {
+            Some(consumer) => ListedGroup {
+                group: name.clone(),
+                protocol_type: "consumer".to_owned(),
+                state: consumer.state_name(),
+                kind: "consumer",
+            },
+            None => ListedGroup {
+                group: name.clone(),
+                protocol_type: group.protocol_type.clone().unwrap_or_default(),
+                state: group.state.name(),
+                kind: "classic",
+            },
+        });
+        listed.collect()
     }
 }

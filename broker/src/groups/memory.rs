@@ -7,6 +7,8 @@
 //!
 //! The figures are estimates, on the large side: lengths of texts and bytes, and a constant for each entry of the tables.
 
+use super::consumer::state::{ConsumerGroup, ConsumerMember};
+use super::consumer::{ConsumerHeartbeat, Refusal};
 use super::coordinator::{Coordinator, WRITES_PER_BOUND};
 use super::group::{Group, Member};
 use super::join::Entry;
@@ -22,6 +24,8 @@ const MEMBER_BYTES: usize = 640;
 const PROTOCOL_BYTES: usize = 96;
 /// An id given out with MEMBER_ID_REQUIRED, besides the id.
 const PENDING_BYTES: usize = 64;
+/// A partition in a member's assignment, its target, or the table of what is held.
+const PARTITION_BYTES: usize = 40;
 /// A committed offset besides its note.
 const OFFSET_BYTES: usize = 128;
 
@@ -47,6 +51,34 @@ impl JoinRequest {
     }
 }
 
+impl ConsumerMember {
+    fn memory(&self, id: &str) -> usize {
+        let texts = [&self.instance, &self.rack, &self.regex, &self.assignor].into_iter().flatten().map(String::len);
+        let texts = texts.sum::<usize>() + self.client_id.len() + self.client_host.len();
+        let topics = self.topics.iter().map(|topic| PROTOCOL_BYTES + topic.len()).sum::<usize>();
+        // What it holds stands in the group's table too.
+        let partitions = 2 * (self.assigned.len() + self.revoking.len()) + self.target.len();
+        MEMBER_BYTES + 2 * id.len() + texts + topics + PARTITION_BYTES * partitions
+    }
+}
+
+impl ConsumerHeartbeat {
+    /// What of it the group keeps.
+    fn memory(&self) -> usize {
+        let texts = [&self.instance, &self.rack, &self.regex, &self.assignor].into_iter().flatten().map(String::len);
+        let texts = texts.sum::<usize>() + self.client_id.len() + self.client_host.len();
+        let topics = self.topics.iter().flatten().map(|topic| PROTOCOL_BYTES + topic.len()).sum::<usize>();
+        MEMBER_BYTES + 2 * self.member.len() + texts + topics
+    }
+}
+
+impl ConsumerGroup {
+    fn memory(&self) -> usize {
+        let members = self.members.iter().map(|(id, member)| member.memory(id)).sum::<usize>();
+        members + PARTITION_BYTES * self.counts.len() + self.journal.memory()
+    }
+}
+
 impl CommittedOffset {
     /// What it takes in its group's table.
     pub(super) fn memory(&self) -> usize {
@@ -59,7 +91,8 @@ impl Group {
     fn memory(&self, name: &str) -> usize {
         let members = self.members.iter().map(|(id, member)| member.memory(id)).sum::<usize>();
         let pending = self.pending.keys().map(|id| PENDING_BYTES + id.len()).sum::<usize>();
-        GROUP_BYTES + 3 * name.len() + members + pending + self.offsets.memory()
+        let consumers = self.consumer.as_ref().map_or(0, ConsumerGroup::memory);
+        GROUP_BYTES + 3 * name.len() + members + pending + consumers + self.offsets.memory()
     }
 }
 
@@ -91,6 +124,17 @@ impl Coordinator {
         let memory = group.memory(name);
         let before = std::mem::replace(&mut group.counted, memory);
         self.bytes = self.bytes - before + memory;
+    }
+
+    /// Whether there is room for what a member of the consumer protocol says of itself.
+    pub(super) fn check_room_for_heartbeat(&self, request: &ConsumerHeartbeat) -> Result<(), Refusal> {
+        let says_something = request.topics.is_some() || request.regex.is_some();
+        let wanted = request.memory();
+        if says_something && (wanted > self.limits.member_bytes || wanted > self.room()) {
+            let message = "The coordinator has no room for the member.";
+            return Err(Refusal::new(ErrorCode::GroupMaxSizeReached, message));
+        }
+        Ok(())
     }
 
     /// Whether there is room for what a join brings.

@@ -1,4 +1,4 @@
-//! Consumer groups of the classic protocol: a pure coordinator (events and `now` in, answers and writes out).
+//! Consumer groups, of the classic protocol and ([`consumer`]) of KIP-848's: a pure coordinator (events and `now` in, answers and writes out).
 //!
 //! Every group lies in one of the coordinator slots; a shard coordinates the groups of the slots that it was granted.
 //! A request names itself by a [`Ticket`]; its answer comes out later under the same ticket, at once where nothing has
@@ -15,6 +15,7 @@
 //! The states and their moves are Apache Kafka's (its group coordinator and KIP-62, 134, 345, 394, 800, 814); who sends
 //! the bytes is no business of this module.
 
+pub mod consumer;
 mod coordinator;
 mod group;
 mod join;
@@ -29,7 +30,7 @@ mod tests;
 
 pub use coordinator::{Coordinator, Output, WriteToken, slot_of};
 pub use group::{GroupState, Protocol};
-pub use membership::{GroupView, Leaver, MemberView};
+pub use membership::{GroupView, Leaver, ListedGroup, MemberView};
 pub use offsets::CommittedOffset;
 pub use record::RecordError;
 
@@ -50,7 +51,11 @@ pub struct Limits {
     pub max_session: Duration,
     /// `group.initial.rebalance.delay.ms`: how long the first members of an empty group wait for more.
     pub initial_rebalance_delay: Duration,
-    /// `group.max.size`: members of one group, pending ones included.
+    /// `group.consumer.session.timeout.ms`.
+    pub consumer_session: Duration,
+    /// `group.consumer.heartbeat.interval.ms`.
+    pub consumer_interval: Duration,
+    /// `group.max.size` and `group.consumer.max.size`: members of one group, pending ones included.
     pub members: usize,
     /// Groups that one shard coordinates.
     pub groups: usize,
@@ -70,6 +75,8 @@ impl Default for Limits {
             min_session: Duration::from_secs(6),
             max_session: Duration::from_secs(1_800),
             initial_rebalance_delay: Duration::from_secs(3),
+            consumer_session: Duration::from_secs(45),
+            consumer_interval: Duration::from_secs(5),
             members: 10_000,
             groups: 100_000,
             member_bytes: 1 << 20,
@@ -177,6 +184,8 @@ pub enum Answer {
     Join(JoinAnswer),
     /// To SyncGroup.
     Sync(SyncAnswer),
+    /// To ConsumerGroupHeartbeat.
+    ConsumerHeartbeat(consumer::HeartbeatAnswer),
     /// To Heartbeat, OffsetCommit (for every partition), DeleteGroups (for one group).
     Code(ErrorCode),
     /// To LeaveGroup: a code for each member named, in order.

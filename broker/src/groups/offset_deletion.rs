@@ -52,6 +52,9 @@ impl Coordinator {
 
 impl Group {
     fn subscribes(&self, topic: &str) -> bool {
+        if let Some(consumer) = &self.consumer {
+            return consumer.subscribes(topic);
+        }
         if self.protocol_type.as_deref() != Some(CONSUMERS) {
             return false;
         }

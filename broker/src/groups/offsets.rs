@@ -102,18 +102,20 @@ impl GroupOffsets {
 
 impl Coordinator {
     /// Commits offsets; one answer for all of them. Of a partition that is named more than once the last offset counts, as
-    /// in Kafka, which writes a record for each, one after the other.
+    /// in Kafka, which writes a record for each, one after the other. `knows_epochs`: the client speaks of member epochs
+    /// (version 9), which a member of the consumer protocol must.
     pub fn commit(
         &mut self,
         now: Mono,
         ticket: Ticket,
         name: &str,
         caller: &Caller,
+        knows_epochs: bool,
         offsets: Vec<(TopicPartition, CommittedOffset)>,
     ) {
         // A metadata transaction writes a key once.
         let offsets: BTreeMap<TopicPartition, CommittedOffset> = offsets.into_iter().collect();
-        match self.check_commit(now, name, caller, &offsets) {
+        match self.check_commit(now, name, (caller, knows_epochs), &offsets) {
             Err(error) => self.end_commit(ticket, name, error),
             Ok(_) if offsets.is_empty() => self.end_commit(ticket, name, ErrorCode::None),
             Ok(slot) => {
@@ -146,7 +148,7 @@ impl Coordinator {
         &mut self,
         now: Mono,
         name: &str,
-        caller: &Caller,
+        (caller, knows_epochs): (&Caller, bool),
         offsets: &BTreeMap<TopicPartition, CommittedOffset>,
     ) -> Result<u16, ErrorCode> {
         let slot = self.slot_for(name)?;
@@ -162,6 +164,9 @@ impl Coordinator {
         let more = offsets.keys().filter(|partition| !durable.contains_key(partition)).count();
         if more > 0 && durable.len() + more > limit || group.offsets.growth(offsets) > room {
             return Err(ErrorCode::InvalidCommitOffsetSize);
+        }
+        if let Some(consumer) = &group.consumer {
+            return consumer.check_commit(caller, knows_epochs).map(|()| slot);
         }
         // A consumer that assigns partitions itself commits from outside of the group's protocol.
         if caller.generation < 0 && group.state == GroupState::Empty {

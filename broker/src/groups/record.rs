@@ -1,6 +1,8 @@
 //! Stored forms of groups and offsets: version u16, then fields in order on the protocol's writer (flexible form).
+//! Groups of the consumer protocol stand under the same keys with a version of their own (`consumer::record`).
 //! Version N reads N − 1; a group of a later version is an error, never skipped.
 
+use super::consumer::record as consumer_record;
 use super::group::{Group, GroupState, Member, Protocol};
 use super::offsets::{CommittedOffset, GroupOffsets};
 use bytes::Bytes;
@@ -66,6 +68,7 @@ pub(super) fn encode_offset(offset: &CommittedOffset) -> Bytes {
 /// The groups of a slot from what is stored of it.
 pub(super) fn load(
     now: Mono,
+    consumer_session: Duration,
     groups: &[(Key, Bytes)],
     offsets: &[(Key, Bytes)],
 ) -> Result<BTreeMap<String, Group>, RecordError> {
@@ -73,7 +76,7 @@ pub(super) fn load(
     for (key, value) in groups {
         let error = |detail: String| RecordError { key: key.clone(), detail };
         let name = key.splitn(4, '/').nth(3).and_then(keys::decode).ok_or_else(|| error("not a group's key".into()))?;
-        loaded.insert(name, decode_group(now, value).map_err(|e| error(e.to_string()))?);
+        loaded.insert(name, decode_group(now, consumer_session, value).map_err(error)?);
     }
     let mut by_group: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
     for (key, value) in offsets {
@@ -88,11 +91,15 @@ pub(super) fn load(
     Ok(loaded)
 }
 
-fn decode_group(now: Mono, value: &Bytes) -> Result<Group, String> {
+fn decode_group(now: Mono, consumer_session: Duration, value: &Bytes) -> Result<Group, String> {
+    let mut group = Group::new();
+    if Reader::new(value).i16() == Ok(consumer_record::VERSION) {
+        group.consumer = Some(consumer_record::decode(now, consumer_session, value)?);
+        return Ok(group);
+    }
     let mut reader = Reader::new(value);
     let r = &mut reader;
     check_version(r)?;
-    let mut group = Group::new();
     let mut read = || -> Result<(), DecodeError> {
         group.generation = r.i32()?;
         group.protocol_type = text(r)?;
@@ -162,18 +169,18 @@ fn check_version(r: &mut Reader<'_>) -> Result<(), String> {
     }
 }
 
-fn put_text(w: &mut Writer, text: Option<&str>) {
+pub(super) fn put_text(w: &mut Writer, text: Option<&str>) {
     w.string(text.map(StrBytes::from).as_ref(), true).expect(LENGTHS_FIT);
 }
 
-fn put_time(w: &mut Writer, time: Duration) {
+pub(super) fn put_time(w: &mut Writer, time: Duration) {
     w.i64(i64::try_from(time.as_millis()).expect("timeouts come as 32-bit milliseconds"));
 }
 
-fn text(r: &mut Reader<'_>) -> Result<Option<String>, DecodeError> {
+pub(super) fn text(r: &mut Reader<'_>) -> Result<Option<String>, DecodeError> {
     Ok(r.nullable_string(true)?.map(|text| text.as_str().to_owned()))
 }
 
-fn time(r: &mut Reader<'_>) -> Result<Duration, DecodeError> {
+pub(super) fn time(r: &mut Reader<'_>) -> Result<Duration, DecodeError> {
     Ok(Duration::from_millis(u64::try_from(r.i64()?).unwrap_or(0)))
 }

@@ -15,9 +15,9 @@ type Writes = Vec<(Key, Option<Bytes>)>;
 /// A coordinator with every slot, its durable store, and the answers so far.
 pub(super) struct Bench {
     pub(super) core: Coordinator,
-    now: Mono,
+    pub(super) now: Mono,
     store: BTreeMap<Key, Bytes>,
-    answers: BTreeMap<Ticket, Answer>,
+    pub(super) answers: BTreeMap<Ticket, Answer>,
     next_ticket: u64,
     /// Writes wait here instead of becoming durable at once.
     pub(super) hold: bool,
@@ -63,12 +63,12 @@ impl Bench {
         self.grant(2);
     }
 
-    fn ticket(&mut self) -> Ticket {
+    pub(super) fn ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket(self.next_ticket)
     }
 
-    fn pump(&mut self) {
+    pub(super) fn pump(&mut self) {
         let mut outputs = Vec::new();
         loop {
             self.core.take_outputs(&mut outputs);
@@ -104,7 +104,7 @@ impl Bench {
         }
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now.plus(time);
         while let Some(at) = self.core.next_deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
@@ -191,7 +191,7 @@ impl Bench {
 
     pub(super) fn send_commit(&mut self, caller: &Caller, of: TopicPartition, value: CommittedOffset) -> Ticket {
         let ticket = self.ticket();
-        self.core.commit(self.now, ticket, GROUP, caller, vec![(of, value)]);
+        self.core.commit(self.now, ticket, GROUP, caller, true, vec![(of, value)]);
         self.pump();
         ticket
     }
@@ -355,7 +355,7 @@ fn of_a_partition_that_a_commit_names_twice_the_last_offset_counts_and_is_writte
     let ticket = bench.ticket();
     let value = |offset| CommittedOffset { offset, leader_epoch: 3, metadata: String::new(), committed_at: 1 };
     let offsets = [7, 5].map(|offset| (partition(), value(offset)));
-    bench.core.commit(bench.now, ticket, GROUP, &outsider(), offsets.into());
+    bench.core.commit(bench.now, ticket, GROUP, &outsider(), true, offsets.into());
     bench.pump();
     let keys: Vec<usize> = bench.held.iter().map(|(_, writes)| writes.len()).collect();
     assert_eq!(keys, [1]);
@@ -385,9 +385,9 @@ fn a_commit_that_changes_nothing_leaves_no_group_behind() {
     for group in ["a", "b"] {
         let ticket = bench.ticket();
         let stranger = Caller { member: "x".into(), ..outsider() };
-        bench.core.commit(bench.now, ticket, group, &stranger, Vec::new());
+        bench.core.commit(bench.now, ticket, group, &stranger, true, Vec::new());
         let ticket = bench.ticket();
-        bench.core.commit(bench.now, ticket, group, &outsider(), Vec::new());
+        bench.core.commit(bench.now, ticket, group, &outsider(), true, Vec::new());
     }
     bench.pump();
     bench.hold = true;
@@ -521,7 +521,7 @@ fn a_damaged_record_is_an_error() {
     let (key, value) = bench.store.iter().next().map(|(k, v)| (k.clone(), v.clone())).expect("the group is stored");
     for length in 0..value.len() {
         let cut = [(key.clone(), value.slice(..length))];
-        assert!(record::load(bench.now, &cut, &[]).is_err(), "cut at {length}");
+        assert!(record::load(bench.now, Duration::ZERO, &cut, &[]).is_err(), "cut at {length}");
     }
 }
 

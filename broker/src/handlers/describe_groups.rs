@@ -23,7 +23,7 @@ pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, requ
             Ok(Some(view)) => describe(view),
             Ok(None) if context.version >= NOT_FOUND => DescribedGroup {
                 error_code: ErrorCode::GroupIdNotFound,
-                error_message: Some(message(format!("Group {} not found.", name.as_str()))),
+                error_message: Some(message(missing(core, &name))),
                 group_state: StrBytes::from_static("Dead"),
                 ..Default::default()
             },
@@ -38,6 +38,15 @@ pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, requ
     });
     let groups = groups.collect();
     context.reply(core, &DescribeGroupsResponse { groups, ..Default::default() });
+}
+
+/// Why there is nothing to say about a group.
+fn missing(core: &ShardCore, name: &str) -> String {
+    if core.groups.coordinator.has_consumer_protocol(name) {
+        format!("Group {name} is not a classic group.")
+    } else {
+        format!("Group {name} not found.")
+    }
 }
 
 fn describe(view: GroupView) -> DescribedGroup {

@@ -3,7 +3,8 @@
 //! 1. Every request that the coordinator holds has an entry here; its answer takes it out.
 
 use super::{
-    RequestContext, delete_groups, heartbeat, join_group, leave_group, offset_commit, offset_delete, sync_group,
+    RequestContext, consumer_group_heartbeat, delete_groups, heartbeat, join_group, leave_group, offset_commit,
+    offset_delete, sync_group,
 };
 use crate::control::{ToControl, Token};
 use crate::groups::{Answer, Coordinator, Leaver, Limits, Output, Ticket, WriteToken};
@@ -22,6 +23,8 @@ pub(crate) enum Held {
     Join(RequestContext),
     /// SyncGroup.
     Sync(RequestContext),
+    /// ConsumerGroupHeartbeat.
+    ConsumerHeartbeat(RequestContext),
     /// Heartbeat.
     Heartbeat(RequestContext),
     /// LeaveGroup, and whom it named.
@@ -91,6 +94,9 @@ impl ShardCore {
             (Held::Join(context), Answer::Join(answer)) => join_group::reply(self, context, answer),
             (Held::Sync(context), Answer::Sync(answer)) => sync_group::reply(self, context, answer),
             (Held::Heartbeat(context), Answer::Code(code)) => heartbeat::reply(self, context, code),
+            (Held::ConsumerHeartbeat(context), Answer::ConsumerHeartbeat(answer)) => {
+                consumer_group_heartbeat::reply(self, context, answer);
+            }
             (Held::Leave(context, leavers), Answer::Leave(codes)) => {
                 leave_group::reply(self, context, &leavers, ErrorCode::None, &codes);
             }

@@ -10,6 +10,8 @@ pub(crate) mod alter_configs;
 pub(crate) mod alter_partition_reassignments;
 pub(crate) mod api_versions;
 pub(crate) mod config_changes;
+pub(crate) mod consumer_group_describe;
+pub(crate) mod consumer_group_heartbeat;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
@@ -160,6 +162,10 @@ fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key
         ApiKey::JoinGroup => answer(to, |core, now, context, request| {
             join_group::handle(core, now, context, request, header.client_id);
         }),
+        ApiKey::ConsumerGroupHeartbeat => answer(to, |core, now, context, request| {
+            consumer_group_heartbeat::handle(core, now, context, request, header.client_id);
+        }),
+        ApiKey::ConsumerGroupDescribe => answer(to, consumer_group_describe::handle),
         ApiKey::SyncGroup => answer(to, sync_group::handle),
         ApiKey::Heartbeat => answer(to, heartbeat::handle),
         ApiKey::LeaveGroup => answer(to, leave_group::handle),

@@ -11,6 +11,8 @@ use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::offset_commit::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use millrace_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
+/// First version that speaks of member epochs (KIP-848).
+const MEMBER_EPOCHS: i16 = 9;
 /// First version that names topics by id.
 const TOPIC_IDS: i16 = 10;
 
@@ -65,7 +67,14 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
         generation: request.generation_id_or_member_epoch,
     };
     let ticket = core.groups.hold(Held::Commit(context, Asked(asked)));
-    core.groups.coordinator.commit(now.mono, ticket, &request.group_id, &caller, offsets);
+    core.groups.coordinator.commit(
+        now.mono,
+        ticket,
+        &request.group_id,
+        &caller,
+        context.version >= MEMBER_EPOCHS,
+        offsets,
+    );
     core.settle_groups();
 }
 

@@ -55,10 +55,12 @@ pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, requ
 
 fn fetch_group(core: &ShardCore, group: OffsetFetchRequestGroup, by_id: bool) -> OffsetFetchResponseGroup {
     let coordinator = &core.groups.coordinator;
-    let result = match &group.topics {
+    let member = group.member_id.as_deref();
+    let allowed = coordinator.check_offset_fetch(&group.group_id, member, group.member_epoch);
+    let result = allowed.and_then(|()| match &group.topics {
         None => coordinator.all_committed(&group.group_id).map(|all| everything(&core.image, all)),
         Some(topics) => topics.iter().map(|topic| fetch_topic(core, &group.group_id, topic, by_id)).collect(),
-    };
+    });
     let (topics, error_code) = match result {
         Ok(topics) => (topics, ErrorCode::None),
         // Every partition asked for is answered, by version 1 with the error.

@@ -499,6 +499,7 @@ impl ShardCore {
     }
 
     fn set_image(&mut self, image: Arc<ClusterImage>) {
+        self.groups.coordinator.on_image(image.clone());
         self.image = image;
         let partitions: Vec<TopicPartition> = self.logs.keys().copied().collect();
         for partition in partitions {

@@ -1,0 +1,138 @@
+//! The stored form of a group of the consumer protocol: version u16, then fields in order on the protocol's writer
+//! (flexible form). It stands under the same key as a classic group's; the version tells them apart.
+
+use super::super::record::{put_text, put_time, text, time};
+use super::Partitions;
+use super::assignors::Assignor;
+use super::journal::Journal;
+use super::state::{ConsumerGroup, ConsumerMember, Step};
+use bytes::Bytes;
+use millrace_protocol::wire::{DecodeError, Reader, Writer};
+use millrace_storage::env::Mono;
+use millrace_storage::ids::{TopicId, TopicPartition};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Version of the record. Classic groups have 1.
+pub(in super::super) const VERSION: i16 = 2;
+
+const LENGTHS_FIT: &str = "bounded by the coordinator's limits";
+
+/// A group.
+pub(super) fn encode(group: &ConsumerGroup) -> Bytes {
+    let mut w = Writer::new();
+    w.i16(VERSION);
+    w.i32(group.epoch);
+    w.i32(group.assignment_epoch);
+    put_text(&mut w, Some(group.assignor.name()));
+    w.length(Some(group.counts.len()), true).expect(LENGTHS_FIT);
+    for (topic, count) in &group.counts {
+        w.uuid(topic.0);
+        w.i32(i32::try_from(*count).expect("a topic has at most 2^31 partitions"));
+    }
+    w.length(Some(group.members.len()), true).expect(LENGTHS_FIT);
+    for (id, member) in &group.members {
+        put_text(&mut w, Some(id));
+        put_member(&mut w, member);
+    }
+    w.concat()
+}
+
+fn put_member(w: &mut Writer, member: &ConsumerMember) {
+    put_text(w, member.instance.as_deref());
+    put_text(w, member.rack.as_deref());
+    put_text(w, Some(&member.client_id));
+    put_text(w, Some(&member.client_host));
+    put_time(w, member.rebalance_timeout);
+    w.length(Some(member.topics.len()), true).expect(LENGTHS_FIT);
+    member.topics.iter().for_each(|topic| put_text(w, Some(topic)));
+    put_text(w, member.regex.as_deref());
+    put_text(w, member.assignor.as_deref());
+    w.i32(member.epoch);
+    w.i32(member.previous_epoch);
+    w.i8(match member.step {
+        Step::Stable => 0,
+        Step::Revoking => 1,
+        Step::Waiting => 2,
+    });
+    for partitions in [&member.assigned, &member.revoking, &member.target] {
+        w.length(Some(partitions.len()), true).expect(LENGTHS_FIT);
+        for partition in partitions {
+            w.uuid(partition.topic.0);
+            w.i32(i32::try_from(partition.index).expect("a topic has at most 2^31 partitions"));
+        }
+    }
+}
+
+/// The group of a record; its members get a full session, and their time to give partitions up, from `now` on.
+///
+/// # Errors
+/// In words, when the bytes are not such a record.
+pub(in super::super) fn decode(now: Mono, session: Duration, value: &Bytes) -> Result<ConsumerGroup, String> {
+    let mut reader = Reader::new(value);
+    let r = &mut reader;
+    match r.i16().map_err(|e| e.to_string())? {
+        VERSION => {}
+        other => return Err(format!("version {other}, a consumer group has {VERSION}")),
+    }
+    let mut group = read_group(r, now.plus(session)).map_err(|e| e.to_string())?;
+    for member in group.members.values_mut().filter(|member| member.step == Step::Revoking) {
+        member.revoke_by = Some(now.plus(member.rebalance_timeout));
+    }
+    group.journal = Journal::of(value.clone());
+    Ok(group)
+}
+
+fn read_group(r: &mut Reader<'_>, expires: Mono) -> Result<ConsumerGroup, DecodeError> {
+    let mut group = ConsumerGroup::new(r.i32()?);
+    group.assignment_epoch = r.i32()?;
+    group.assignor = text(r)?.and_then(|name| Assignor::by_name(&name)).unwrap_or(Assignor::Uniform);
+    let mut counts = BTreeMap::new();
+    for _ in 0..r.count(true, 20)?.unwrap_or(0) {
+        let topic = TopicId(r.uuid()?);
+        counts.insert(topic, u32::try_from(r.i32()?).unwrap_or(0));
+    }
+    group.counts = counts;
+    for _ in 0..r.count(true, 1)?.unwrap_or(0) {
+        let id = text(r)?.unwrap_or_default();
+        let member = read_member(r, expires)?;
+        group.insert(id, member);
+    }
+    Ok(group)
+}
+
+fn read_member(r: &mut Reader<'_>, expires: Mono) -> Result<ConsumerMember, DecodeError> {
+    let mut member = ConsumerMember::new(expires);
+    member.instance = text(r)?;
+    member.rack = text(r)?;
+    member.client_id = text(r)?.unwrap_or_default();
+    member.client_host = text(r)?.unwrap_or_default();
+    member.rebalance_timeout = time(r)?;
+    let mut topics = BTreeSet::new();
+    for _ in 0..r.count(true, 1)?.unwrap_or(0) {
+        topics.insert(text(r)?.unwrap_or_default());
+    }
+    member.topics = topics;
+    member.regex = text(r)?;
+    member.assignor = text(r)?;
+    member.epoch = r.i32()?;
+    member.previous_epoch = r.i32()?;
+    member.step = match r.i8()? {
+        0 => Step::Stable,
+        1 => Step::Revoking,
+        _ => Step::Waiting,
+    };
+    member.assigned = read_partitions(r)?;
+    member.revoking = read_partitions(r)?;
+    member.target = read_partitions(r)?;
+    Ok(member)
+}
+
+fn read_partitions(r: &mut Reader<'_>) -> Result<Partitions, DecodeError> {
+    let mut partitions = Partitions::new();
+    for _ in 0..r.count(true, 20)?.unwrap_or(0) {
+        let topic = TopicId(r.uuid()?);
+        partitions.insert(TopicPartition { topic, index: u32::try_from(r.i32()?).unwrap_or(0) });
+    }
+    Ok(partitions)
+}
