@@ -201,6 +201,15 @@ impl LaneCore {
         }
     }
 
+    /// Moves the commit point as far as it goes, and nothing else. [`LaneCore::advance`] does that too, but what it tells the
+    /// shards leaves when it has also made objects of what waits.
+    pub fn commit_durable(&mut self, now: Now) {
+        self.now = now;
+        if !self.ended && self.phase == Phase::Open {
+            self.commit();
+        }
+    }
+
     /// Does everything that is due at `now`.
     pub fn advance(&mut self, now: Now) {
         self.now = now;

@@ -100,6 +100,11 @@ impl LanePump {
     /// If an invariant of the protocol is broken: the process must not go on.
     pub async fn run(mut self) {
         loop {
+            // Shards answer their clients while the next objects are made, which reads all of their bytes.
+            self.core.commit_durable(self.now());
+            if self.carry_out().await == Flow::End {
+                return;
+            }
             self.core.advance(self.now());
             self.cells.publish(self.core.totals());
             if self.carry_out().await == Flow::End {

@@ -73,6 +73,14 @@ impl Bare {
         self.give(Event::WalPut { wid: WID, seq: Seq(seq), hedge: false, result })
     }
 
+    /// A put ends; the core commits and does nothing else.
+    pub(super) fn commit_put(&mut self, seq: u64, result: Result<PutOutcome, StoreError>) -> VecDeque<Effect> {
+        let now = Now { mono: self.at, wall: WallMs(0) };
+        self.core.on_event(now, Event::WalPut { wid: WID, seq: Seq(seq), hedge: false, result });
+        self.core.commit_durable(now);
+        self.core.take_effects()
+    }
+
     pub(super) fn totals(&self) -> LaneTotals {
         self.core.totals()
     }

@@ -1,6 +1,6 @@
 //! What the shards are told about waiting: for the governor, for the window, for the store.
 
-use super::core::{Bare, outage, waits};
+use super::core::{Bare, outage, puts, waits};
 use super::world::{entry, partition};
 use crate::lane::{LaneConfig, SealEntry};
 use crate::wal::PutOutcome::Stored;
@@ -51,6 +51,16 @@ fn tokens_are_waited_for_until_they_have_come() {
     // The next token comes at 10 ms; the lane looks 2 ms later.
     bare.pass(ms(12));
     assert_eq!(waits(&bare.put(1, Ok(Stored))), [(1, ms(10))]);
+}
+
+#[test]
+fn shards_hear_of_what_is_durable_before_the_next_object_is_made() {
+    let mut bare = Bare::leading(LaneConfig { in_flight_objects: 1, linger: Duration::ZERO, ..LaneConfig::default() });
+    bare.seal(one(0));
+    bare.seal(one(1));
+    let told = bare.commit_put(0, Ok(Stored));
+    assert_eq!((waits(&told).len(), puts(&told).len()), (1, 0));
+    assert_eq!(puts(&bare.pass(Duration::ZERO)).len(), 1);
 }
 
 #[test]
