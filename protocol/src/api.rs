@@ -233,6 +233,8 @@ pub const ADVERTISED: &[AdvertisedApi] = &[
     serve(ApiKey::UpdateFeatures, 0, 2),
     serve(ApiKey::DescribeCluster, 0, 2),
     serve(ApiKey::DescribeProducers, 0, 0),
+    serve(ApiKey::ConsumerGroupHeartbeat, 0, 1),
+    serve(ApiKey::ConsumerGroupDescribe, 0, 1),
     serve(ApiKey::ListConfigResources, 0, 1),
     serve(ApiKey::DescribeTopicPartitions, 0, 0),
 ];

@@ -260,6 +260,11 @@ impl Coordinator {
         }
     }
 
+    /// Its bounds and delays.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// When [`Coordinator::on_time`] has something to do.
     pub fn next_deadline(&self) -> Option<Mono> {
         self.timers.first().map(|(at, _)| *at)

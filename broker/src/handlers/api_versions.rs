@@ -6,8 +6,14 @@ use crate::shard::events::{Now, Reply};
 use millrace_protocol::api::{ADVERTISED, AdvertisedApi, ApiKey};
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::frame::response_frame;
-use millrace_protocol::messages::api_versions::ApiVersion;
+use millrace_protocol::messages::api_versions::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use millrace_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+
+/// The feature by which clients and tools see that groups of the consumer protocol are served (KIP-848), and its level.
+pub(crate) const GROUP_VERSION: &str = "group.version";
+const GROUP_VERSION_LEVEL: i16 = 1;
+/// First version that may say that a feature's levels begin at 0; before, clients took that for an error (KAFKA-17011).
+const LEVEL_ZERO: i16 = 4;
 
 /// What Kafka takes as a name or version of client software (KIP-511).
 fn is_software_name(text: &str) -> bool {
@@ -26,8 +32,24 @@ pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, r
         response.error_code = ErrorCode::RebootstrapRequired;
     } else {
         response.api_keys = ADVERTISED.iter().map(row).collect();
+        add_features(&mut response, context.version);
     }
     context.reply(core, &response);
+}
+
+/// The one feature that has levels here, which no request changes.
+fn add_features(response: &mut ApiVersionsResponse, version: i16) {
+    response.supported_features = vec![SupportedFeatureKey {
+        name: GROUP_VERSION.into(),
+        min_version: i16::from(version < LEVEL_ZERO),
+        max_version: GROUP_VERSION_LEVEL,
+    }];
+    response.finalized_features_epoch = 0;
+    response.finalized_features = vec![FinalizedFeatureKey {
+        name: GROUP_VERSION.into(),
+        max_version_level: GROUP_VERSION_LEVEL,
+        min_version_level: GROUP_VERSION_LEVEL,
+    }];
 }
 
 /// Whether the client means another cluster or node than this one (KIP-1242).

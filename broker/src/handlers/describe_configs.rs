@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The numbers of what has settings.
 pub(crate) const TOPIC: i8 = 2;
 pub(crate) const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 /// Where a value comes from: the topic, the broker's start-up settings, the default.
 const FROM_TOPIC: i8 = 1;
 const FROM_BROKER: i8 = 4;
@@ -73,6 +74,7 @@ fn describe(core: &ShardCore, resource: DescribeConfigsResource, wanted: Wanted)
         // The empty name stands for what all nodes were told while they ran: nothing.
         BROKER if resource.resource_name.is_empty() => Ok(Vec::new()),
         BROKER if is_node(core, &resource.resource_name) => Ok(node_settings(core, &resource.resource_name, wanted)),
+        GROUP if !resource.resource_name.is_empty() => Ok(group_settings(core, wanted)),
         _ => Err(ErrorCode::InvalidRequest),
     };
     let (error_code, mut configs) = match found {
@@ -135,11 +137,37 @@ fn node_settings(core: &ShardCore, id: &str, wanted: Wanted) -> Vec<DescribeConf
         node_setting("offsets.topic.replication.factor", "1", FROM_DEFAULT, SHORT, wanted),
         node_setting("transaction.state.log.replication.factor", "1", FROM_DEFAULT, SHORT, wanted),
     ];
+    settings.extend(consumer_group_settings(core, wanted));
     let defaults = TOPIC_SETTINGS.iter().filter(|row| !row.of_broker.is_empty());
     settings.extend(
         defaults.map(|row| node_setting(row.of_broker, row.default, FROM_DEFAULT, type_number(row.of), wanted)),
     );
     settings
+}
+
+/// What a node says of groups of the consumer protocol.
+fn consumer_group_settings(core: &ShardCore, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
+    let limits = core.groups.coordinator.limits();
+    let interval = limits.consumer_interval.as_millis().to_string();
+    let session = limits.consumer_session.as_millis().to_string();
+    vec![
+        node_setting("group.consumer.assignors", "uniform,range", FROM_DEFAULT, LIST, wanted),
+        node_setting("group.consumer.heartbeat.interval.ms", &interval, FROM_DEFAULT, INT, wanted),
+        node_setting("group.consumer.max.size", &limits.members.to_string(), FROM_DEFAULT, INT, wanted),
+        node_setting("group.consumer.migration.policy", "disabled", FROM_DEFAULT, STRING, wanted),
+        node_setting("group.consumer.session.timeout.ms", &session, FROM_DEFAULT, INT, wanted),
+    ]
+}
+
+/// The settings of a group, whether or not it exists: those of the node.
+fn group_settings(core: &ShardCore, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
+    let limits = core.groups.coordinator.limits();
+    let interval = limits.consumer_interval.as_millis().to_string();
+    let session = limits.consumer_session.as_millis().to_string();
+    vec![
+        node_setting("consumer.heartbeat.interval.ms", &interval, FROM_DEFAULT, INT, wanted),
+        node_setting("consumer.session.timeout.ms", &session, FROM_DEFAULT, INT, wanted),
+    ]
 }
 
 fn node_setting(

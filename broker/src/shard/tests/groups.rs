@@ -12,9 +12,9 @@ use millrace_protocol::messages::offset_fetch::{
 };
 use millrace_protocol::messages::sync_group::SyncGroupRequestAssignment;
 use millrace_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    SyncGroupRequest,
+    ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest,
+    DescribeGroupsRequest, FindCoordinatorRequest, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest,
 };
 
 const GROUP: &str = "readers";
@@ -245,4 +245,74 @@ fn committed_offsets_are_deleted_once_that_is_durable() {
     assert_eq!((answer.error_code, codes), (Done, vec![Done, Done, Unknown, Unknown]));
     // Nothing was left of the group but its offsets.
     assert_eq!(world.ask(&delete, 0).error_code, ErrorCode::GroupIdNotFound);
+}
+
+#[test]
+fn a_consumer_group_lives_over_frames_and_is_shown_as_one() {
+    let mut world = coordinator();
+    let (topic, partitions) = {
+        let topic = world.core.image.topics.values().next().expect("the world has a topic");
+        (topic.clone(), topic.partitions.len())
+    };
+    let join = ConsumerGroupHeartbeatRequest {
+        group_id: GROUP.into(),
+        member_id: "member".into(),
+        rebalance_timeout_ms: 60_000,
+        subscribed_topic_names: Some(vec![topic.name.as_str().into()]),
+        topic_partitions: Some(Vec::new()),
+        ..Default::default()
+    };
+    let to = world.send(&join, 1);
+    assert!(world.answer::<ConsumerGroupHeartbeatRequest>(to, 1).is_none(), "it is not durable yet");
+    assert_eq!(world.persist(Ok(())), 1);
+    let joined = world.answer::<ConsumerGroupHeartbeatRequest>(to, 1).expect("it is durable");
+    assert_eq!((joined.error_code, joined.member_epoch), (ErrorCode::None, 1));
+    let assigned = joined.assignment.expect("a new member hears of its part").topic_partitions;
+    assert_eq!(assigned.len(), 1);
+    assert_eq!((assigned[0].topic_id, assigned[0].partitions.len()), (topic.id.0, partitions));
+    let keep = ConsumerGroupHeartbeatRequest { member_epoch: 1, ..Default::default() };
+    let keep = ConsumerGroupHeartbeatRequest { group_id: GROUP.into(), member_id: "member".into(), ..keep };
+    let kept = world.ask(&keep, 0);
+    assert_eq!((kept.member_epoch, kept.heartbeat_interval_ms, kept.assignment), (1, 5_000, None));
+
+    let describe = ConsumerGroupDescribeRequest { group_ids: vec![GROUP.into(), "other".into()], ..Default::default() };
+    for version in [0, 1] {
+        let groups = world.ask(&describe, version).groups;
+        assert_eq!((groups[0].group_state.as_str(), groups[0].assignor_name.as_str()), ("Stable", "uniform"));
+        assert_eq!(groups[0].members[0].assignment.topic_partitions[0].partitions.len(), partitions);
+        assert_eq!(groups[1].error_code, ErrorCode::GroupIdNotFound);
+    }
+    let classic = DescribeGroupsRequest { groups: vec![GROUP.into()], ..Default::default() };
+    assert_eq!(world.ask(&classic, 6).groups[0].error_code, ErrorCode::GroupIdNotFound);
+    let list = |kind: &'static str| ListGroupsRequest { types_filter: vec![kind.into()], ..Default::default() };
+    assert_eq!(world.ask(&list("Consumer"), 5).groups[0].group_state.as_str(), "Stable");
+    assert_eq!(world.ask(&list("classic"), 5).groups, []);
+    let old = OffsetCommitRequest { group_id: GROUP.into(), member_id: "member".into(), ..Default::default() };
+    assert_eq!(world.ask(&old, 8).topics, []);
+    let delete = DeleteGroupsRequest { groups_names: vec![GROUP.into()] };
+    assert_eq!(world.ask(&delete, 2).results[0].error_code, ErrorCode::NonEmptyGroup);
+    world.pass(45_000);
+    world.persist(Ok(()));
+    let to = world.send(&delete, 2);
+    world.persist(Ok(()));
+    assert_eq!(world.answer::<DeleteGroupsRequest>(to, 2).expect("decided").results[0].error_code, ErrorCode::None);
+}
+
+#[test]
+fn features_say_that_groups_of_the_consumer_protocol_are_served() {
+    let mut world = World::new();
+    for (version, least) in [(3, 1), (4, 0)] {
+        let request = ApiVersionsRequest {
+            client_software_name: "c".into(),
+            client_software_version: "1".into(),
+            ..Default::default()
+        };
+        let answer = world.ask(&request, version);
+        let (supported, finalized) = (&answer.supported_features[0], &answer.finalized_features[0]);
+        assert_eq!(
+            (supported.name.as_str(), supported.min_version, supported.max_version),
+            ("group.version", least, 1)
+        );
+        assert_eq!((finalized.min_version_level, finalized.max_version_level), (1, 1));
+    }
 }
