@@ -1,10 +1,15 @@
 //! The checker of `millrace audit`, told from the true state of the simulated stores.
 
-use millrace_storage::audit::{Bodies, BrokenCheckpoint, Checker, Clock, Metadata, Report, Rules, examine};
+use millrace_storage::audit::{
+    Bodies, BrokenCheckpoint, Checker, Clock, Finding, Metadata, Report, Rules, SeenPartition, SegmentLook, examine,
+};
 use millrace_storage::format::checkpoint::{Checkpoint, ReferenceChunk, checkpoint_key, chunk_key};
-use millrace_storage::ids::Wid;
+use millrace_storage::format::manifest::{Manifest, NamedSegment};
+use millrace_storage::ids::{TopicPartition, Wid};
 use millrace_storage::meta::keys;
 use millrace_storage::meta::records::{PartitionRecord, Record, WalRecord};
+use millrace_storage::object::ListedObject;
+use millrace_storage::segment::{SegmentIndex, data_key, index_key};
 use millrace_storage::sim::{SimBucket, SimMeta};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -19,7 +24,8 @@ pub fn check(bucket: &SimBucket, meta: &SimMeta, bodies: Bodies) {
 /// An audit of this instant, with the metadata store or of the bucket alone.
 pub fn audit(bucket: &SimBucket, meta: Option<&SimMeta>, bodies: Bodies) -> Report {
     // How long something may stay that nothing refers to is a matter of time, of which a run has little.
-    let rules = Rules { clock: Clock::Stopped, grace_ms: i64::MAX, topics: None, whole_files: false };
+    let rules =
+        Rules { clock: Clock::Stopped, grace_ms: i64::MAX, topics: None, deleted: BTreeMap::new(), whole_files: false };
     let mut checker = Checker::new(rules, meta.map(metadata));
     for key in bucket.keys("wal/") {
         let (wid, seq) = SimBucket::parse_wal_key(&key).expect("only write-ahead objects lie there");
@@ -46,7 +52,41 @@ pub fn audit(bucket: &SimBucket, meta: Option<&SimMeta>, bodies: Bodies) -> Repo
             checker.checkpoint(wid, number, checkpoint(bucket, wid, number));
         }
     }
+    for key in bucket.keys("man/") {
+        let bytes = bucket.peek(&key).expect("listed at this instant");
+        let manifest = Manifest::decode(&bytes).unwrap_or_else(|error| panic!("FINDING {key}: {error}"));
+        let partition = manifest.partition;
+        for named in &manifest.segments {
+            segment(bucket, partition, *named).into_iter().for_each(|finding| checker.found(finding));
+        }
+        let in_folder = bucket.keys(&format!("seg/{}/{}/", partition.topic, partition.index)).into_iter();
+        let listed = in_folder.map(|key| {
+            let size = bucket.peek(&key).expect("listed at this instant").len() as u64;
+            ListedObject { key, size, modified_ms: 0 }
+        });
+        let (listed, manifest_bytes) = (listed.collect(), bytes.len() as u64);
+        checker.partition(SeenPartition { partition, listed, manifest: Some(Ok(manifest)), manifest_bytes });
+    }
     checker.finish()
+}
+
+/// What is wrong with a segment.
+fn segment(bucket: &SimBucket, partition: TopicPartition, named: NamedSegment) -> Vec<Finding> {
+    let base = named.segment.base;
+    let missing = |key: String| vec![Finding::Missing { key, needed_by: format!("a manifest of {partition}") }];
+    let key = index_key(partition, named.name, base);
+    let Some(index) = bucket.peek(&key) else { return missing(key) };
+    let index = match SegmentIndex::decode(&index) {
+        Ok(index) => index,
+        Err(error) => return vec![Finding::Damaged { key, detail: error.to_string() }],
+    };
+    let key = data_key(partition, named.name, base);
+    let Some(file) = bucket.peek(&key) else { return missing(key) };
+    let looked = SegmentLook::new(partition, named, Some(&index)).and_then(|mut look| {
+        look.take(&file)?;
+        Ok(look.finish())
+    });
+    looked.unwrap_or_else(|finding| vec![finding])
 }
 
 fn metadata(meta: &SimMeta) -> Metadata {

@@ -26,7 +26,7 @@ fn text(audited: &Audited) -> String {
     line("store", audited.url.to_string());
     line("metadata", audited.metadata.clone());
     line("partitions", report.partitions.to_string());
-    line("records", format!("{} in {} bytes", report.records, report.record_bytes));
+    line("records", format!("{} in {} segments and {} bytes", report.records, report.segments, report.record_bytes));
     line("objects", format!("{} in {} bytes, {} logs", report.objects, report.object_bytes, report.logs));
     line("unreferenced", format!("{} in {} bytes", report.unreferenced, report.unreferenced_bytes));
     text

@@ -65,6 +65,7 @@ async fn pass(
         clock: if opened.stopped { Clock::Stopped } else { Clock::Running(env.wall()) },
         grace_ms: i64::try_from(grace.as_millis()).unwrap_or(i64::MAX),
         topics: Some(alive),
+        deleted: topics.deleted_ms,
         whole_files: opened.whole_files(),
     };
     let mut report = walk.pass(stores, rules).await?;

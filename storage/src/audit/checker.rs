@@ -4,12 +4,15 @@
 //! fold of the bucket alone must lead to the same end (I10). Without them the bucket alone is what there is. Either way
 //! every reference of a state must meet an entry of a whole object.
 //!
+//! What manifests hold is compared with each state (see [`super::segments`]).
+//!
 //! What can't be told apart from a crash is no finding: objects above the first gap of a log that nobody has fenced yet
 //! were in flight when its process was killed.
 
 use super::findings::{Finding, Report};
 use super::logs::{Beside, BrokenCheckpoint, SeenLog, Stands};
 use super::object::SeenObject;
+use super::segments::{SeenPartition, Segments};
 use crate::env::WallMs;
 use crate::format::checkpoint::{Checkpoint, checkpoint_key, chunk_key};
 use crate::format::object::ObjectKind;
@@ -40,6 +43,8 @@ pub struct Rules {
     pub grace_ms: i64,
     /// Topics that are not deleted, with their number of partitions; `None`: all that occur are alive.
     pub topics: Option<BTreeMap<TopicId, u32>>,
+    /// When topics that are deleted came to be so, Unix milliseconds by the store's clock.
+    pub deleted: BTreeMap<TopicId, i64>,
     /// Write-ahead objects share files, which go as a whole: then one that nothing refers to may stay.
     pub whole_files: bool,
 }
@@ -58,6 +63,7 @@ pub struct Checker {
     rules: Rules,
     metadata: Option<Metadata>,
     logs: BTreeMap<Wid, SeenLog>,
+    segments: Segments,
     findings: BTreeSet<Finding>,
     /// Keys of missing objects, told of once.
     missing: BTreeMap<String, String>,
@@ -66,7 +72,8 @@ pub struct Checker {
 impl Checker {
     /// Nothing seen yet. `metadata`: read before anything else was looked at.
     pub fn new(rules: Rules, metadata: Option<Metadata>) -> Checker {
-        Checker { rules, metadata, logs: BTreeMap::new(), findings: BTreeSet::new(), missing: BTreeMap::new() }
+        let (logs, segments) = (BTreeMap::new(), Segments::default());
+        Checker { rules, metadata, logs, segments, findings: BTreeSet::new(), missing: BTreeMap::new() }
     }
 
     /// A whole write-ahead object.
@@ -98,6 +105,23 @@ impl Checker {
                 unreadable.into_iter().for_each(|detail| self.damaged(checkpoint_key(wid, number), detail));
             }
         }
+    }
+
+    /// What is stored of one partition; its segments are checked by a [`super::SegmentLook`] each.
+    pub fn partition(&mut self, seen: SeenPartition) {
+        let topic = seen.partition.topic;
+        let deleted_ms = (!self.is_alive(seen.partition)).then(|| self.rules.deleted.get(&topic).copied().unwrap_or(0));
+        self.findings.extend(self.segments.add(seen, deleted_ms));
+    }
+
+    /// The manifest that stands was committed at `ms` or before; Unix milliseconds by the store's clock.
+    pub fn committed(&mut self, partition: TopicPartition, ms: i64) {
+        self.segments.committed(partition, ms);
+    }
+
+    /// Something that was seen to be wrong.
+    pub fn found(&mut self, finding: Finding) {
+        self.findings.insert(finding);
     }
 
     /// Anything else that can't be read.
@@ -132,6 +156,7 @@ impl Checker {
                 self.check_reference(*partition, &reference);
             }
         }
+        self.findings.extend(self.segments.compare(&states));
         self.check_holes(&states, &referenced);
         self.unreferenced(&states, &referenced, &mut report);
         let missing = self.missing.into_iter().map(|(key, needed_by)| Finding::Missing { key, needed_by });
@@ -140,7 +165,9 @@ impl Checker {
     }
 
     fn counted(&self) -> Report {
-        let mut report = Report { logs: self.logs.len() as u64, ..Report::default() };
+        let Segments { count: segments, objects, bytes: object_bytes, .. } = self.segments;
+        let logs = self.logs.len() as u64;
+        let mut report = Report { logs, segments, objects, object_bytes, ..Report::default() };
         for log in self.logs.values() {
             let sizes = log.objects.values().map(|object| object.bytes).chain(log.damaged.values().copied());
             for bytes in sizes.chain(log.beside.iter().map(|beside| beside.bytes)) {
@@ -151,7 +178,7 @@ impl Checker {
         report
     }
 
-    fn is_alive(&self, partition: TopicPartition) -> bool {
+    pub(super) fn is_alive(&self, partition: TopicPartition) -> bool {
         let topics = self.rules.topics.as_ref();
         topics.is_none_or(|topics| topics.get(&partition.topic).is_some_and(|count| partition.index < *count))
     }
@@ -381,12 +408,13 @@ impl Checker {
             litter.extend(log.beside.iter().filter(|one| !needed || !kept.contains(&one.key)).cloned());
         }
         let (now, since) = (self.now(), self.newest_checkpoint_ms());
-        for Beside { key, bytes, written_ms } in litter {
+        // Nobody knows since when: at the latest since the newest checkpoint, which does not refer to it.
+        let of_logs = litter.iter().map(|one| (one.key.as_str(), one.bytes, one.written_ms.max(since)));
+        for (key, bytes, since_ms) in of_logs.chain(self.segments.unreferenced()) {
             report.unreferenced += 1;
             report.unreferenced_bytes += bytes;
-            // Nobody knows since when: at the latest since the newest checkpoint, which does not refer to it.
-            if now.saturating_sub(written_ms.max(since)) >= self.rules.grace_ms {
-                self.findings.insert(Finding::Unreferenced { key, bytes });
+            if now.saturating_sub(since_ms) >= self.rules.grace_ms {
+                self.findings.insert(Finding::Unreferenced { key: key.to_owned(), bytes });
             }
         }
     }
@@ -401,7 +429,8 @@ impl Checker {
             Clock::Running(now) => now.0,
             Clock::Stopped => {
                 let sealed = self.logs.values().flat_map(|log| log.objects.values()).map(|one| one.header.sealed_at.0);
-                sealed.max().unwrap_or(0).max(self.newest_checkpoint_ms())
+                let beside = self.newest_checkpoint_ms().max(self.segments.newest_ms);
+                sealed.max().unwrap_or(0).max(beside)
             }
         }
     }

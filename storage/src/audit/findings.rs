@@ -88,8 +88,10 @@ pub struct Report {
     pub partitions: u64,
     /// Offsets from log start to log end, of all of them.
     pub records: u64,
-    /// Bytes of their batches.
+    /// Bytes of those that no segment holds yet.
     pub record_bytes: u64,
+    /// Segments that hold the others.
+    pub segments: u64,
     /// Write-ahead logs of which anything exists.
     pub logs: u64,
     /// Objects looked at, fences included.

@@ -4,13 +4,15 @@
 //! 1. Records are read before checkpoints, checkpoints before objects, so that beside a live process nothing is looked for
 //!    that was deleted before something older was read. What still looks wrong is looked at again by a second pass, and
 //!    only what both find counts ([`Report::confirmed_by`]).
-//! 2. Bodies are read once, at most [`AT_ONCE`] objects at a time; of each only its footer is kept.
-//! 3. Nothing is written.
+//! 2. Manifests and segments come last: what was rolled and let go meanwhile they hold.
+//! 3. Bodies are read once, at most [`AT_ONCE`] objects at a time; of each only its footer is kept.
+//! 4. Nothing is written.
 
 use super::checker::{Checker, Metadata, Rules};
 use super::findings::Report;
 use super::logs::BrokenCheckpoint;
 use super::object::{Bodies, SeenObject, examine};
+use super::segments_walk::{Whole, segments};
 use crate::format::checkpoint::checkpoint_key;
 use crate::ids::{Seq, Wid};
 use crate::meta::MetaStore;
@@ -43,6 +45,7 @@ pub struct AuditStores {
 #[derive(Default)]
 pub struct Walk {
     known: BTreeMap<(Wid, Seq), Rc<SeenObject>>,
+    known_segments: Whole,
 }
 
 impl Walk {
@@ -75,6 +78,7 @@ impl Walk {
             self.log(stores, &mut checker, wid, &mut seen).await?;
         }
         self.known = seen;
+        self.known_segments = segments(&*stores.objects, &mut checker, &self.known_segments).await?;
         Ok(checker.finish())
     }
 

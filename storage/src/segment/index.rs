@@ -102,6 +102,49 @@ impl SegmentIndex {
     }
 }
 
+/// An index held against the batches of its segment, which come in order.
+pub struct Comparison<'a> {
+    entries: &'a [(Offset, u32)],
+    /// The entry that is to be met next.
+    at: usize,
+}
+
+impl<'a> Comparison<'a> {
+    /// Nothing met yet.
+    pub fn new(index: &'a SegmentIndex) -> Comparison<'a> {
+        Comparison { entries: index.entries(), at: 0 }
+    }
+
+    /// The next batch.
+    ///
+    /// # Errors
+    /// An entry names a place before it where no batch begins, or another offset at its place.
+    pub fn batch(&mut self, position: u32, base: Offset) -> Result<(), FormatError> {
+        match self.entries.get(self.at) {
+            Some(entry) if *entry == (base, position) => self.at += 1,
+            Some(entry) if entry.1 <= position => return Err(self.flaw()),
+            Some(_) | None => {}
+        }
+        Ok(())
+    }
+
+    /// The last batch was met.
+    ///
+    /// # Errors
+    /// An entry names a place behind it, or there is none at all.
+    pub fn finish(self) -> Result<(), FormatError> {
+        if self.entries.is_empty() {
+            return Err(FormatError { what: WHAT, position: INDEX_HEADER, detail: "it is empty".to_owned() });
+        }
+        if self.at < self.entries.len() { Err(self.flaw()) } else { Ok(()) }
+    }
+
+    fn flaw(&self) -> FormatError {
+        let detail = format!("entry {} names no batch", self.at);
+        FormatError { what: WHAT, position: INDEX_HEADER + self.at * ENTRY, detail }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,11 +8,13 @@
 //! Both lie under a name that is never used twice and are found through the manifest only.
 
 pub mod index;
+mod scan;
 mod whole;
 mod writer;
 
 pub use index::SegmentIndex;
-pub use whole::{PlacedBatch, WholeSegment};
+pub use scan::{PlacedBatch, Scanned, SegmentScan};
+pub use whole::WholeSegment;
 pub use writer::{SegmentError, SegmentWriter, WrittenSegment};
 
 use crate::format::manifest::SegmentName;
