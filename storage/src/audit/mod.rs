@@ -13,6 +13,8 @@ mod logs;
 mod object;
 mod segment;
 mod segments;
+#[cfg(all(test, feature = "sim"))]
+mod segments_tests;
 mod segments_walk;
 mod walk;
 

@@ -134,34 +134,30 @@ async fn segment(
         Ok(look) => look,
         Err(finding) => return Ok([findings, vec![finding]].concat()),
     };
-    // A byte more than there must be, to see whether there is one.
-    let end = named.segment.bytes + 1;
-    let mut buffer = Vec::new();
-    let mut read = 0;
-    while read < end {
-        let Some(piece) = objects.get_range(&key, read..end.min(read + PIECE)).await? else {
-            findings.push(missing(key));
-            return Ok(findings);
-        };
+    let size = match objects.get_suffix(&key, 1).await? {
+        Some(end) => end.size,
+        None => return Ok([findings, vec![missing(key)]].concat()),
+    };
+    if size != named.segment.bytes {
+        let detail = format!("it has {size} bytes, by its manifest {}", named.segment.bytes);
+        findings.push(Finding::Damaged { key, detail });
+        return Ok(findings);
+    }
+    let (mut buffer, mut read) = (Vec::new(), 0);
+    while read < size {
+        let piece = objects.get_range(&key, read..size.min(read + PIECE)).await?.filter(|piece| !piece.is_empty());
+        let Some(piece) = piece else { return Ok([findings, vec![missing(key)]].concat()) };
         read += piece.len() as u64;
         buffer.extend_from_slice(&piece);
         match look.take(&buffer) {
             Ok(taken) => drop(buffer.drain(..taken)),
             Err(finding) => return Ok([findings, vec![finding]].concat()),
         }
-        if buffer.len() > LARGEST_BATCH + PIECE as usize {
+        if buffer.len() > LARGEST_BATCH {
             let detail = format!("no batch ends within {LARGEST_BATCH} bytes from position {}", look.position());
             findings.push(Finding::Damaged { key, detail });
             return Ok(findings);
         }
-        if piece.is_empty() {
-            break;
-        }
-    }
-    if read != named.segment.bytes {
-        let detail = format!("it has another size than {} bytes, which its manifest says", named.segment.bytes);
-        findings.push(Finding::Damaged { key, detail });
-        return Ok(findings);
     }
     findings.extend(look.finish());
     Ok(findings)

@@ -5,6 +5,7 @@ pub(crate) mod acquire;
 pub(crate) mod collect;
 mod log_fold;
 mod rebuild;
+mod rebuild_segments;
 mod seal;
 mod seal_walk;
 

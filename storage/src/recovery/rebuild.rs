@@ -12,7 +12,7 @@
 
 use super::acquire::{Failure, PARALLEL, bare_checkpoint, checkpoint, footer};
 use super::log_fold::{Best, LogFold};
-use super::{Stores, seal};
+use super::{Stores, rebuild_segments, seal};
 use crate::env::Env;
 use crate::format::HEADER_BYTES;
 use crate::format::checkpoint::{Checkpoint, ReferenceChunk, checkpoint_key, chunk_key};
@@ -105,6 +105,7 @@ pub async fn rebuild(
         rebuilt.producer_ids = ids.fold(rebuilt.producer_ids, i64::max);
         rebuilt.partitions.insert(partition, state.next_epoch());
     }
+    rebuild_segments::cover(&*stores.objects, &mut rebuilt.partitions, &wanted).await?;
     if !rebuilt.partitions.is_empty() {
         let wid = Wid(env.random_u128());
         open_own(env, stores, boot, wid, &rebuilt).await?;
