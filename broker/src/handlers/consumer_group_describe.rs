@@ -52,7 +52,8 @@ fn describe(image: &ClusterImage, view: ConsumerGroupView) -> DescribedConsumerG
         client_id: member.client_id.into(),
         client_host: member.client_host.into(),
         subscribed_topic_names: member.topics.into_iter().map(StrBytes::from).collect(),
-        subscribed_topic_regex: member.regex.map(StrBytes::from),
+        // None is told as an empty one, as Kafka tells it.
+        subscribed_topic_regex: Some(StrBytes::from(member.regex.unwrap_or_default())),
         member_type: CONSUMER,
     };
     DescribedConsumerGroup {

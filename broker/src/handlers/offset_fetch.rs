@@ -26,7 +26,14 @@ const GROUP_ERROR: i16 = 2;
 pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, request: OffsetFetchRequest) {
     if context.version >= MANY_GROUPS {
         let by_id = context.version >= TOPIC_IDS;
-        let groups = request.groups.into_iter().map(|group| fetch_group(core, group, by_id)).collect();
+        let fetched = |group| {
+            let mut answered = fetch_group(core, group, by_id);
+            if answered.error_code != ErrorCode::None {
+                answered.topics.clear();
+            }
+            answered
+        };
+        let groups = request.groups.into_iter().map(fetched).collect();
         return context.reply(core, &OffsetFetchResponse { groups, ..Default::default() });
     }
     let topics = request.topics.map(|topics| {

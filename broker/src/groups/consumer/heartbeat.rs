@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// The type of the groups that may change over to this protocol.
 const CONSUMERS: &str = "consumer";
+/// The epoch of a new group before its first member, as in Kafka.
+const FIRST_EPOCH: i32 = 1;
 
 impl Coordinator {
     /// The topics are these from now on. Groups look at their next heartbeat whether that changes anything for them.
@@ -139,7 +141,7 @@ impl Coordinator {
             if in_use || group.protocol_type.as_deref().is_some_and(|kind| kind != CONSUMERS) {
                 return Err(not_found(format!("Group {name} is not a consumer group.")));
             }
-            group.consumer = Some(ConsumerGroup::new(group.generation));
+            group.consumer = Some(ConsumerGroup::new(group.generation.max(FIRST_EPOCH)));
         }
         Ok(group.consumer.as_mut().expect("made above"))
     }

@@ -165,6 +165,10 @@ impl ConsumerGroup {
     pub(super) fn remove(&mut self, id: &str) {
         self.take(id).expect("a member is removed once");
         self.next_epoch();
+        if self.members.is_empty() {
+            // Nobody is there to assign anything to.
+            self.assignment_epoch = self.epoch;
+        }
         self.seen_image = None;
     }
 

@@ -167,7 +167,7 @@ fn the_first_member_gets_everything_with_its_first_heartbeat() {
     let mut world = World::new(&[("t", 4), ("other", 3)]);
     let mut client = Client::new("a");
     assert_eq!(world.beat(&mut client), ErrorCode::None);
-    assert_eq!((client.owned.len(), client.epoch, world.state()), (4, 1, "Stable"));
+    assert_eq!((client.owned.len(), client.epoch, world.state()), (4, 2, "Stable"));
 }
 
 #[test]
@@ -179,12 +179,12 @@ fn what_a_member_has_not_given_up_nobody_else_gets() {
     assert_eq!((loads(&clients), world.state()), (vec![4, 0], "Reconciling"));
     world.beat(&mut clients[0]);
     assert_eq!(loads(&clients), [2, 0]);
-    assert_eq!(clients[0].epoch, 1, "it has not said that it gave them up");
+    assert_eq!(clients[0].epoch, 2, "it has not said that it gave them up");
     world.beat(&mut clients[1]);
     assert_eq!(loads(&clients), [2, 0]);
     world.beat(&mut clients[0]);
     world.beat(&mut clients[1]);
-    assert_eq!((loads(&clients), clients[0].epoch, world.state()), (vec![2, 2], 2, "Stable"));
+    assert_eq!((loads(&clients), clients[0].epoch, world.state()), (vec![2, 2], 3, "Stable"));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn what_could_not_be_stored_is_undone_and_all_who_waited_hear_of_it() {
         assert_eq!(answer.error, ErrorCode::CoordinatorNotAvailable);
     }
     assert_eq!(world.beat(&mut first), ErrorCode::None);
-    assert_eq!((first.owned.len(), first.epoch, world.state()), (2, 1, "Stable"));
+    assert_eq!((first.owned.len(), first.epoch, world.state()), (2, 2, "Stable"));
 }
 
 #[test]
@@ -294,20 +294,20 @@ fn epochs_that_are_not_a_member_s_are_fenced_but_for_the_one_before_with_an_answ
     let lost = client.clone();
     world.set_topics(&[("t", 5)]);
     world.beat(&mut client);
-    assert_eq!((lost.epoch, client.epoch), (1, 2));
+    assert_eq!((lost.epoch, client.epoch), (2, 3));
     let answer = world.send(&lost.request());
-    assert_eq!((answer.error, answer.epoch, answer.assignment), (ErrorCode::None, 2, Some(client.owned.clone())));
-    for epoch in [3, i32::MAX] {
+    assert_eq!((answer.error, answer.epoch, answer.assignment), (ErrorCode::None, 3, Some(client.owned.clone())));
+    for epoch in [4, i32::MAX] {
         let ahead = ConsumerHeartbeat { epoch, ..client.request() };
         assert_eq!(world.send(&ahead).error, ErrorCode::FencedMemberEpoch);
     }
     let unsaid = ConsumerHeartbeat { owned: None, ..lost.request() };
     assert_eq!(world.send(&unsaid).error, ErrorCode::FencedMemberEpoch);
-    assert_eq!(world.commit("a", 1), ErrorCode::StaleMemberEpoch);
-    assert_eq!(world.commit("a", 2), ErrorCode::None);
+    assert_eq!(world.commit("a", 2), ErrorCode::StaleMemberEpoch);
+    assert_eq!(world.commit("a", 3), ErrorCode::None);
     assert_eq!(world.commit("b", 2), ErrorCode::UnknownMemberId);
     assert_eq!(world.commit("", -1), ErrorCode::UnknownMemberId);
-    assert_eq!(world.bench.core.check_offset_fetch(GROUP, Some("a"), 1), Err(ErrorCode::StaleMemberEpoch));
+    assert_eq!(world.bench.core.check_offset_fetch(GROUP, Some("a"), 2), Err(ErrorCode::StaleMemberEpoch));
     assert_eq!(world.bench.core.check_offset_fetch(GROUP, None, -1), Ok(()));
 }
 

@@ -266,14 +266,14 @@ fn a_consumer_group_lives_over_frames_and_is_shown_as_one() {
     assert!(world.answer::<ConsumerGroupHeartbeatRequest>(to, 1).is_none(), "it is not durable yet");
     assert_eq!(world.persist(Ok(())), 1);
     let joined = world.answer::<ConsumerGroupHeartbeatRequest>(to, 1).expect("it is durable");
-    assert_eq!((joined.error_code, joined.member_epoch), (ErrorCode::None, 1));
+    assert_eq!((joined.error_code, joined.member_epoch), (ErrorCode::None, 2));
     let assigned = joined.assignment.expect("a new member hears of its part").topic_partitions;
     assert_eq!(assigned.len(), 1);
     assert_eq!((assigned[0].topic_id, assigned[0].partitions.len()), (topic.id.0, partitions));
-    let keep = ConsumerGroupHeartbeatRequest { member_epoch: 1, ..Default::default() };
+    let keep = ConsumerGroupHeartbeatRequest { member_epoch: 2, ..Default::default() };
     let keep = ConsumerGroupHeartbeatRequest { group_id: GROUP.into(), member_id: "member".into(), ..keep };
     let kept = world.ask(&keep, 0);
-    assert_eq!((kept.member_epoch, kept.heartbeat_interval_ms, kept.assignment), (1, 5_000, None));
+    assert_eq!((kept.member_epoch, kept.heartbeat_interval_ms, kept.assignment), (2, 5_000, None));
 
     let describe = ConsumerGroupDescribeRequest { group_ids: vec![GROUP.into(), "other".into()], ..Default::default() };
     for version in [0, 1] {

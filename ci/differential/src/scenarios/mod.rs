@@ -4,6 +4,7 @@ mod alterations;
 mod cluster;
 mod committed;
 mod configs;
+mod consumer_groups;
 mod deletions;
 mod fetch;
 mod groups;
@@ -35,6 +36,7 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     configs::run(pair)?;
     producer_ids::run(pair)?;
     groups::run(pair)?;
+    consumer_groups::run(pair)?;
     committed::run(pair)
 }
 
