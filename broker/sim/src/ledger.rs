@@ -5,9 +5,10 @@
 //! 2. What was once readable stays readable: the known log is a prefix of every later log, down to its log start.
 //! 3. An acknowledged record is readable at the offset that the acknowledgement named.
 //! 4. A record of an idempotent producer stands at one offset.
-//! 5. A log starts nowhere that nobody asked for.
+//! 5. A log starts nowhere that nobody asked for, and not behind a record that was to be kept.
 
-use millrace_storage::ids::{Offset, TopicPartition};
+use millrace_storage::env::WallMs;
+use millrace_storage::ids::{Offset, TopicId, TopicPartition};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -48,6 +49,8 @@ struct Log {
     start: i64,
     /// Highest log start that anybody asked for.
     asked: i64,
+    /// When records were first sent, Unix milliseconds: their timestamps are no smaller.
+    sent: BTreeMap<RecordId, i64>,
     records: BTreeMap<i64, RecordId>,
     offsets: BTreeMap<RecordId, i64>,
     acknowledged: u64,
@@ -55,12 +58,16 @@ struct Log {
 
 /// All partitions. A clone is another handle.
 #[derive(Clone, Default)]
-pub struct Ledger(Rc<RefCell<BTreeMap<TopicPartition, Log>>>);
+pub struct Ledger {
+    logs: Rc<RefCell<BTreeMap<TopicPartition, Log>>>,
+    /// By topic, the shortest time that records were ever to be kept, milliseconds.
+    limits: Rc<RefCell<BTreeMap<TopicId, i64>>>,
+}
 
 impl Ledger {
     /// Records from `base` on are readable.
     pub fn readable(&self, p: TopicPartition, base: Offset, ids: &[RecordId]) {
-        let mut logs = self.0.borrow_mut();
+        let mut logs = self.logs.borrow_mut();
         let log = logs.entry(p).or_default();
         for (offset, &id) in (base.0..).zip(ids) {
             match log.records.insert(offset, id) {
@@ -74,7 +81,7 @@ impl Ledger {
 
     /// An acknowledgement with acks −1 reached a client.
     pub fn acknowledged(&self, p: TopicPartition, base: Offset, ids: &[RecordId]) {
-        let mut logs = self.0.borrow_mut();
+        let mut logs = self.logs.borrow_mut();
         let log = logs.entry(p).or_default();
         log.acknowledged += ids.len() as u64;
         for (offset, id) in (base.0..).zip(ids) {
@@ -88,32 +95,60 @@ impl Ledger {
 
     /// Somebody wants the log to start at `offset`, if it gets so far.
     pub fn ask_log_start(&self, p: TopicPartition, offset: Offset) {
-        let mut logs = self.0.borrow_mut();
+        let mut logs = self.logs.borrow_mut();
         let log = logs.entry(p).or_default();
         log.asked = log.asked.max(offset.0);
     }
 
-    /// A log start is about to be committed: nobody may lose more than was asked for.
-    pub fn check_asked(&self, p: TopicPartition, offset: Offset) {
-        let asked = self.0.borrow().get(&p).map_or(0, |log| log.asked);
-        assert!(offset.0 <= asked, "FINDING {p} shall start at {offset}, but {asked} is the most that was asked for");
+    /// Records of this topic are to be kept for so long, if it gets so far.
+    pub fn limit(&self, topic: TopicId, ms: i64) {
+        let mut limits = self.limits.borrow_mut();
+        let limit = limits.entry(topic).or_insert(ms);
+        *limit = ms.min(*limit);
+    }
+
+    /// Records are sent, perhaps again.
+    pub fn sent(&self, p: TopicPartition, ids: &[RecordId], now: WallMs) {
+        let mut logs = self.logs.borrow_mut();
+        let log = logs.entry(p).or_default();
+        for &id in ids {
+            log.sent.entry(id).or_insert(now.0);
+        }
+    }
+
+    /// A log start of an object sealed `at` is about to be committed: nobody may lose more than was asked for, or than
+    /// has expired.
+    pub fn check_asked(&self, p: TopicPartition, offset: Offset, at: WallMs) {
+        let (logs, limit) = (self.logs.borrow(), self.limits.borrow().get(&p.topic).copied());
+        let log = logs.get(&p);
+        let asked = log.map_or(0, |log| log.asked);
+        if offset.0 <= asked {
+            return;
+        }
+        let limit = limit.unwrap_or_else(|| panic!("FINDING {p} shall start at {offset}, asked for was {asked}"));
+        let last = log.and_then(|log| log.sent.get(log.records.get(&(offset.0 - 1))?));
+        let kept = last.is_some_and(|sent| sent + limit >= at.0);
+        assert!(
+            !kept,
+            "FINDING {p} shall start at {offset} at {at:?}; kept for {limit} ms, its last was sent at {last:?}"
+        );
     }
 
     /// The log start rose.
     pub fn log_start(&self, p: TopicPartition, start: Offset) {
-        let mut logs = self.0.borrow_mut();
+        let mut logs = self.logs.borrow_mut();
         let log = logs.entry(p).or_default();
         log.start = log.start.max(start.0);
     }
 
     /// The known log start.
     pub fn start(&self, p: TopicPartition) -> Offset {
-        Offset(self.0.borrow().get(&p).map_or(0, |log| log.start))
+        Offset(self.logs.borrow().get(&p).map_or(0, |log| log.start))
     }
 
     /// First offset above everything readable.
     pub fn end(&self, p: TopicPartition) -> Offset {
-        let logs = self.0.borrow();
+        let logs = self.logs.borrow();
         Offset(logs.get(&p).and_then(|log| log.records.last_key_value()).map_or(0, |(last, _)| last + 1))
     }
 
@@ -125,17 +160,17 @@ impl Ledger {
 
     /// The record at an offset, if it is known and not below the log start.
     pub fn record_at(&self, p: TopicPartition, offset: Offset) -> Option<RecordId> {
-        let logs = self.0.borrow();
+        let logs = self.logs.borrow();
         logs.get(&p).filter(|log| offset.0 >= log.start)?.records.get(&offset.0).copied()
     }
 
     /// Acknowledged records of all partitions.
     pub fn total_acknowledged(&self) -> u64 {
-        self.0.borrow().values().map(|log| log.acknowledged).sum()
+        self.logs.borrow().values().map(|log| log.acknowledged).sum()
     }
 
     /// Partitions that hold something.
     pub fn partitions(&self) -> Vec<TopicPartition> {
-        self.0.borrow().keys().copied().collect()
+        self.logs.borrow().keys().copied().collect()
     }
 }

@@ -197,7 +197,7 @@ impl Inner {
             assert!(home == wid, "FINDING I6: {} at epoch {} in {home} and {wid}", entry.partition, entry.epoch);
         }
         for start in &object.footer.log_starts {
-            self.ledger.check_asked(start.partition, start.offset);
+            self.ledger.check_asked(start.partition, start.offset, object.header.sealed_at);
         }
     }
 

@@ -35,6 +35,11 @@ fn a_whole_node_survives_every_accident() {
     clean(Scenario::Node);
 }
 
+#[test]
+fn a_change_of_settings_that_a_dead_process_sent_does_not_hide_its_topic() {
+    assert_eq!(run_seed(Scenario::Node, 403, None, false).finding, None);
+}
+
 fn clean(scenario: Scenario) {
     for seed in 0..CLEAN_SEEDS {
         let outcome = run_seed(scenario, seed, None, false);

@@ -322,10 +322,23 @@ impl TopicChange {
         let reserved = |value: &Bytes| TopicRecord::decode(value).is_ok_and(|r| r.state == TopicState::Creating);
         if self.step == Step::Reserve && found.as_ref().is_none_or(reserved) {
             self.replaces = found;
+        } else if self.step == Step::Alter
+            && let Some(late) = found.as_deref().and_then(|value| self.late_alteration(value))
+        {
+            self.record = late;
         } else if found != before {
             return Progress::Foreign;
         }
         self.pause(sink)
+    }
+
+    /// An alteration that a former process sent and that took effect after this one had read the record. Nobody was told
+    /// of it, so that the one under way may take its place, unless that took partitions away.
+    fn late_alteration(&self, value: &[u8]) -> Option<TopicRecord> {
+        let late = TopicRecord::decode(value).ok()?;
+        let altered = self.altered.as_ref()?;
+        let same = late.id == self.record.id && late.state == TopicState::Live;
+        (same && late != self.record && late.partitions <= altered.partitions).then_some(late)
     }
 
     fn moved(&mut self, sink: &mut Sink) -> Progress {

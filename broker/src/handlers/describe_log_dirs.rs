@@ -1,6 +1,7 @@
 //! DescribeLogDirs: the bytes that are stored of the partitions that this node leads. There is one place, the store.
 //!
-//! Sizes are those of the batches in write-ahead objects; the size of the store itself is not known.
+//! Sizes are those of the batches in write-ahead objects, and of segments once retention has read what they hold; the size
+//! of the store itself is not known.
 
 use super::{RequestContext, topics};
 use crate::control::ClusterImage;
@@ -32,7 +33,10 @@ pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, r
             continue;
         }
         let Some(name) = name_of(&core.image, partition) else { continue };
-        let size: u64 = log.references().iter().map(|reference| u64::from(reference.length)).sum();
+        let size: u64 = match log.pieces() {
+            Some(pieces) => pieces.map(|piece| piece.bytes).sum(),
+            None => log.references().iter().map(|reference| u64::from(reference.length)).sum(),
+        };
         by_topic.entry(name).or_default().push(DescribeLogDirsPartition {
             partition_index: i32::try_from(partition.index).expect("partitions are counted in i32"),
             partition_size: i64::try_from(size).unwrap_or(i64::MAX),

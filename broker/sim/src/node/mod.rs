@@ -4,6 +4,7 @@
 pub mod batch;
 mod client;
 mod connection;
+mod limiter;
 mod network;
 mod shortener;
 
@@ -11,6 +12,7 @@ use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
 use crate::{audit, rebuild};
 use client::{Consumer, Producer, World};
+use limiter::Limiter;
 use millrace_broker::control::core::ControlConfig;
 use millrace_broker::control::start::Process;
 use millrace_broker::net::budget::Pools;
@@ -50,13 +52,16 @@ struct Plan {
     topics: u64,
     lives: u64,
     batches: u64,
+    expire_every: Duration,
 }
 
 impl Plan {
     fn drawn(dice: &mut Dice) -> Plan {
         let shards = dice.below(1..3) as u16;
         let lanes = dice.below(1..u64::from(shards) + 1) as u16;
-        Plan { shards, lanes, topics: dice.below(1..3), lives: dice.below(1..4), batches: dice.below(3..20) }
+        let (topics, lives, batches) = (dice.below(1..3), dice.below(1..4), dice.below(3..20));
+        let expire_every = Duration::from_millis(dice.below(50..3_000));
+        Plan { shards, lanes, topics, lives, batches, expire_every }
     }
 }
 
@@ -150,6 +155,7 @@ impl Node {
             stores,
             lane_config: self.lane_config.clone(),
             housekeeping: self.housekeeping.clone(),
+            expire_every: self.plan.expire_every,
             shards: self.plan.shards,
             lanes: self.plan.lanes,
         };
@@ -209,6 +215,7 @@ struct Starting {
     stores: Stores,
     lane_config: LaneConfig,
     housekeeping: Housekeeping,
+    expire_every: Duration,
     shards: u16,
     lanes: u16,
 }
@@ -232,6 +239,7 @@ impl Starting {
             let shard = node.shard.expect("its own nodes");
             let pools = Pools::split(SHARD_BYTES);
             let pump = assembly::start_shard(self.env.clone(), shard, node.id, &self.stores, pools, ends);
+            pump.expire_every(self.expire_every);
             let listener = self.network.listen(address(shard.0));
             self.env.spawn("serve", async move { pump.run(listener).await });
         }
@@ -255,6 +263,9 @@ pub async fn run(sim: Sim) {
     let node = Rc::new(Node::new(&sim));
     let mut clients = 0;
     for topic in 0..node.plan.topics {
+        if sim.dice(|d| d.index(4)) == 0 {
+            sim.spawn(ProcessId::WORLD, "limiter", Limiter::new(&node.world, &format!("topic-{topic}")).run());
+        }
         for index in 0..sim.dice(|d| d.below(1..MAX_INDEX + 1)) {
             clients += 2;
             let name = topic * MAX_INDEX + index;
