@@ -115,12 +115,11 @@ impl Joining {
 
     fn refill(&mut self, config: &LaneConfig, now: Mono) {
         let Some(rate) = config.puts_per_second else { return };
-        let elapsed_ms = now.since(self.refilled).as_millis();
-        let gained = u64::try_from(elapsed_ms * u128::from(rate)).unwrap_or(u64::MAX);
-        if gained > 0 {
-            self.tokens = self.tokens.saturating_add(gained).min(u64::from(config.put_burst) * 1000);
-            self.refilled = now;
-        }
+        let elapsed_ms = u64::try_from(now.since(self.refilled).as_millis()).unwrap_or(u64::MAX);
+        let gained = elapsed_ms.saturating_mul(u64::from(rate));
+        self.tokens = self.tokens.saturating_add(gained).min(u64::from(config.put_burst) * 1000);
+        // The part of a millisecond that is left counts the next time: many looks earn what one does.
+        self.refilled = self.refilled.plus(std::time::Duration::from_millis(elapsed_ms));
     }
 
     /// What an object of all that waits costs, in thousandths of a token.

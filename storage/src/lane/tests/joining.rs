@@ -87,6 +87,19 @@ fn a_deadline_for_a_token_is_when_one_is_there() {
 }
 
 #[test]
+fn looks_between_two_milliseconds_lose_no_part_of_a_token() {
+    let config = LaneConfig { puts_per_second: Some(100), put_burst: 1, ..LaneConfig::default() };
+    let mut joining = Joining::new(&config, at(0));
+    joining.push(at(0), SHARD, sized(0, 0, 0));
+    assert!(joining.next(&config, at(0), IDLE).is_some());
+    joining.push(at(0), SHARD, sized(1, 1, 0));
+    let mut looks = (1..100).map(|count| Mono(0).plus(Duration::from_micros(1_500 * count)));
+    let given = looks.find(|now| joining.next(&config, *now, IDLE).is_some());
+    // A token comes every ten milliseconds, and the next look is at ten and a half.
+    assert_eq!(given, Some(Mono(0).plus(Duration::from_micros(10_500))));
+}
+
+#[test]
 fn an_object_stays_below_the_limit_unless_one_seal_exceeds_it() {
     let config = LaneConfig { object_bytes: 1000, object_limit_bytes: 1500, ..LaneConfig::default() };
     let mut joining = Joining::new(&config, at(0));
