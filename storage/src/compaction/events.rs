@@ -114,6 +114,8 @@ pub enum Event {
     LogStart(TopicPartition, Offset),
     /// The manifest names the segment that a roll made.
     Rolled(TopicPartition, Segment),
+    /// Segments hold everything below the offset, whoever made them; what is rolled beyond is not this planner's to know.
+    Covered(TopicPartition, Offset),
     /// The manifest names this segment instead of those it was merged from.
     Merged(TopicPartition, Segment),
     /// The manifest names no segment below the new log start.
@@ -126,7 +128,7 @@ pub enum Event {
     Load(Load),
 }
 
-/// What to do. Each is answered by `Rolled`, `Merged` or `Expired`, or by `Failed`.
+/// What to do. Each is answered by `Rolled` or `Covered`, `Merged` or `Expired`, or by `Failed`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
     /// Write what lies between the covered bound and `through` as one segment.

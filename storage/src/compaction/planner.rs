@@ -143,6 +143,10 @@ impl Planner {
                 found.uncovered.abandon_roll();
                 found.segments.push(segment);
             }),
+            Event::Covered(partition, through) => self.finish(partition, |found| {
+                found.uncovered.drop_below(through);
+                found.uncovered.abandon_roll();
+            }),
             Event::Merged(partition, segment) => self.finish(partition, |found| {
                 let from = found.segments.partition_point(|each| each.last < segment.base);
                 let to = found.segments.partition_point(|each| each.base <= segment.last);

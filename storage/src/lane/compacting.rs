@@ -3,7 +3,9 @@
 //! Invariants:
 //! 1. A reference goes, here and at the shard, only when the manifest is known to cover its offsets (PROTOCOL.md I8).
 //! 2. The name of a segment is used once: numbers go on over all logs of a process life, each with its own wid.
-//! 3. A released partition is frozen: what was rolled of it meanwhile its next owner learns from the manifest.
+//! 3. The planner hears of the end of those rolls only that it started: one that was under way when the lane lost
+//!    everything ends beside it.
+//! 4. A released partition is frozen: what was rolled of it meanwhile its next owner learns from the manifest.
 
 use super::core::LaneCore;
 use super::events::Effect;
@@ -14,6 +16,7 @@ use crate::compactor::roll::{Roll, RollError};
 use crate::env::Mono;
 use crate::format::manifest::SegmentName;
 use crate::ids::{Offset, TopicPartition};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How often time alone may make something due.
@@ -24,13 +27,15 @@ pub(super) struct Compacting {
     config: PlannerConfig,
     planner: Planner,
     next_number: u64,
+    /// What the planner has rolled.
+    under_way: BTreeMap<TopicPartition, SegmentName>,
     look_at: Mono,
 }
 
 impl Compacting {
     pub(super) fn new(config: PlannerConfig, seed: u64, now: Mono) -> Compacting {
         let planner = Planner::new(config.clone(), seed);
-        Compacting { config, planner, next_number: 0, look_at: now.plus(LOOK) }
+        Compacting { config, planner, next_number: 0, under_way: BTreeMap::new(), look_at: now.plus(LOOK) }
     }
 }
 
@@ -114,13 +119,27 @@ impl LaneCore {
             return self.plan(compaction::Event::Failed(partition));
         }
         compacting.next_number += 1;
+        compacting.under_way.insert(partition, name);
         let (log_start, epochs) = (state.log_start, state.epochs.clone());
         self.effects.push_back(Effect::Roll(Box::new(Roll { partition, log_start, epochs, references, name })));
     }
 
     /// A roll ended.
-    pub(super) fn on_rolled(&mut self, partition: TopicPartition, result: Result<Offset, RollError>) {
-        self.plan(compaction::Event::Failed(partition));
+    pub(super) fn on_rolled(
+        &mut self,
+        partition: TopicPartition,
+        name: SegmentName,
+        result: Result<Offset, RollError>,
+    ) {
+        let planned = self.compacting.as_mut().is_some_and(|compacting| {
+            compacting.under_way.get(&partition) == Some(&name) && compacting.under_way.remove(&partition).is_some()
+        });
+        if planned {
+            self.plan(match result {
+                Ok(through) => compaction::Event::Covered(partition, through),
+                Err(_) => compaction::Event::Failed(partition),
+            });
+        }
         let through = match result {
             Ok(through) => through,
             Err(RollError::Store(error)) => {
@@ -139,7 +158,9 @@ impl LaneCore {
         let (shard, epoch, covered) = (led.shard, led.committed.epoch, led.committed.covered);
         self.checkpointing.progressed(self.now.mono);
         self.effects.push_back(Effect::ToShard(shard, ToShard::Covered { partition, epoch, covered }));
-        self.plan_led(partition);
+        if !planned {
+            self.plan_led(partition);
+        }
     }
 
     /// When the planner wants to look without an event.

@@ -197,7 +197,7 @@ impl LaneCore {
             Event::Stored(token, result) => self.on_stored(token, &result),
             Event::LookedUp(token, result) => self.on_looked_up(token, result),
             Event::Sealed(_) => self.name_again(),
-            Event::Rolled(partition, result) => self.on_rolled(partition, result),
+            Event::Rolled(partition, name, result) => self.on_rolled(partition, name, result),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::messages::{LaneCommand, LaneReport, ToLane, ToShard};
 use crate::compactor::roll::{Roll, RollError};
 use crate::env::{Mono, WallMs};
+use crate::format::manifest::SegmentName;
 use crate::ids::{Offset, Seq, ShardIndex, TopicPartition, Wid};
 use crate::meta::records::PartitionRecord;
 use crate::meta::{Key, Snapshot, Txn, TxnOutcome};
@@ -88,8 +89,8 @@ pub enum Event {
     LookedUp(Token, Result<BTreeMap<TopicPartition, Found>, StoreError>),
     /// The write-ahead log is sealed.
     Sealed(Wid),
-    /// Answer to [`Effect::Roll`]: the first offset that no segment holds.
-    Rolled(TopicPartition, Result<Offset, RollError>),
+    /// Answer to [`Effect::Roll`], by the partition and the name that it had: the first offset that no segment holds.
+    Rolled(TopicPartition, SegmentName, Result<Offset, RollError>),
 }
 
 /// What the core wants done. The pump carries effects out in order; those with answers run side by side.

@@ -273,8 +273,10 @@ impl LanePump {
                 .boxed_local()
             }
             Effect::Roll(roll) => {
-                let (env, stores, partition) = (self.env.clone(), self.stores.clone(), roll.partition);
-                async move { Event::Rolled(partition, compactor::roll::roll(&env, &stores, *roll).await) }.boxed_local()
+                let (env, stores) = (self.env.clone(), self.stores.clone());
+                let (partition, name) = (roll.partition, roll.name);
+                async move { Event::Rolled(partition, name, compactor::roll::roll(&env, &stores, *roll).await) }
+                    .boxed_local()
             }
             Effect::DeleteWalBelow { wid, below } => {
                 let delete = wal.delete_below(wid, below);

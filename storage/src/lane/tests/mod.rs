@@ -1,6 +1,7 @@
 //! Tests of the lane: [`world`] runs pumps over memory stores in virtual time, [`core`] feeds the bare core.
 
 mod collecting;
+mod compacting;
 mod core;
 mod damage;
 mod faults;
