@@ -4,7 +4,7 @@
 //! 1. Of each partition the listing comes first, then its manifest, then the segments that it names: what is written
 //!    meanwhile is not taken for missing, nor what is named for unreferenced. What is deleted meanwhile a second pass does
 //!    not find named again.
-//! 2. A file is read in pieces of [`PIECE`] bytes, [`AT_ONCE`] files at a time; no batch above [`LARGEST_BATCH`] is waited for.
+//! 2. Files are read in pieces, [`AT_ONCE`] of them at a time.
 //! 3. A segment that was found whole is not read again: its bytes never change.
 
 use super::checker::Checker;
@@ -14,18 +14,16 @@ use super::segments::SeenPartition;
 use crate::format::manifest::{Manifest, NamedSegment, SegmentName, manifest_key};
 use crate::ids::{TopicId, TopicPartition};
 use crate::object::ObjectStore;
+use crate::segment::pieces::{PieceError, Pieces};
 use crate::segment::{SegmentIndex, data_key, index_key};
 use crate::store_error::StoreError;
+use bytes::Buf;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Segments read at once.
 const AT_ONCE: usize = 4;
-/// Bytes of a file read at once.
-const PIECE: u64 = 4 << 20;
-/// A batch that takes more can't have come through a broker.
-const LARGEST_BATCH: usize = 16 << 20;
 /// Folder of manifests.
 const MANIFESTS: &str = "man/";
 /// Folder of segments.
@@ -143,20 +141,21 @@ async fn segment(
         findings.push(Finding::Damaged { key, detail });
         return Ok(findings);
     }
-    let (mut buffer, mut read) = (Vec::new(), 0);
-    while read < size {
-        let piece = objects.get_range(&key, read..size.min(read + PIECE)).await?.filter(|piece| !piece.is_empty());
-        let Some(piece) = piece else { return Ok([findings, vec![missing(key)]].concat()) };
-        read += piece.len() as u64;
-        buffer.extend_from_slice(&piece);
-        match look.take(&buffer) {
-            Ok(taken) => drop(buffer.drain(..taken)),
-            Err(finding) => return Ok([findings, vec![finding]].concat()),
-        }
-        if buffer.len() > LARGEST_BATCH {
-            let detail = format!("no batch ends within {LARGEST_BATCH} bytes from position {}", look.position());
-            findings.push(Finding::Damaged { key, detail });
-            return Ok(findings);
+    let mut pieces = Pieces::new(objects, key.clone(), size);
+    loop {
+        match pieces.next().await {
+            Ok(None) => break,
+            Ok(Some(untaken)) => match look.take(untaken) {
+                Ok(taken) => untaken.advance(taken),
+                Err(finding) => return Ok([findings, vec![finding]].concat()),
+            },
+            Err(PieceError::Store(error)) => return Err(error),
+            Err(PieceError::Missing) => return Ok([findings, vec![missing(key)]].concat()),
+            Err(error @ PieceError::Endless) => {
+                let detail = format!("{error} from position {}", look.position());
+                findings.push(Finding::Damaged { key, detail });
+                return Ok(findings);
+            }
         }
     }
     findings.extend(look.finish());

@@ -110,7 +110,11 @@ pub async fn roll(env: &Env, stores: &Stores, roll: Roll) -> Result<Offset, Roll
     Err(StoreError::not_done(FailureKind::Other, detail).into())
 }
 
-async fn read(stores: &Stores, reference: Reference) -> Result<(Reference, Bytes), RollError> {
+/// The bytes of an entry.
+///
+/// # Errors
+/// The store's, or they are not there.
+pub async fn read(stores: &Stores, reference: Reference) -> Result<(Reference, Bytes), RollError> {
     let Reference { wid, seq, position, length, .. } = reference;
     let range = u64::from(position)..u64::from(position) + u64::from(length);
     let found = stores.wal.read(wid, seq, range).await?;

@@ -4,6 +4,7 @@
 pub(crate) mod acquire;
 pub(crate) mod collect;
 mod log_fold;
+mod observe;
 mod rebuild;
 mod rebuild_segments;
 mod seal;
@@ -12,7 +13,8 @@ mod seal_walk;
 pub use acquire::look_up;
 pub use collect::{Collected, Collector, committed_log_starts};
 pub use log_fold::{Best, LogFold};
-pub use rebuild::{RebuildError, Rebuilt, rebuild};
+pub use observe::observe;
+pub use rebuild::{RebuildError, Rebuilt, adopt, put_new, put_object, rebuild};
 pub use seal::{seal, seal_all_dead};
 pub use seal_walk::{Look, SealWalk, Seen};
 

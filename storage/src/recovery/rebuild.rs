@@ -20,6 +20,7 @@ use crate::ids::{BootId, LeaderEpoch, Seq, ShardIndex, TopicPartition, Wid};
 use crate::lane::CHUNK_REFERENCES;
 use crate::meta::records::{PartitionRecord, RECORD_VERSION, Record, WalRecord, WalState};
 use crate::meta::{Compare, Key, MAX_TXN_OPS, Op, Txn, keys};
+use crate::object::ObjectStore;
 use crate::partition::{CommittedPartition, ObjectPlace};
 use crate::store_error::{FailureKind, StoreError};
 use crate::wal::Listed;
@@ -106,17 +107,27 @@ pub async fn rebuild(
         rebuilt.partitions.insert(partition, state.next_epoch());
     }
     rebuild_segments::cover(&*stores.objects, &mut rebuilt.partitions, &wanted).await?;
-    if !rebuilt.partitions.is_empty() {
-        let wid = Wid(env.random_u128());
-        open_own(env, stores, boot, wid, &rebuilt).await?;
-        let epochs = rebuilt.partitions.iter().map(|(partition, state)| (*partition, state.epoch));
-        lead_from(env, stores, wid, epochs.collect()).await?;
-    }
+    adopt(env, stores, boot, &rebuilt).await?;
     Ok(rebuilt)
 }
 
+/// Makes records of the partitions of `rebuilt`, at the epochs that it gives them, none of which may have a record: they
+/// name a new log that holds no data, whose checkpoint holds them all (invariant 2).
+///
+/// # Errors
+/// A store failed for long.
+pub async fn adopt(env: &Env, stores: &Stores, boot: BootId, rebuilt: &Rebuilt) -> Result<(), RebuildError> {
+    if rebuilt.partitions.is_empty() {
+        return Ok(());
+    }
+    let wid = Wid(env.random_u128());
+    open_own(env, stores, boot, wid, rebuilt).await?;
+    let epochs = rebuilt.partitions.iter().map(|(partition, state)| (*partition, state.epoch));
+    Ok(lead_from(env, stores, wid, epochs.collect()).await?)
+}
+
 /// Everything under `wal/` or `ckpt/`.
-async fn logs(stores: &Stores) -> Result<BTreeSet<Wid>, StoreError> {
+pub(super) async fn logs(stores: &Stores) -> Result<BTreeSet<Wid>, StoreError> {
     let mut wids: BTreeSet<Wid> = stores.wal.list_wids().await?.into_iter().collect();
     let folders = stores.objects.list_directories("ckpt/").await?;
     wids.extend(folders.iter().filter_map(|name| name.parse::<Wid>().ok()));
@@ -132,15 +143,7 @@ async fn end_and_fold(env: &Env, stores: &Stores, boot: BootId, wid: Wid) -> Res
         // Collected: it holds nothing, and the fence that stayed is its end for ever.
         return Ok(LogFold::new(Checkpoint::empty(wid)));
     }
-    let objects = &*stores.objects;
-    let (lw, mut fold) = match checkpoint(objects, wid, newest).await {
-        Ok(checkpoint) => (checkpoint.lw, LogFold::new(checkpoint)),
-        Err(Failure::Broken(detail)) => {
-            let bare = bare_checkpoint(objects, wid, newest).await?;
-            (bare.lw, LogFold::without_references(bare, &detail))
-        }
-        Err(failure) => return Err(failure.into()),
-    };
+    let (lw, mut fold) = fold_start(&*stores.objects, wid, newest).await?;
     let record = WalRecord {
         v: RECORD_VERSION,
         broker: BROKER.to_owned(),
@@ -160,16 +163,38 @@ async fn end_and_fold(env: &Env, stores: &Stores, boot: BootId, wid: Wid) -> Res
         // nobody collects it.
         delete(env, stores, keys::wal(wid)).await?;
     }
+    fold_to(stores, wid, &mut fold, end).await?;
+    Ok(fold)
+}
+
+/// The low-water mark of a log and its fold, as far as checkpoint `newest` goes.
+pub(super) async fn fold_start(
+    objects: &dyn ObjectStore,
+    wid: Wid,
+    newest: u64,
+) -> Result<(Seq, LogFold), RebuildError> {
+    match checkpoint(objects, wid, newest).await {
+        Ok(checkpoint) => Ok((checkpoint.lw, LogFold::new(checkpoint))),
+        Err(Failure::Broken(detail)) => {
+            let bare = bare_checkpoint(objects, wid, newest).await?;
+            Ok((bare.lw, LogFold::without_references(bare, &detail)))
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// Folds all objects below `end`.
+pub(super) async fn fold_to(stores: &Stores, wid: Wid, fold: &mut LogFold, end: Seq) -> Result<(), RebuildError> {
     let footers = futures::stream::iter((fold.next().0..end.0).map(Seq));
     let mut footers = footers.map(|seq| footer(stores, wid, seq)).buffered(PARALLEL);
     while let Some((header, footer)) = footers.try_next().await? {
         fold.fold(ObjectPlace { wid, seq: header.seq, sealed_at: header.sealed_at }, &footer);
     }
-    Ok(fold)
+    Ok(())
 }
 
 /// Number of a log's newest checkpoint; 0 is none.
-async fn newest_checkpoint(stores: &Stores, wid: Wid) -> Result<u64, StoreError> {
+pub(super) async fn newest_checkpoint(stores: &Stores, wid: Wid) -> Result<u64, StoreError> {
     let any = checkpoint_key(wid, 0);
     let folder = &any[..=any.rfind('/').expect("the key has a folder")];
     let listed = stores.objects.list(folder).await?;
@@ -182,7 +207,7 @@ async fn open_own(env: &Env, stores: &Stores, boot: BootId, wid: Wid, rebuilt: &
     let mut chunks = Vec::new();
     for (number, chunk) in (1..).zip(chunked(&rebuilt.partitions)) {
         let (name, bytes) = chunk.encode(number);
-        put_object(env, stores, chunk_key(wid, number), bytes).await?;
+        put_object(env, &*stores.objects, chunk_key(wid, number), vec![bytes]).await?;
         chunks.push(name);
     }
     let number = chunks.len().max(1) as u64;
@@ -193,7 +218,7 @@ async fn open_own(env: &Env, stores: &Stores, boot: BootId, wid: Wid, rebuilt: &
         partitions: rebuilt.partitions.clone(),
         ..Checkpoint::empty(wid)
     };
-    put_object(env, stores, checkpoint_key(wid, number), checkpoint.encode()).await?;
+    put_object(env, &*stores.objects, checkpoint_key(wid, number), vec![checkpoint.encode()]).await?;
     let record = WalRecord {
         v: RECORD_VERSION,
         broker: BROKER.to_owned(),
@@ -247,7 +272,10 @@ async fn lead_from(
 }
 
 /// Makes keys that are not there, in one transaction. Nobody else writes this store: if they are there, they are ours.
-async fn put_new(env: &Env, stores: &Stores, records: Vec<(Key, Bytes)>) -> Result<(), StoreError> {
+///
+/// # Errors
+/// The store failed for long; the keys may be there all the same.
+pub async fn put_new(env: &Env, stores: &Stores, records: Vec<(Key, Bytes)>) -> Result<(), StoreError> {
     let compares = records.iter().map(|(key, _)| Compare::Absent(key.clone())).collect();
     let ops = records.into_iter().map(|(key, value)| Op::Put(key, value)).collect();
     let txn = Txn { compares, ops };
@@ -259,9 +287,17 @@ async fn delete(env: &Env, stores: &Stores, key: Key) -> Result<(), StoreError> 
     patiently(env, async || stores.meta.txn(txn.clone()).await.map(drop)).await
 }
 
-/// Keys of the rebuild's own log are new: an object that is there is the one of an earlier try.
-async fn put_object(env: &Env, stores: &Stores, key: String, bytes: Bytes) -> Result<(), StoreError> {
-    patiently(env, async || stores.objects.put_if_absent(&key, vec![bytes.clone()]).await.map(drop)).await
+/// Puts an object whose key is new and this caller's own: one that is there is the one of an earlier try.
+///
+/// # Errors
+/// The store failed for long; the object may be there all the same.
+pub async fn put_object(
+    env: &Env,
+    objects: &dyn ObjectStore,
+    key: String,
+    slices: Vec<Bytes>,
+) -> Result<(), StoreError> {
+    patiently(env, async || objects.put_if_absent(&key, slices.clone()).await.map(drop)).await
 }
 
 async fn patiently(env: &Env, mut step: impl AsyncFnMut() -> Result<(), StoreError>) -> Result<(), StoreError> {

@@ -7,12 +7,17 @@
 //!
 //! Both lie under a name that is never used twice and are found through the manifest only.
 
+mod cutter;
 pub mod index;
+pub mod pieces;
+mod reader;
 mod scan;
 mod whole;
 mod writer;
 
+pub use cutter::SegmentCutter;
 pub use index::SegmentIndex;
+pub use reader::{ReadError, SegmentReader};
 pub use scan::{PlacedBatch, Scanned, SegmentScan};
 pub use whole::WholeSegment;
 pub use writer::{SegmentError, SegmentWriter, WrittenSegment};
