@@ -8,6 +8,7 @@ mod client;
 mod gc;
 mod recover;
 mod segment;
+mod segment_copy;
 mod serve;
 mod topic;
 
@@ -64,10 +65,12 @@ fn segment_command() -> Command {
         file.help("A segment's .kfs file; its .index is compared with it if it lies beside it")
     };
     Command::new("segment")
-        .about("Look into a segment's file")
+        .about("Look into segments, and copy them to and from KafScale's layout")
         .subcommand_required(true)
         .subcommand(Command::new("dump").about("Print each batch").arg(file()))
         .subcommand(Command::new("verify").about("Check all of it and print a summary").arg(file()))
+        .subcommand(segment_copy::export_command())
+        .subcommand(segment_copy::import_command())
 }
 
 fn topic_command() -> Command {

@@ -1,6 +1,6 @@
 //! `millrace segment`: looks into a segment's file.
 
-use super::{CommandError, say};
+use super::{CommandError, say, segment_copy};
 use clap::ArgMatches;
 use millrace_storage::segment::{SegmentIndex, WholeSegment};
 use std::fmt::Write as _;
@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandError> {
     let (name, matches) = matches.subcommand().expect("clap requires one");
+    match name {
+        "export" => return segment_copy::run_export(matches),
+        "import" => return segment_copy::run_import(matches),
+        _ => {}
+    }
     let path = matches.get_one::<PathBuf>("file").expect("clap requires it");
     let bytes = fs::read(path).map_err(|error| format!("{} can't be read: {error}", path.display()))?;
     let whole = WholeSegment::read(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;

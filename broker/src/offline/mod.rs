@@ -1,10 +1,16 @@
-//! Work on a store that no broker serves from meanwhile: `millrace audit`, `millrace gc`, `millrace recover`.
+//! Work on a store that no broker serves from meanwhile: `millrace audit`, `millrace gc`, `millrace recover`,
+//! `millrace segment export` and `import`.
 
 pub mod audit;
+pub mod export;
 pub mod gc;
+pub mod import;
+mod kafscale;
 mod read_only;
 pub mod recover;
 mod topics;
+
+pub use kafscale::TransferError;
 
 use crate::control::start::StartError;
 use millrace_storage::object::OpenError;
@@ -23,6 +29,9 @@ pub enum OfflineError {
     /// The store of the log is not whole enough to go on from.
     #[error(transparent)]
     Rebuild(#[from] RebuildError),
+    /// Segments can't be copied.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     /// A step that start-up has too.
     #[error(transparent)]
     Start(#[from] StartError),

@@ -20,6 +20,7 @@ mod produce;
 mod program;
 mod recover;
 mod restart;
+mod segment_copy;
 mod settings;
 mod start;
 mod stores;

@@ -196,6 +196,14 @@ fn array<const N: usize>(bytes: &[u8], at: Range<usize>) -> [u8; N] {
     bytes[at].try_into().expect("a field has the size of its type")
 }
 
+/// Gives a whole batch the epoch of the leader that appends it, which stands outside its CRC.
+///
+/// # Panics
+/// If the bytes are shorter than a batch's header.
+pub fn set_leader_epoch(batch: &mut [u8], epoch: i32) {
+    batch[LEADER_EPOCH].copy_from_slice(&epoch.to_be_bytes());
+}
+
 /// The batches of a record set, one after the other. A cut one at the end is passed over; an error is the last item.
 #[derive(Clone, Debug)]
 pub struct Batches<'a> {

@@ -14,7 +14,9 @@ mod record;
 mod tests;
 mod times;
 
-pub use batch::{Attributes, Batches, Compression, HEADER_BYTES, LENGTH_OVERHEAD, RecordBatch, TimestampType};
+pub use batch::{
+    Attributes, Batches, Compression, HEADER_BYTES, LENGTH_OVERHEAD, RecordBatch, TimestampType, set_leader_epoch,
+};
 pub use builder::BatchBuilder;
 pub use error::BatchError;
 pub use produced::{BatchProducer, ProduceRules, Produced, check_produced};
