@@ -42,8 +42,12 @@ pub(super) fn import_command() -> Command {
                 .value_parser(value_parser!(u32).range(1..)),
         )
         .arg(
-            text("config", "KEY=VALUE", "A setting of the new topic, such as retention.ms=-1; may be given again")
-                .action(ArgAction::Append),
+            text(
+                "topic-config",
+                "KEY=VALUE",
+                "A setting of the new topic, such as retention.ms=-1; may be given again",
+            )
+            .action(ArgAction::Append),
         )
         .arg(
             Arg::new("allow-gaps")
@@ -82,9 +86,9 @@ pub(super) fn run_export(matches: &ArgMatches) -> Result<(), CommandError> {
 
 pub(super) fn run_import(matches: &ArgMatches) -> Result<(), CommandError> {
     let settings = Effective::load(matches)?.settings()?;
-    let pairs = matches.get_many::<String>("config").unwrap_or_default().map(|pair| match pair.split_once('=') {
+    let pairs = matches.get_many::<String>("topic-config").unwrap_or_default().map(|pair| match pair.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err(format!("--config {pair}: expected KEY=VALUE")),
+        None => Err(format!("--topic-config {pair}: expected KEY=VALUE")),
     });
     let topic = required(matches, "topic");
     let name = matches.get_one::<String>("as").unwrap_or(&topic).clone();

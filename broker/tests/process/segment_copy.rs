@@ -24,7 +24,7 @@ fn export(data: &Path, target: &Path, more: &[&str]) -> String {
 
 fn import(data: &Path, source: &Path, more: &[&str]) -> (Option<i32>, String) {
     // The test's records are of 2023.
-    segment("import", data, "--source", source, &[&["--config", "retention.ms=-1"], more].concat())
+    segment("import", data, "--source", source, &[&["--topic-config", "retention.ms=-1"], more].concat())
 }
 
 /// Values with their batches: several in one, one alone, and a large one.
