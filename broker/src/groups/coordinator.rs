@@ -71,8 +71,9 @@ pub(super) enum Purpose {
     Offsets { ticket: Ticket, group: String, offsets: Vec<OffsetWrite> },
     /// Deletion of offsets: then they are gone and the request is answered.
     OffsetDeletion { ticket: Ticket, group: String, partitions: Vec<TopicPartition> },
-    /// Deletion of a group: then it is gone and the request is answered.
-    Deletion { ticket: Ticket, group: String },
+    /// Deletion of a group with these offsets: then it is gone, but for what came to it meanwhile, and the request is
+    /// answered.
+    Deletion { ticket: Ticket, group: String, offsets: Vec<TopicPartition> },
 }
 
 /// A write under way.
@@ -237,9 +238,9 @@ impl Coordinator {
                 self.reschedule(slot, &group);
                 self.answer(ticket, Answer::Code(result.err().unwrap_or(ErrorCode::None)));
             }
-            Purpose::Deletion { ticket, group } => {
+            Purpose::Deletion { ticket, group, offsets } => {
                 if result.is_ok() {
-                    self.forget(slot, &group);
+                    self.on_deleted(slot, &group, &offsets);
                 }
                 self.answer(ticket, Answer::Code(result.err().unwrap_or(ErrorCode::None)));
             }

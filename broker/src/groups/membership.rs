@@ -6,6 +6,7 @@ use super::{Answer, Caller, JoinAnswer, SyncAnswer, Ticket};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
+use millrace_storage::ids::TopicPartition;
 use millrace_storage::meta::keys;
 
 /// Whom a LeaveGroup takes out.
@@ -183,16 +184,27 @@ impl Coordinator {
             {
                 return Err(ErrorCode::NonEmptyGroup);
             }
-            let mut writes = vec![(keys::group(slot, name), None)];
-            writes.extend(group.offsets.all().into_iter().map(|(p, _)| (keys::offset(slot, name, p), None)));
-            Ok((slot, writes))
+            Ok((slot, group.offsets.all().into_iter().map(|(partition, _)| partition).collect::<Vec<_>>()))
         });
         match deletable {
-            Ok((slot, writes)) => {
-                self.write(slot, writes, Purpose::Deletion { ticket, group: name.to_owned() });
+            Ok((slot, offsets)) => {
+                let mut writes = vec![(keys::group(slot, name), None)];
+                writes.extend(offsets.iter().map(|partition| (keys::offset(slot, name, *partition), None)));
+                self.write(slot, writes, Purpose::Deletion { ticket, group: name.to_owned(), offsets });
             }
             Err(error) => self.answer(ticket, Answer::Code(error)),
         }
+    }
+
+    /// A group's deletion is durable. What came to it while that was being written is written after it, and stays.
+    pub(super) fn on_deleted(&mut self, slot: u16, name: &str, offsets: &[TopicPartition]) {
+        let Some(group) = self.group_mut(slot, name) else { return };
+        group.offsets.drop_durable(offsets);
+        let came = group.state != GroupState::Empty || group.has_consumers() || !group.pending.is_empty();
+        if came || !group.offsets.is_empty() {
+            return self.reschedule(slot, name);
+        }
+        self.forget(slot, name);
     }
 
     /// Describes a classic group; `None` if there is none of this name (Kafka: state Dead).

@@ -83,9 +83,14 @@ impl GroupOffsets {
     pub(super) fn finish_deletion(&mut self, partitions: &[TopicPartition], durable: bool) {
         self.busy -= 1;
         if durable {
-            let gone = partitions.iter().filter_map(|partition| self.durable.remove(partition));
-            self.bytes -= gone.map(|gone| gone.memory()).sum::<usize>();
+            self.drop_durable(partitions);
         }
+    }
+
+    /// These are gone from the store.
+    pub(super) fn drop_durable(&mut self, partitions: &[TopicPartition]) {
+        let gone = partitions.iter().filter_map(|partition| self.durable.remove(partition));
+        self.bytes -= gone.map(|gone| gone.memory()).sum::<usize>();
     }
 
     pub(super) fn finish(&mut self, writes: &[OffsetWrite], durable: bool) {

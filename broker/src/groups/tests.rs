@@ -504,6 +504,28 @@ fn a_group_with_members_is_not_deleted_and_an_empty_one_is_with_its_offsets() {
 }
 
 #[test]
+fn who_comes_while_a_group_is_being_deleted_stays_in_it() {
+    let mut bench = Bench::new();
+    let ticket = bench.commit(&outsider(), 5);
+    assert_eq!(bench.code(ticket), ErrorCode::None);
+    bench.hold = true;
+    let deletion = bench.ticket();
+    bench.core.delete(deletion, GROUP);
+    bench.pump();
+    let join = bench.send_join(Bench::request(""));
+    bench.release(Ok(()));
+    bench.hold = false;
+    bench.pump();
+    assert_eq!(bench.code(deletion), ErrorCode::None);
+    assert_eq!(bench.offset(), None, "what it had is gone");
+    let member = bench.joined(join);
+    let ticket = bench.send_sync(&member, &[(&member.member, b"all")]);
+    assert_eq!(bench.synced(ticket).error, ErrorCode::None);
+    bench.restart();
+    assert_eq!(bench.core.list().len(), 1, "and it is stored after the deletion");
+}
+
+#[test]
 fn a_revoked_slot_sends_everyone_to_find_the_coordinator() {
     let mut bench = Bench::new();
     let member = bench.stable_member();

@@ -136,3 +136,57 @@ fn read_partitions(r: &mut Reader<'_>) -> Result<Partitions, DecodeError> {
     }
     Ok(partitions)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group as version 2 stores it: every field of a member is set, and differs from its neighbours.
+    fn group() -> ConsumerGroup {
+        let topic = TopicId(uuid::Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10));
+        let partitions =
+            |indexes: &[u32]| indexes.iter().map(|index| TopicPartition { topic, index: *index }).collect();
+        let mut group = ConsumerGroup::new(9);
+        group.assignment_epoch = 8;
+        group.counts.insert(topic, 4);
+        let member = ConsumerMember {
+            instance: Some("i".into()),
+            rack: Some("r".into()),
+            client_id: "c".into(),
+            client_host: "/h".into(),
+            rebalance_timeout: Duration::from_millis(500),
+            topics: BTreeSet::from(["t".to_owned()]),
+            regex: Some("x.*".into()),
+            assignor: Some("range".into()),
+            epoch: 7,
+            previous_epoch: 6,
+            step: Step::Revoking,
+            assigned: partitions(&[0]),
+            revoking: partitions(&[1, 2]),
+            target: partitions(&[0, 3]),
+            ..ConsumerMember::new(Mono(0))
+        };
+        group.insert("m".into(), member);
+        group
+    }
+
+    #[test]
+    fn version_2_keeps_its_bytes_and_reads_back() {
+        let golden = concat!(
+            "0002000000090000000808756e69666f726d020102030405060708090a0b0c0d0e0f100000000402026d0269",
+            "02720263032f6800000000000001f402027404782e2a0672616e676500000007000000060102010203040506",
+            "0708090a0b0c0d0e0f1000000000030102030405060708090a0b0c0d0e0f1000000001010203040506070809",
+            "0a0b0c0d0e0f1000000002030102030405060708090a0b0c0d0e0f10000000000102030405060708090a0b0c",
+            "0d0e0f1000000003",
+        );
+        let encoded = encode(&group());
+        let hex: String = encoded.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, golden);
+        let read = decode(Mono(0), Duration::ZERO, &encoded).expect("our own bytes");
+        assert_eq!(encode(&read), encoded);
+        assert_eq!(read.members["m"].revoke_by, Some(Mono(0).plus(Duration::from_millis(500))));
+        for length in 0..encoded.len() {
+            assert!(decode(Mono(0), Duration::ZERO, &encoded.slice(..length)).is_err(), "cut at {length}");
+        }
+    }
+}
