@@ -11,6 +11,7 @@ pub mod counted;
 pub mod local;
 pub mod memory;
 pub mod model;
+mod pacing;
 pub mod race;
 pub mod remote;
 pub mod retry;
