@@ -167,3 +167,30 @@ fn what_is_missing_damaged_or_there_already_is_refused_and_leaves_no_topic() {
     let audit = run(&["audit", "--data-dir", theirs.to_str().expect("plain")]);
     assert_eq!(audit.status.code(), Some(0), "{}", String::from_utf8_lossy(&audit.stdout));
 }
+
+#[test]
+fn what_an_import_left_that_was_killed_becomes_that_of_a_deleted_topic() {
+    let (_a, ours) = directory();
+    let (_b, target) = directory();
+    let (_c, theirs) = directory();
+    exported(&ours, &target);
+    Broker::start(&theirs, &[]).stop();
+    // Killed among its segments, and killed before its last step.
+    let (early, late) = ("0123456789ab4def8123456789abcdef", "1123456789ab4def8123456789abcdef");
+    let segments = theirs.join(format!("log/seg/{early}/0/00000000000000000000000000000001-1"));
+    fs::create_dir_all(&segments).expect("a folder");
+    fs::copy(files(&target, 0).remove(0), segments.join("segment-00000000000000000000.kfs")).expect("a copy");
+    let topics = theirs.join("log/meta/topics");
+    fs::create_dir_all(&topics).expect("a folder");
+    let alive = format!(r#"{{"v":1,"name":"t","id":"{late}","partitions":1,"settings":{{}},"deleted":false}}"#);
+    fs::write(topics.join(late), alive).expect("it can be written");
+    let (code, text) = import(&theirs, &target, &[]);
+    assert_eq!(code, Some(0), "{text}");
+    for id in [early, late] {
+        let object = fs::read_to_string(topics.join(id)).expect("it is there");
+        assert!(object.contains(r#""deleted":true"#), "{object}");
+    }
+    let broker = Broker::start(&theirs, &[]);
+    assert_eq!(broker.topic(&["list"]).as_deref(), Ok("t\t3 partitions\n"));
+    broker.stop();
+}
