@@ -16,7 +16,8 @@ if ! command -v versitygw >/dev/null && [ ! -x "$(go env GOPATH)/bin/versitygw" 
     go install github.com/versity/versitygw/cmd/versitygw@latest
 fi
 # Stands behind its own file, so that an interrupted download is not taken for a whole one.
-if [ ! -f "$here/java/target/complete" ] || [ "$here/java/pom.xml" -nt "$here/java/target/complete" ]; then
+if [ ! -f "$here/java/target/complete" ] ||
+    [ -n "$(find "$here/java/pom.xml" "$here/java/src" -newer "$here/java/target/complete")" ]; then
     mvn -q -B -ntp -f "$here/java/pom.xml" package
     touch "$here/java/target/complete"
 fi
