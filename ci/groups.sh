@@ -31,6 +31,8 @@ trap 'exit 143' TERM INT
 
 # The first start takes a free port, later ones the same.
 start_broker() {
+    # Emptied here: what an earlier life wrote is not taken for this one's.
+    : >"$work/broker.log"
     "$binary" serve --shards 1 --listen "$address" --data-dir "$work/data" >"$work/broker.log" 2>&1 </dev/null &
     broker=$!
     for _ in $(seq 300); do
