@@ -13,6 +13,7 @@ use millrace_protocol::messages::describe_configs::{
 };
 use millrace_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// The numbers of what has settings.
 pub(crate) const TOPIC: i8 = 2;
@@ -138,11 +139,25 @@ fn node_settings(core: &ShardCore, id: &str, wanted: Wanted) -> Vec<DescribeConf
         node_setting("transaction.state.log.replication.factor", "1", FROM_DEFAULT, SHORT, wanted),
     ];
     settings.extend(consumer_group_settings(core, wanted));
+    settings.extend(classic_group_settings(core, wanted));
     let defaults = TOPIC_SETTINGS.iter().filter(|row| !row.of_broker.is_empty());
     settings.extend(
         defaults.map(|row| node_setting(row.of_broker, row.default, FROM_DEFAULT, type_number(row.of), wanted)),
     );
     settings
+}
+
+/// What a node says of groups of the classic protocol, and of offsets.
+fn classic_group_settings(core: &ShardCore, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
+    let limits = core.groups.coordinator.limits();
+    let milliseconds = |time: Duration| time.as_millis().to_string();
+    let shown = [
+        ("group.initial.rebalance.delay.ms", milliseconds(limits.initial_rebalance_delay)),
+        ("group.max.session.timeout.ms", milliseconds(limits.max_session)),
+        ("group.min.session.timeout.ms", milliseconds(limits.min_session)),
+        ("offset.metadata.max.bytes", limits.offset_metadata_bytes.to_string()),
+    ];
+    shown.iter().map(|(name, value)| node_setting(name, value, FROM_DEFAULT, INT, wanted)).collect()
 }
 
 /// What a node says of groups of the consumer protocol.
