@@ -27,6 +27,7 @@ use crate::pump::ShardPump;
 use crate::runtime::{self, ShardListener};
 use crate::settings::{HostPort, Settings};
 use assembly::Wiring;
+use millrace_storage::compaction::PlannerConfig;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, ShardIndex};
 use millrace_storage::lane::{LaneCells, LaneConfig, LaneIdentity, LanePump};
@@ -404,7 +405,19 @@ fn lane_config(settings: &Settings, stores: &SharedStores) -> LaneConfig {
         // In memory a checkpoint costs nothing, and the ring lets go of objects with the next one.
         checkpoint_gap: if kind == StoreKind::Memory { Duration::ZERO } else { LaneConfig::default().checkpoint_gap },
         ring_bytes: (kind == StoreKind::Memory).then_some(settings.memory_mib << 20),
+        compaction: (settings.roll_segments && kind != StoreKind::Memory).then(|| rolls(settings, remote)),
         ..LaneConfig::default()
+    }
+}
+
+/// When records are rolled into segments. Extents of this machine's disk are no objects, of which a log may keep so many.
+fn rolls(settings: &Settings, remote: bool) -> PlannerConfig {
+    let defaults = PlannerConfig::default();
+    PlannerConfig {
+        roll_bytes: settings.roll_bytes,
+        roll_after: Duration::from_millis(settings.roll_after_ms),
+        uncovered_objects: defaults.uncovered_objects.filter(|_| remote),
+        ..defaults
     }
 }
 

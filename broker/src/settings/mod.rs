@@ -145,6 +145,12 @@ pub struct Settings {
     pub memory_mib: u64,
     /// Between two looks for expired records, milliseconds.
     pub retention_check_ms: u64,
+    /// Whether committed records are rolled into segments.
+    pub roll_segments: bool,
+    /// Size at which a partition is rolled, bytes.
+    pub roll_bytes: u64,
+    /// Age at which a smaller one is, milliseconds.
+    pub roll_after_ms: u64,
     /// Partitions of all topics together.
     pub max_partitions: u32,
 }
@@ -226,6 +232,9 @@ impl Effective {
             fsync: self.text("fsync") == Some("true"),
             memory_mib: self.number("memory-mib").expect("has a default"),
             retention_check_ms: self.number("retention-check-ms").expect("has a default"),
+            roll_segments: self.text("roll-segments") == Some("true"),
+            roll_bytes: self.number("roll-bytes").expect("has a default"),
+            roll_after_ms: self.number("roll-after-ms").expect("has a default"),
             max_partitions: self.number("max-partitions").expect("has a default"),
         };
         settings.check()?;

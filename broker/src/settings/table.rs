@@ -150,6 +150,27 @@ pub const SETTINGS: &[Spec] = &[
         Some("300000"),
         "How often every log is looked at for records that retention.ms and retention.bytes of its topic let go",
     ),
+    Spec {
+        name: "roll-segments",
+        kind: Kind::Switch,
+        unit: "true|false",
+        default: Some("false"),
+        help: "Committed records are rolled from the write-ahead log into a segment for each partition; false: they stay there. Without effect on the memory: store",
+    },
+    number(
+        "roll-bytes",
+        "bytes",
+        (64 << 10, 1 << 30),
+        Some("67108864"),
+        "A partition is rolled when so many of its bytes are in no segment; a full segment has about that size",
+    ),
+    number(
+        "roll-after-ms",
+        "milliseconds",
+        (1, 24 * 3_600_000),
+        Some("60000"),
+        "A partition with fewer bytes is rolled so long after the oldest of them, as far as the requests that this takes stay few beside those of the write-ahead log, and after a day in any case",
+    ),
     number(
         "max-partitions",
         "partitions",

@@ -21,6 +21,7 @@ mod program;
 mod recover;
 mod restart;
 mod segment_copy;
+mod segments;
 mod settings;
 mod start;
 mod stores;
