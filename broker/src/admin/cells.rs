@@ -4,6 +4,7 @@ use super::jobs::JobCells;
 use super::store::encode_histogram;
 use crate::admin::pools::{POOLS, PoolCells, PoolLevels};
 use crate::shard::counters::Counters;
+use millrace_storage::compactor::background::SegmentTotals;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::lane::{LaneCells, LaneTotals};
 use millrace_storage::meter::{Histogram, StoreMeter};
@@ -30,6 +31,18 @@ const LANE_COUNTERS: [LaneCounter; 4] = [
     ("object_bytes", "Their bytes", |totals| totals.object_bytes),
     ("hedged_puts", "Second puts of objects whose first took longer than most", |totals| totals.hedges),
     ("hedged_puts_won", "Of those, how many were stored before the first", |totals| totals.hedges_won),
+];
+
+/// The same of what its rolls did.
+type SegmentCounter = (&'static str, &'static str, fn(&SegmentTotals) -> u64);
+const SEGMENT_COUNTERS: [SegmentCounter; 7] = [
+    ("rolls", "Rolls of committed records into a segment that ended well", |totals| totals.rolls),
+    ("roll_held_bytes", "Bytes that rolls found in memory", |totals| totals.roll_held_bytes),
+    ("roll_read_bytes", "Bytes that rolls read from write-ahead objects", |totals| totals.roll_read_bytes),
+    ("roll_reads", "Reads that this took", |totals| totals.roll_reads),
+    ("segments", "Segments put, each with its index", |totals| totals.segments),
+    ("segment_bytes", "Their bytes, without indexes", |totals| totals.segment_bytes),
+    ("manifests", "Manifests put that name a further segment", |totals| totals.manifests),
 ];
 
 const FIELDS: usize = Counters::NAMES.len();
@@ -131,6 +144,21 @@ impl Collector for Exposition {
                 ConstCounter::new(read(&cells.totals())).encode(family.encode_family(&[("lane", lane)])?)?;
             }
         }
+        for (name, help, read) in SEGMENT_COUNTERS {
+            let counter = ConstCounter::new(0_u64);
+            let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            for (lane, cells) in self.lanes.iter().enumerate() {
+                let value = ConstCounter::new(read(&cells.segments().totals()));
+                value.encode(family.encode_family(&[("lane", lane)])?)?;
+            }
+        }
+        let held = ConstGauge::new(0_i64);
+        let help = "Memory of rolls under way and of committed batches that wait for theirs";
+        let mut family = encoder.encode_descriptor("roll_memory_bytes", help, None, held.metric_type())?;
+        for (lane, cells) in self.lanes.iter().enumerate() {
+            let held = i64::try_from(cells.totals().held_bytes).unwrap_or(i64::MAX);
+            ConstGauge::new(held).encode(family.encode_family(&[("lane", lane)])?)?;
+        }
         super::store::encode(&self.store, &mut encoder)?;
         let help =
             "Of acknowledgements, what is neither the store's time nor waiting for a larger object; one for each seal";
@@ -223,6 +251,8 @@ mod tests {
         let text = all.text();
         assert!(text.contains("millrace_requests_total{shard=\"3\"} 7"), "{text}");
         assert!(text.contains("millrace_hedged_puts_total{lane=\"0\"} 0"), "{text}");
+        assert!(text.contains("millrace_roll_reads_total{lane=\"0\"} 0"), "{text}");
+        assert!(text.contains("millrace_roll_memory_bytes{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_store_puts_total 0"), "{text}");
         assert!(text.contains("millrace_ack_share_seconds_bucket{le=\"0.00005\",shard=\"3\"} 1"), "{text}");
         assert!(text.contains("millrace_run_queue_seconds_total{thread="), "{text}");

@@ -1,8 +1,10 @@
 //! Byte budgets: what keeps memory within its total while clients are faster than the store.
 //!
 //! `--memory-mib` is one total. An eighth of it is kept for what grows with topics, groups and producers, and for the
-//! copies of small batches that a seal makes; the rest is divided among the shards, and each shard divides its part by
-//! this table ([`Pools::split`]):
+//! copies of small batches that a seal makes. Another eighth is the lanes' ([`lane_bytes`]): committed batches that wait to
+//! be rolled into segments, and what rolls read; at its end the newest of the partition with the most are dropped, and
+//! read from the store when they are rolled. The rest is divided among the shards, and each shard divides its part by this
+//! table ([`Pools::split`]):
 //!
 //! | pool | part | charged by | what happens at its end |
 //! |---|---|---|---|
@@ -41,6 +43,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+/// What one of `lanes` lanes of a process with `total` bytes has for rolls.
+pub fn lane_bytes(total: usize, lanes: u16) -> usize {
+    total / 8 / usize::from(lanes)
+}
+
 /// How the memory of one shard is divided, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pools {
@@ -69,13 +76,13 @@ pub struct Pools {
 impl Pools {
     /// The pools of one of `shards` shards of a process with `total` bytes.
     pub fn of_process(total: usize, shards: u16) -> Pools {
-        Pools::split((total - total / 8) / usize::from(shards))
+        Pools::split((total - total / 4) / usize::from(shards))
     }
 
     /// Splits the bytes of one shard by the table above.
     pub fn split(shard_bytes: usize) -> Pools {
-        // The eighth beside the seven that are given.
-        let kept = shard_bytes / 7;
+        // The eighth beside the six that are given.
+        let kept = shard_bytes / 6;
         Pools {
             produce: shard_bytes / 3,
             tail: shard_bytes / 8,
@@ -342,7 +349,7 @@ mod tests {
             let pools = Pools::of_process(1 << 30, shards);
             let reads = pools.reads + pools.cold + pools.lookups;
             let buffers = pools.arena() + pools.replies + reads + pools.reserve;
-            assert!(buffers * usize::from(shards) <= (1 << 30) - (1 << 27));
+            assert!((buffers + lane_bytes(1 << 30, shards)) * usize::from(shards) <= (1 << 30) - (1 << 27));
             let kept = pools.groups + pools.producers + pools.references;
             assert!(kept * usize::from(shards) <= (1 << 27) / 8 * 7);
         }

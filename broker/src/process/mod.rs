@@ -22,7 +22,7 @@ use crate::admin::{self, Cells, Exposition, PUBLISH_INTERVAL};
 use crate::control::core::ControlConfig;
 use crate::control::pump::Ended;
 use crate::control::start::{Identity, Process, StartError};
-use crate::net::budget::Pools;
+use crate::net::budget::{Pools, lane_bytes};
 use crate::pump::ShardPump;
 use crate::runtime::{self, ShardListener};
 use crate::settings::{HostPort, Settings};
@@ -30,7 +30,7 @@ use assembly::Wiring;
 use millrace_storage::compaction::PlannerConfig;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, ShardIndex};
-use millrace_storage::lane::{LaneCells, LaneConfig, LaneIdentity, LanePump};
+use millrace_storage::lane::{LaneCells, LaneConfig, LaneIdentity, LanePump, RollMemory};
 use millrace_storage::mailbox::{Receiver, Sender, mailbox};
 use millrace_storage::object::url::StoreUrl;
 use millrace_storage::object::{OpenError, race};
@@ -55,6 +55,11 @@ const LAST_REPLIES: Duration = Duration::from_secs(1);
 const READY_LOOK: Duration = Duration::from_millis(10);
 /// Messages about the end of threads: one per thread at most, and signals.
 const FATES: usize = 256;
+/// On the local disk only entries up to this size wait for their roll in memory: the page cache has the others, which are
+/// not worth a copy, while a small one would cost as much to read.
+const KEPT_OF_LOCAL_ENTRIES: u64 = 64 << 10;
+/// Bytes that a local write-ahead log keeps before all of it is rolled (PROTOCOL.md section 2).
+const LOCAL_LOG_BYTES: u64 = 4 << 30;
 
 /// Why a process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -397,6 +402,11 @@ fn pools(settings: &Settings, shards: u16) -> Result<Pools, OpenError> {
 
 fn lane_config(settings: &Settings, stores: &SharedStores) -> LaneConfig {
     let (kind, remote) = (stores.kind, stores.remote);
+    let total = usize::try_from(settings.memory_mib << 20).expect("the settings bound it to 1 TiB");
+    let roll_memory = RollMemory {
+        bytes: lane_bytes(total, settings.wal_lanes) as u64,
+        entry_bytes: if remote { u64::MAX } else { KEPT_OF_LOCAL_ENTRIES },
+    };
     LaneConfig {
         linger: Duration::from_millis(settings.linger_ms.unwrap_or(if remote { 25 } else { 0 })),
         puts_per_second: settings.max_puts_per_second.or(remote.then_some(8)),
@@ -405,18 +415,25 @@ fn lane_config(settings: &Settings, stores: &SharedStores) -> LaneConfig {
         // In memory a checkpoint costs nothing, and the ring lets go of objects with the next one.
         checkpoint_gap: if kind == StoreKind::Memory { Duration::ZERO } else { LaneConfig::default().checkpoint_gap },
         ring_bytes: (kind == StoreKind::Memory).then_some(settings.memory_mib << 20),
-        compaction: (settings.roll_segments && kind != StoreKind::Memory).then(|| rolls(settings, remote)),
+        compaction: (settings.roll_segments && kind != StoreKind::Memory)
+            .then(|| rolls(settings, remote, roll_memory.bytes)),
+        roll_memory,
         ..LaneConfig::default()
     }
 }
 
-/// When records are rolled into segments. Extents of this machine's disk are no objects, of which a log may keep so many.
-fn rolls(settings: &Settings, remote: bool) -> PlannerConfig {
+/// When records are rolled into segments, with so many bytes of memory: half of it for the segment at work, the other for
+/// what waits. Extents of this machine's disk are no objects, of which a log may keep so many, and what a roll of them
+/// reads costs nothing.
+fn rolls(settings: &Settings, remote: bool, memory: u64) -> PlannerConfig {
     let defaults = PlannerConfig::default();
     PlannerConfig {
-        roll_bytes: settings.roll_bytes,
+        roll_bytes: settings.roll_bytes.min(memory / 2),
         roll_after: Duration::from_millis(settings.roll_after_ms),
+        held_bytes: if remote { memory / 4 * 3 } else { defaults.held_bytes },
+        effect_bytes: memory / 2,
         uncovered_objects: defaults.uncovered_objects.filter(|_| remote),
+        uncovered_bytes: if remote { defaults.uncovered_bytes } else { Some(LOCAL_LOG_BYTES) },
         ..defaults
     }
 }

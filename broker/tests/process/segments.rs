@@ -4,7 +4,7 @@ use crate::kafka::{Client, EARLIEST, LATEST};
 use crate::program::{Broker, directory, run, until};
 use millrace_storage::format::manifest::Manifest;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const ROLLING: [&str; 6] = ["--shards", "2", "--roll-segments", "true", "--roll-after-ms", "1"];
 const PARTITIONS: i32 = 2;
@@ -66,6 +66,66 @@ fn what_was_rolled_is_read_after_a_kill_and_after_the_metadata_are_lost() {
     succeeds("audit", &data);
     let broker = Broker::start(&data, &ROLLING);
     assert_readable(&mut Client::new(broker.bootstrap()), &["a", "b", "c", "d", "e"]);
+    broker.stop();
+    succeeds("audit", &data);
+}
+
+/// Rolls all the time.
+const ROLLING_SMALL: [&str; 8] =
+    ["--shards", "2", "--roll-segments", "true", "--roll-bytes", "65536", "--roll-after-ms", "1"];
+
+/// Files of write-ahead logs.
+fn extents(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let below = |path: PathBuf| match path.is_dir() {
+        true => extents(&path),
+        false => path.extension().is_some_and(|name| name == "extent").then_some(path).into_iter().collect(),
+    };
+    entries.filter_map(Result::ok).flat_map(|entry| below(entry.path())).collect()
+}
+
+#[test]
+fn kills_amid_rolls_lose_nothing_though_the_log_below_them_is_deleted() {
+    let (_directory, data) = directory();
+    let log = data.join("log");
+    let mut written = vec![Vec::new(); PARTITIONS as usize];
+    let mut write = |client: &mut Client, values: usize, bytes: usize| {
+        for _ in 0..values {
+            for (partition, before) in (0..).zip(&mut written) {
+                let value = format!("{}-{partition}-{}", before.len(), "x".repeat(bytes));
+                client.write("t", partition, &[&value]);
+                before.push(value);
+            }
+        }
+    };
+    let broker = Broker::start(&data, &ROLLING_SMALL);
+    let mut client = Client::new(broker.bootstrap());
+    client.create_topic("t", PARTITIONS);
+    // More than a file of the write-ahead log holds.
+    write(&mut client, 40, 900_000);
+    let first = extents(&log).into_iter().min().expect("it was written to");
+    until("the file below the low-water mark is gone", || (!first.exists()).then_some(()));
+    assert!(broker.metric("millrace_rolls_total") > 0);
+    write(&mut client, 3, 10_000);
+    broker.kill();
+    succeeds("audit", &data);
+    for _ in 0..3 {
+        let broker = Broker::start(&data, &ROLLING_SMALL);
+        let mut client = Client::new(broker.bootstrap());
+        write(&mut client, 20, 5_000);
+        broker.kill();
+        succeeds("audit", &data);
+    }
+    let broker = Broker::start(&data, &ROLLING_SMALL);
+    let mut client = Client::new(broker.bootstrap());
+    for (partition, written) in (0..).zip(&written) {
+        let read = client.read("t", partition, 0);
+        assert!(read == *written, "partition {partition}: {} of {} values", read.len(), written.len());
+    }
+    write(&mut client, 1, 100);
+    until("what is small is rolled from memory", || {
+        (broker.metric("millrace_roll_held_bytes_total") > 0).then_some(())
+    });
     broker.stop();
     succeeds("audit", &data);
 }

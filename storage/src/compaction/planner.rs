@@ -341,8 +341,8 @@ impl Planner {
         None
     }
 
-    /// Near a limit of the write-ahead log.
-    fn pressed(&self) -> bool {
+    /// Whether the load was near a limit of the write-ahead log.
+    pub fn is_pressed(&self) -> bool {
         let near = |found: u64, limit: Option<u64>| limit.is_some_and(|limit| found >= limit / 4 * PRESSURE_QUARTERS);
         near(self.load.uncovered_objects, self.config.uncovered_objects)
             || near(self.load.uncovered_bytes, self.config.uncovered_bytes)
@@ -352,7 +352,7 @@ impl Planner {
     /// Which partition to roll, and what that costs in credit.
     fn due(&self, now: Moment) -> Option<(TopicPartition, u64)> {
         let (oldest, its_place) = self.ready.oldest()?;
-        if self.pressed() {
+        if self.is_pressed() {
             return Some((oldest, 0));
         }
         let (urgent, deadline) = self.ready.most_urgent().map(|(partition, place)| (partition, place.deadline))?;

@@ -3,7 +3,10 @@
 //!
 //! Every step may be broken off: what was put and not committed is litter under a name that nobody else will use.
 
+pub mod background;
 pub mod collect;
 pub mod expire;
 pub mod manifest;
 pub mod roll;
+#[cfg(all(test, feature = "sim"))]
+mod roll_tests;

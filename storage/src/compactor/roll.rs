@@ -3,7 +3,9 @@
 //! 1. What is rolled is committed, so that whoever rolls the same offsets, a leader of an earlier epoch too, writes the
 //!    same batches; of two such segments the manifest names the one that came first.
 //! 2. A segment ends where an entry ends: references are either covered or not.
+//! 3. What a roll holds of entries that are not in memory is at most all of them: whoever plans it has room for that.
 
+use super::background::{Background, SegmentMeter, SegmentTotals, TURN_BYTES};
 use super::manifest;
 use crate::env::Env;
 use crate::format::manifest::{Manifest, NamedSegment, SegmentName};
@@ -15,14 +17,11 @@ use crate::store_error::{FailureKind, StoreError};
 use crate::wal::{PutOutcome, StoreFuture};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Write-ahead objects read at once.
 const READS: usize = 8;
-/// After so many bytes of checksums
-const PAUSE_BYTES: usize = 1 << 20;
-/// there is a pause, which bounds the rate too.
-const PAUSE: Duration = Duration::from_millis(1);
 /// Times that an object is put.
 const PUTS: u32 = 4;
 /// Longest pause between two of them.
@@ -39,6 +38,8 @@ pub struct Roll {
     pub epochs: EpochHistory,
     /// The entries, contiguous from the first that no manifest is known to cover.
     pub references: Vec<Reference>,
+    /// Those of them that are in memory, by their first offset.
+    pub held: BTreeMap<Offset, Bytes>,
     /// What the segment will be called.
     pub name: SegmentName,
 }
@@ -67,7 +68,13 @@ impl From<SegmentError> for RollError {
 ///
 /// # Panics
 /// If there is nothing to roll.
-pub async fn roll(env: &Env, stores: &Stores, roll: Roll) -> Result<Offset, RollError> {
+pub async fn roll(env: &Env, stores: &Stores, background: &Background, roll: Roll) -> Result<Offset, RollError> {
+    let covered = cover(env, stores, background, roll).await?;
+    background.meter.add(SegmentTotals { rolls: 1, ..SegmentTotals::default() });
+    Ok(covered)
+}
+
+async fn cover(env: &Env, stores: &Stores, background: &Background, roll: Roll) -> Result<Offset, RollError> {
     let (first, last) = (roll.references.first(), roll.references.last());
     let (base, through) = first.zip(last).map(|(first, last)| (first.base, last.last.plus(1))).expect("no entry");
     // Before the first byte of the segment is put: what the commit compares (rule R1 of `compaction::gc`).
@@ -75,21 +82,7 @@ pub async fn roll(env: &Env, stores: &Stores, roll: Roll) -> Result<Offset, Roll
     if standing.manifest.covered > base {
         return Ok(standing.manifest.covered);
     }
-    let (mut writer, mut unpaused) = (SegmentWriter::new(base), 0);
-    let mut entries = stream::iter(&roll.references).map(|one| read(stores, *one)).buffered(READS);
-    while let Some((reference, bytes)) = entries.try_next().await? {
-        if writer.next() != reference.base {
-            return Err(RollError::Damage(format!("{} where {} was to come", reference.base, writer.next())));
-        }
-        unpaused += bytes.len();
-        writer.push(bytes)?;
-        if unpaused >= PAUSE_BYTES {
-            // The thread's other work goes on in between.
-            unpaused = 0;
-            env.sleep(PAUSE).await;
-        }
-    }
-    drop(entries);
+    let writer = write(env, stores, background, &roll).await?;
     if writer.next() != through {
         return Err(RollError::Damage(format!("entries that end before {through}")));
     }
@@ -97,9 +90,12 @@ pub async fn roll(env: &Env, stores: &Stores, roll: Roll) -> Result<Offset, Roll
     let put = |key: String, slices: Vec<Bytes>| put(env, stores, key, slices);
     put(data_key(roll.partition, roll.name, base), written.file).await?;
     put(index_key(roll.partition, roll.name, base), vec![written.index]).await?;
+    let bytes = written.segment.bytes;
+    background.meter.add(SegmentTotals { segments: 1, segment_bytes: bytes, ..SegmentTotals::default() });
     let named = NamedSegment { name: roll.name, segment: written.segment, records: written.records };
     let next = append(&standing.manifest, &roll, named)?;
     if manifest::commit(env, &*stores.objects, &standing, &next).await? {
+        background.meter.add(SegmentTotals { manifests: 1, ..SegmentTotals::default() });
         return Ok(next.covered);
     }
     let stands = manifest::read(&*stores.objects, roll.partition).await?.manifest;
@@ -108,6 +104,44 @@ pub async fn roll(env: &Env, stores: &Stores, roll: Roll) -> Result<Offset, Roll
     }
     let detail = format!("the manifest of {} was changed meanwhile: the segment is to be written anew", roll.partition);
     Err(StoreError::not_done(FailureKind::Other, detail).into())
+}
+
+/// The batches, checked.
+async fn write(env: &Env, stores: &Stores, background: &Background, roll: &Roll) -> Result<SegmentWriter, RollError> {
+    let first = roll.references.first().expect("looked at before");
+    let (mut writer, mut of_turn) = (SegmentWriter::new(first.base), 0);
+    let mut entries =
+        stream::iter(&roll.references).map(|one| find(stores, &background.meter, roll, *one)).buffered(READS);
+    background.turn(env).await;
+    while let Some((reference, bytes)) = entries.try_next().await? {
+        if writer.next() != reference.base {
+            return Err(RollError::Damage(format!("{} where {} was to come", reference.base, writer.next())));
+        }
+        of_turn += bytes.len();
+        writer.push(bytes)?;
+        if of_turn >= TURN_BYTES {
+            of_turn = 0;
+            background.turn(env).await;
+        }
+    }
+    Ok(writer)
+}
+
+/// The bytes of an entry, from memory if they are there.
+async fn find(
+    stores: &Stores,
+    meter: &SegmentMeter,
+    roll: &Roll,
+    reference: Reference,
+) -> Result<(Reference, Bytes), RollError> {
+    let bytes = u64::from(reference.length);
+    let held = roll.held.get(&reference.base).filter(|held| held.len() as u64 == bytes);
+    if let Some(held) = held {
+        meter.add(SegmentTotals { roll_held_bytes: bytes, ..SegmentTotals::default() });
+        return Ok((reference, held.clone()));
+    }
+    meter.add(SegmentTotals { roll_reads: 1, roll_read_bytes: bytes, ..SegmentTotals::default() });
+    read(stores, reference).await
 }
 
 /// The bytes of an entry.

@@ -316,6 +316,7 @@ impl LaneCore {
         let draft = self.checkpointing.draft.take().expect("only a draft changes the record");
         let old_ck = std::mem::replace(&mut self.record, record).ck;
         self.checkpointing.newest_s = draft.s;
+        self.log_bytes.drop_below(draft.lw);
         let old_chunks = std::mem::replace(&mut self.checkpointing.chunks, draft.chunks);
         let fresh = self.checkpointing.chunks.last().filter(|chunk| chunk.name.number == draft.number);
         for (partition, &(_, to)) in fresh.iter().flat_map(|chunk| &chunk.ranges) {

@@ -7,16 +7,19 @@
 //!    everything ends beside it.
 //! 4. A released partition is frozen: what was rolled of it meanwhile its next owner learns from the manifest.
 
+use super::config::RollMemory;
 use super::core::LaneCore;
 use super::events::Effect;
-use super::leadership::Role;
-use super::messages::ToShard;
+use super::holding::Holding;
+use super::messages::{CommittedObject, ToShard};
 use crate::compaction::{self, Load, Moment, Planner, PlannerConfig};
 use crate::compactor::roll::{Roll, RollError};
 use crate::env::Mono;
 use crate::format::manifest::SegmentName;
 use crate::ids::{Offset, TopicPartition};
+use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often time alone may make something due.
@@ -29,13 +32,14 @@ pub(super) struct Compacting {
     next_number: u64,
     /// What the planner has rolled.
     under_way: BTreeMap<TopicPartition, SegmentName>,
+    holding: Holding,
     look_at: Mono,
 }
 
 impl Compacting {
-    pub(super) fn new(config: PlannerConfig, seed: u64, now: Mono) -> Compacting {
-        let planner = Planner::new(config.clone(), seed);
-        Compacting { config, planner, next_number: 0, under_way: BTreeMap::new(), look_at: now.plus(LOOK) }
+    pub(super) fn new(config: PlannerConfig, memory: RollMemory, seed: u64, now: Mono) -> Compacting {
+        let (planner, holding) = (Planner::new(config.clone(), seed), Holding::new(memory));
+        Compacting { config, planner, next_number: 0, under_way: BTreeMap::new(), holding, look_at: now.plus(LOOK) }
     }
 }
 
@@ -43,9 +47,35 @@ impl LaneCore {
     /// Tells the planner, if there is one.
     pub(super) fn plan(&mut self, event: compaction::Event) {
         let now = self.moment();
-        if let Some(compacting) = &mut self.compacting {
-            compacting.planner.handle(now, event);
+        let Some(compacting) = &mut self.compacting else { return };
+        match &event {
+            compaction::Event::Lost(partition) => compacting.holding.forget(*partition),
+            compaction::Event::LogStart(partition, offset) => compacting.holding.drop_below(*partition, *offset),
+            _ => {}
         }
+        compacting.planner.handle(now, event);
+    }
+
+    /// Memory of rolls and of what waits for them.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.compacting.as_ref().map_or(0, |compacting| compacting.holding.memory())
+    }
+
+    /// What was just committed is to be kept in memory.
+    pub(super) fn hold(&mut self, object: Arc<CommittedObject>, slices: Vec<Bytes>) {
+        if let Some(compacting) = &mut self.compacting {
+            compacting.holding.committed(object, slices);
+        }
+    }
+
+    /// Keeps what is to be kept, once the shards were told and the next objects are on their way.
+    pub(super) fn keep_held(&mut self) {
+        let Some(compacting) = &mut self.compacting else { return };
+        let partitions = &self.partitions;
+        compacting.holding.keep(|entry| {
+            let led = partitions.get(&entry.partition).filter(|led| led.committed.epoch == entry.epoch);
+            led.is_some_and(|led| led.is_rolled() && entry.base >= led.committed.referenced_from())
+        });
     }
 
     fn moment(&self) -> Moment {
@@ -68,8 +98,10 @@ impl LaneCore {
     pub(super) fn plan_nothing(&mut self) {
         let (seed, now) = (self.random(), self.now.mono);
         if let Some(compacting) = &mut self.compacting {
-            let next_number = compacting.next_number;
-            *compacting = Compacting { next_number, ..Compacting::new(compacting.config.clone(), seed, now) };
+            compacting.planner = Planner::new(compacting.config.clone(), seed);
+            compacting.under_way.clear();
+            compacting.holding.clear();
+            compacting.look_at = now.plus(LOOK);
         }
     }
 
@@ -79,11 +111,9 @@ impl LaneCore {
             return;
         }
         let now = self.moment();
-        let load = self.load();
-        let Some(compacting) = &mut self.compacting else { return };
-        if compacting.look_at <= now.mono {
-            compacting.look_at = now.mono.plus(LOOK);
-            compacting.planner.handle(now, compaction::Event::Load(load));
+        if self.compacting.as_ref().is_some_and(|compacting| compacting.look_at <= now.mono) {
+            self.plan(compaction::Event::Load(self.load()));
+            self.compacting.as_mut().expect("just seen").look_at = now.mono.plus(LOOK);
         }
         while let Some(compacting) = &mut self.compacting
             && let Some(effect) = compacting.planner.next(now)
@@ -98,14 +128,17 @@ impl LaneCore {
     }
 
     fn load(&self) -> Load {
-        let committed = self.flights.commit_point().0;
-        let references = self.partitions.values().map(|led| led.committed.references.len() as u64).sum();
+        let committed = self.flights.commit_point();
+        // What keeps the log from the low-water mark on, as far as rolls of this lane can change it.
+        let rolled = || self.partitions.values().filter(|led| led.is_rolled());
+        let from = rolled().filter_map(|led| led.first_own).min().unwrap_or(committed);
+        let foreign: u64 = rolled().map(|led| led.foreign_bytes).sum();
         Load {
-            busy: !self.flights.is_empty(),
-            committed_objects: committed,
-            uncovered_objects: committed - self.record.lw.0,
-            uncovered_bytes: 0,
-            references,
+            busy: self.is_busy(),
+            committed_objects: committed.0,
+            uncovered_objects: committed.0 - from.0,
+            uncovered_bytes: self.log_bytes.since(from) + foreign,
+            references: rolled().map(|led| led.committed.references.len() as u64).sum(),
         }
     }
 
@@ -114,14 +147,15 @@ impl LaneCore {
         let compacting = self.compacting.as_mut().expect("its planner said so");
         let name = SegmentName { wid, number: compacting.next_number };
         let state = &self.partitions[&partition].committed;
-        let references: Vec<_> = state.references.iter().take_while(|one| one.last < through).collect();
+        let mut references: Vec<_> = state.references.iter().take_while(|one| one.last < through).collect();
         if references.is_empty() {
             return self.plan(compaction::Event::Failed(partition));
         }
+        let held = compacting.holding.take(partition, name, &mut references);
         compacting.next_number += 1;
         compacting.under_way.insert(partition, name);
         let (log_start, epochs) = (state.log_start, state.epochs.clone());
-        self.effects.push_back(Effect::Roll(Box::new(Roll { partition, log_start, epochs, references, name })));
+        self.effects.push_back(Effect::Roll(Box::new(Roll { partition, log_start, epochs, references, held, name })));
     }
 
     /// A roll ended.
@@ -132,6 +166,7 @@ impl LaneCore {
         result: Result<Offset, RollError>,
     ) {
         let planned = self.compacting.as_mut().is_some_and(|compacting| {
+            compacting.holding.rolled(partition, name);
             compacting.under_way.get(&partition) == Some(&name) && compacting.under_way.remove(&partition).is_some()
         });
         if planned {
@@ -150,12 +185,19 @@ impl LaneCore {
             }
         };
         let Some(led) = self.partitions.get_mut(&partition) else { return };
-        if !matches!(led.role, Role::Leader | Role::Draining { .. }) {
+        if !led.is_rolled() {
             return;
         }
         led.committed.cover(through);
         led.find_first_own(self.wid);
         let (shard, epoch, covered) = (led.shard, led.committed.epoch, led.committed.covered);
+        if let Some(compacting) = &mut self.compacting {
+            compacting.holding.drop_below(partition, covered);
+            if compacting.planner.is_pressed() {
+                // Before more is rolled for a pressure that is gone.
+                compacting.look_at = self.now.mono;
+            }
+        }
         self.checkpointing.progressed(self.now.mono);
         self.effects.push_back(Effect::ToShard(shard, ToShard::Covered { partition, epoch, covered }));
         if !planned {
@@ -166,6 +208,8 @@ impl LaneCore {
     /// When the planner wants to look without an event.
     pub(super) fn compaction_deadline(&self) -> Option<Mono> {
         let waits = |compacting: &&Compacting| compacting.planner.uncovered_bytes() > 0 && self.stop.is_none();
-        self.compacting.as_ref().filter(waits).map(|compacting| compacting.look_at)
+        let behind =
+            self.compacting.as_ref().filter(|compacting| compacting.holding.is_behind()).map(|_| self.now.mono);
+        self.compacting.as_ref().filter(waits).map(|compacting| compacting.look_at).into_iter().chain(behind).min()
     }
 }

@@ -51,6 +51,8 @@ pub struct LaneConfig {
     pub readers_grace: Duration,
     /// When committed records are rolled into segments; `None`: never.
     pub compaction: Option<PlannerConfig>,
+    /// What rolls may take of memory.
+    pub roll_memory: RollMemory,
     /// Ring size of the memory store, bytes: above it the oldest records go. `None`: nothing is dropped.
     pub ring_bytes: Option<u64>,
     /// A sequence unresolved for this long while other requests succeed ends the write-ahead log.
@@ -61,6 +63,21 @@ pub struct LaneConfig {
     pub hedge_percent: u32,
     /// A released partition that nobody takes is taken back after this time.
     pub take_back_after: Duration,
+}
+
+/// Memory of rolls into segments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RollMemory {
+    /// For committed batches that are kept until they are rolled and for what rolls read, bytes.
+    pub bytes: u64,
+    /// Larger entries of write-ahead objects are not kept, bytes.
+    pub entry_bytes: u64,
+}
+
+impl Default for RollMemory {
+    fn default() -> Self {
+        RollMemory { bytes: 128 << 20, entry_bytes: u64::MAX }
+    }
 }
 
 impl Default for LaneConfig {
@@ -79,6 +96,7 @@ impl Default for LaneConfig {
             checkpoint_gap: Duration::from_secs(1),
             readers_grace: Duration::ZERO,
             compaction: None,
+            roll_memory: RollMemory::default(),
             ring_bytes: None,
             unresolved_limit: Duration::from_secs(30),
             put_patience: Duration::from_secs(10),

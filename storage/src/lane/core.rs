@@ -20,6 +20,7 @@ use super::events::{Effect, Event, Now, Token};
 use super::inflight::{Flight, InFlight, Step};
 use super::joining::{Joining, Window};
 use super::leadership::Led;
+use super::log_bytes::LogBytes;
 use super::messages::{CommittedObject, LaneCommand, LaneReport, SealWait, ToLane, ToShard};
 use super::ring::Ring;
 use super::stop::Stop;
@@ -78,6 +79,7 @@ pub struct LaneCore {
     pub(super) transactions: Transactions,
     pub(super) checkpointing: Checkpointing,
     pub(super) compacting: Option<Compacting>,
+    pub(super) log_bytes: LogBytes,
     pub(super) deleted_below: Seq,
     pub(super) producer_ids: i64,
     pub(super) stop: Option<Stop>,
@@ -115,7 +117,7 @@ impl LaneCore {
         };
         LaneCore {
             joining: Joining::new(&config, now.mono),
-            compacting: config.compaction.clone().map(|config| Compacting::new(config, seed, now.mono)),
+            compacting: config.compaction.clone().map(|plan| Compacting::new(plan, config.roll_memory, seed, now.mono)),
             identity,
             config,
             now,
@@ -136,6 +138,7 @@ impl LaneCore {
             look_attempts: 0,
             transactions: Transactions::default(),
             checkpointing: Checkpointing::new(),
+            log_bytes: LogBytes::default(),
             deleted_below: Seq(0),
             producer_ids: 0,
             stop: None,
@@ -233,6 +236,7 @@ impl LaneCore {
             self.effects.push_back(Effect::ReadHeader { wid: self.wid, seq });
         }
         self.put_objects();
+        self.keep_held();
         if wrong(Wrong::AckBeforeDurable) {
             self.commit();
         }
@@ -278,6 +282,11 @@ impl LaneCore {
         self.joining.bytes() < WAITING_OBJECTS * self.config.object_limit_bytes
     }
 
+    /// Whether produce is at work.
+    pub fn is_busy(&self) -> bool {
+        !self.flights.is_empty()
+    }
+
     /// The lane's log, once it is open.
     pub fn wid(&self) -> Option<Wid> {
         self.is_open().then_some(self.wid)
@@ -285,7 +294,7 @@ impl LaneCore {
 
     /// What was put so far.
     pub fn totals(&self) -> LaneTotals {
-        self.flights.totals()
+        LaneTotals { held_bytes: self.held_bytes(), ..self.flights.totals() }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -362,6 +371,7 @@ impl LaneCore {
         self.transactions.clear();
         self.checkpointing = Checkpointing::new();
         self.plan_nothing();
+        self.log_bytes = LogBytes::default();
         self.deleted_below = Seq(0);
         self.ring = Ring::default();
         self.told_full = false;
@@ -423,12 +433,15 @@ impl LaneCore {
             for &(shard, wait) in &flight.seals {
                 told.entry(shard).or_default().push(wait);
             }
+            self.log_bytes.committed(flight.object.seq, flight.bytes as u64);
             if let Some(cap) = self.config.ring_bytes
                 && let Some(keep) = self.ring.committed(cap, flight.object.seq, flight.bytes as u64)
             {
                 self.raise_past(keep);
             }
-            objects.push(flight.object);
+            let (object, slices) = flight.into_parts();
+            self.hold(object.clone(), slices);
+            objects.push(object);
         }
         if objects.is_empty() {
             return;

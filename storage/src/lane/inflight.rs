@@ -96,6 +96,11 @@ pub(super) struct Flight {
 }
 
 impl Flight {
+    /// The object and its slices.
+    pub(super) fn into_parts(self) -> (Arc<CommittedObject>, Vec<Bytes>) {
+        (self.object, self.slices)
+    }
+
     fn store(&mut self, now: Mono) {
         self.state = State::Durable;
         self.stored = now;
@@ -164,6 +169,7 @@ impl InFlight {
             object_bytes: self.object_bytes,
             hedges: self.hedging.sent,
             hedges_won: self.hedging.won,
+            held_bytes: 0,
         }
     }
 

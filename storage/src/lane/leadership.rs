@@ -61,6 +61,8 @@ pub(super) struct Led {
     pub record: PartitionRecord,
     /// First sequence of this lane's log that holds something of it.
     pub first_own: Option<Seq>,
+    /// Bytes that it has in other logs and in no segment.
+    pub foreign_bytes: u64,
     /// References below are in chunks of this log.
     pub in_chunks: Offset,
 }
@@ -74,15 +76,27 @@ impl Led {
         own: Wid,
     ) -> Led {
         let (appended_end, raised) = (committed.end, committed.log_start);
-        let mut led =
-            Led { shard, role, appended_end, raised, committed, record, first_own: None, in_chunks: Offset(0) };
+        let (first_own, foreign_bytes, in_chunks) = (None, 0, Offset(0));
+        let mut led = Led { shard, role, appended_end, raised, committed, record, first_own, foreign_bytes, in_chunks };
         led.find_first_own(own);
         led
     }
 
-    /// Looks up `first_own` after references were dropped.
+    /// Looks up `first_own` after references were dropped. Those to other logs, of earlier leaders, come before it.
     pub(super) fn find_first_own(&mut self, own: Wid) {
-        self.first_own = self.committed.references.iter().find(|reference| reference.wid == own).map(|first| first.seq);
+        (self.first_own, self.foreign_bytes) = (None, 0);
+        for reference in self.committed.references.iter() {
+            if reference.wid == own {
+                self.first_own = Some(reference.seq);
+                return;
+            }
+            self.foreign_bytes += u64::from(reference.length);
+        }
+    }
+
+    /// Whether its records may be rolled. What was released is frozen.
+    pub(super) fn is_rolled(&self) -> bool {
+        matches!(self.role, Role::Leader | Role::Draining { .. })
     }
 
     pub(super) fn appends(&self) -> bool {

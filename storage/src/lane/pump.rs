@@ -14,6 +14,7 @@ use super::events::{Effect, Event, Now};
 use super::messages::{LaneCommand, LaneReport, ToLane, ToShard};
 use super::outage::{News, Outage};
 use crate::compactor;
+use crate::compactor::background::Background;
 use crate::env::{Env, Mono};
 use crate::ids::{ShardIndex, Wid};
 use crate::mailbox::{Receiver, Sender};
@@ -25,6 +26,7 @@ use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -60,6 +62,7 @@ pub struct LanePump {
     core: LaneCore,
     operations: FuturesUnordered<LocalBoxFuture<'static, Event>>,
     outage: Outage,
+    background: Rc<Background>,
     cells: Arc<LaneCells>,
 }
 
@@ -84,14 +87,16 @@ impl LanePump {
         let shards = ends.shards.iter().map(|end| end.shard).collect();
         let now = Now { mono: env.now(), wall: env.wall() };
         let core = LaneCore::new(identity.clone(), config, shards, now, env.random());
-        let (operations, outage, cells) = (FuturesUnordered::new(), Outage::default(), Arc::default());
-        LanePump { env, stores, ends, identity, core, operations, outage, cells }
+        let (operations, outage) = (FuturesUnordered::new(), Outage::default());
+        let (background, cells) = (Rc::default(), Arc::default());
+        LanePump { env, stores, ends, identity, core, operations, outage, background, cells }
     }
 
     /// The same lane, whose totals `cells` shows.
     #[must_use]
     pub fn counted(self, cells: Arc<LaneCells>) -> LanePump {
-        LanePump { cells, ..self }
+        let background = Rc::new(Background::new(cells.segments()));
+        LanePump { cells, background, ..self }
     }
 
     /// Runs until a graceful stop is done or the mailboxes close.
@@ -107,6 +112,7 @@ impl LanePump {
             }
             self.core.advance(self.now());
             self.cells.publish(self.core.totals());
+            self.background.set_busy(self.core.is_busy());
             if self.carry_out().await == Flow::End {
                 return;
             }
@@ -273,10 +279,13 @@ impl LanePump {
                 .boxed_local()
             }
             Effect::Roll(roll) => {
-                let (env, stores) = (self.env.clone(), self.stores.clone());
+                let (env, stores, background) = (self.env.clone(), self.stores.clone(), self.background.clone());
                 let (partition, name) = (roll.partition, roll.name);
-                async move { Event::Rolled(partition, name, compactor::roll::roll(&env, &stores, *roll).await) }
-                    .boxed_local()
+                async move {
+                    let result = compactor::roll::roll(&env, &stores, &background, *roll).await;
+                    Event::Rolled(partition, name, result)
+                }
+                .boxed_local()
             }
             Effect::DeleteWalBelow { wid, below } => {
                 let delete = wal.delete_below(wid, below);

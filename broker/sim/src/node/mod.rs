@@ -80,6 +80,12 @@ fn compaction(dice: &mut Dice) -> PlannerConfig {
     }
 }
 
+/// Keeps everything that waits for a roll, some of it or next to nothing.
+fn roll_memory(dice: &mut Dice) -> RollMemory {
+    let bytes = [0, dice.below(1_000..100_000), 64 << 20][dice.index(3)];
+    RollMemory { bytes, entry_bytes: [1_000, u64::MAX][dice.index(2)] }
+}
+
 /// Collects often, and gives readers little time.
 fn housekeeping(dice: &mut Dice) -> Housekeeping {
     let ms = Duration::from_millis;
@@ -120,8 +126,14 @@ impl Node {
         let (plan, lane_config) = sim.dice(|d| (Plan::drawn(d), super::lane::lane_config(d)));
         // Real batches are larger than the scripted scenario's; objects hold at least one.
         let compaction = sim.dice(|d| (d.index(4) > 0).then(|| compaction(d)));
-        let lane_config =
-            LaneConfig { object_limit_bytes: 1 << 20, in_flight_bytes: 1 << 20, compaction, ..lane_config };
+        let roll_memory = sim.dice(roll_memory);
+        let lane_config = LaneConfig {
+            object_limit_bytes: 1 << 20,
+            in_flight_bytes: 1 << 20,
+            compaction,
+            roll_memory,
+            ..lane_config
+        };
         let housekeeping = sim.dice(housekeeping);
         let ledger = Ledger::default();
         let (bucket, meta) = (SimBucket::new(sim, bucket_faults), SimMeta::new(sim, meta_faults));

@@ -1,23 +1,32 @@
 //! Rolls as the bare core starts and ends them.
 
-use super::core::Bare;
+use super::core::{Bare, a_header};
 use super::world::{entry, partition};
 use crate::compaction::PlannerConfig;
 use crate::compactor::roll::{Roll, RollError};
-use crate::ids::Offset;
+use crate::format::object::ObjectKind;
+use crate::ids::{BootId, LeaderEpoch, Offset, WriterId};
 use crate::lane::events::{Effect, Event};
-use crate::lane::{LaneConfig, ToShard};
+use crate::lane::{LaneCommand, LaneConfig, RollMemory, ToLane, ToShard};
 use crate::store_error::{FailureKind, StoreError};
-use crate::wal::PutOutcome::Stored;
+use crate::wal::PutOutcome::{AlreadyExists, Stored};
 use std::collections::VecDeque;
 use std::time::Duration;
 
 const ROLL_AFTER: Duration = Duration::from_secs(10);
+const STRANGER: WriterId = WriterId { boot: BootId(6), lane: 0 };
 
 /// Rolls each partition after `ROLL_AFTER`.
 fn rolling() -> Bare {
     let config = PlannerConfig { roll_after: ROLL_AFTER, roll_within: ROLL_AFTER, ..PlannerConfig::default() };
     Bare::leading(LaneConfig { linger: Duration::ZERO, compaction: Some(config), ..LaneConfig::default() })
+}
+
+/// The same, with a limit of memory.
+fn rolling_within(memory: u64) -> Bare {
+    let plan = PlannerConfig { roll_after: ROLL_AFTER, roll_within: ROLL_AFTER, ..PlannerConfig::default() };
+    let roll_memory = RollMemory { bytes: memory, entry_bytes: u64::MAX };
+    Bare::leading(LaneConfig { linger: Duration::ZERO, compaction: Some(plan), roll_memory, ..LaneConfig::default() })
 }
 
 fn commit(bare: &mut Bare, seq: u64) {
@@ -81,4 +90,92 @@ fn only_the_roll_under_way_ends_what_the_planner_waits_for() {
     bare.give(Event::Rolled(partition(0), first.name, Err(error())));
     assert!(rolls(&bare.pass(ROLL_AFTER * 100)).is_empty());
     assert_eq!(covered(&bare.give(Event::Rolled(partition(0), second.name, Ok(Offset(1))))), Some(Offset(1)));
+}
+
+#[test]
+fn a_log_near_its_limit_of_bytes_is_rolled_though_nothing_else_makes_it_due() {
+    const MIB: u64 = 1 << 20;
+    let never = Duration::from_secs(1_000_000);
+    let config = PlannerConfig {
+        roll_after: never,
+        roll_within: never,
+        uncovered_bytes: Some(40 * MIB),
+        ..PlannerConfig::default()
+    };
+    let mut bare =
+        Bare::leading(LaneConfig { linger: Duration::ZERO, compaction: Some(config), ..LaneConfig::default() });
+    let text = "a".repeat(MIB as usize);
+    let mut write = |seq: u64| {
+        bare.seal(entry(partition(0), 1, i64::try_from(seq).expect("few"), 1, &text));
+        bare.put(seq, Ok(Stored));
+        rolls(&bare.pass(Duration::from_secs(1)))
+    };
+    let started = (0..40).find(|seq| !write(*seq).is_empty()).expect("before the limit");
+    assert!((25..30).contains(&started), "at three quarters, to within a step: {started}");
+}
+
+#[test]
+fn a_roll_has_what_was_committed_in_memory_also_when_it_is_tried_again() {
+    let mut bare = rolling();
+    commit(&mut bare, 0);
+    commit(&mut bare, 1);
+    assert_ne!(bare.totals().held_bytes, 0);
+    let first = rolls(&bare.pass(ROLL_AFTER)).remove(0);
+    let expected: Vec<_> = first.references.iter().map(|one| (one.base, bytes::Bytes::from_static(b"abc"))).collect();
+    assert_eq!(first.held.clone().into_iter().collect::<Vec<_>>(), expected);
+    let error = RollError::Store(StoreError::not_done(FailureKind::Other, "busy"));
+    bare.give(Event::Rolled(partition(0), first.name, Err(error)));
+    let again = rolls(&bare.pass(ROLL_AFTER)).remove(0);
+    assert_eq!(again.held, first.held);
+    bare.give(Event::Rolled(partition(0), again.name, Ok(Offset(2))));
+    assert_ne!(bare.totals().held_bytes, 0, "the rolls hold it still");
+    drop((first, again));
+    assert_eq!(bare.totals().held_bytes, 0);
+}
+
+#[test]
+fn without_memory_records_are_rolled_all_the_same_one_entry_at_a_time() {
+    let mut bare = rolling_within(0);
+    (0..3).for_each(|seq| commit(&mut bare, seq));
+    let mut started = rolls(&bare.pass(ROLL_AFTER));
+    for base in 0..3 {
+        let roll = started.remove(0);
+        assert_eq!((roll.held.len(), roll.references.len(), roll.references[0].base), (0, 1, Offset(base)));
+        started = rolls(&bare.give(Event::Rolled(partition(0), roll.name, Ok(Offset(base + 1)))));
+    }
+    assert!(started.is_empty());
+    assert!(rolls(&bare.pass(ROLL_AFTER)).is_empty());
+}
+
+#[test]
+fn a_fence_lets_go_of_everything_but_what_a_roll_still_holds() {
+    let mut bare = rolling();
+    commit(&mut bare, 0);
+    let roll = rolls(&bare.pass(ROLL_AFTER)).remove(0);
+    commit(&mut bare, 1);
+    bare.seal(entry(partition(0), 1, 2, 1, "abc"));
+    bare.put(2, Ok(AlreadyExists));
+    let fenced = bare.header(2, a_header(ObjectKind::Fence, STRANGER, 2));
+    assert!(fenced.iter().any(|effect| matches!(effect, Effect::ToShard(_, ToShard::Fenced { .. }))));
+    let held: u64 = bare.totals().held_bytes;
+    assert!(held > 0);
+    drop(roll);
+    assert_eq!(bare.totals().held_bytes, 0);
+}
+
+#[test]
+fn what_was_rolled_up_to_is_known_though_the_lane_lost_the_partition_meanwhile() {
+    let mut bare = rolling();
+    commit(&mut bare, 0);
+    let roll = rolls(&bare.pass(ROLL_AFTER)).remove(0);
+    bare.give(Event::Command(LaneCommand::Forget { topic: partition(0).topic }));
+    let effects = bare.give(Event::FromShard(
+        crate::ids::ShardIndex(0),
+        ToLane::Drain { partition: partition(0), epoch: LeaderEpoch(1) },
+    ));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::ToShard(_, ToShard::Revoked { .. }))));
+    let ended = bare.give(Event::Rolled(partition(0), roll.name, Ok(Offset(1))));
+    assert_eq!(covered(&ended), None);
+    drop(roll);
+    assert_eq!(bare.totals().held_bytes, 0);
 }

@@ -6,6 +6,7 @@ mod core;
 mod damage;
 mod faults;
 mod hedging;
+mod holding;
 mod joining;
 mod moves;
 mod restart;
