@@ -84,35 +84,37 @@ fn extents(directory: &Path) -> Vec<PathBuf> {
     entries.filter_map(Result::ok).flat_map(|entry| below(entry.path())).collect()
 }
 
+/// Writes further values to each partition.
+fn write_more(client: &mut Client, written: &mut [Vec<String>], values: usize, bytes: usize) {
+    for _ in 0..values {
+        for (partition, before) in (0..).zip(&mut *written) {
+            let value = format!("{}-{partition}-{}", before.len(), "x".repeat(bytes));
+            client.write("t", partition, &[&value]);
+            before.push(value);
+        }
+    }
+}
+
 #[test]
 fn kills_amid_rolls_lose_nothing_though_the_log_below_them_is_deleted() {
     let (_directory, data) = directory();
     let log = data.join("log");
     let mut written = vec![Vec::new(); PARTITIONS as usize];
-    let mut write = |client: &mut Client, values: usize, bytes: usize| {
-        for _ in 0..values {
-            for (partition, before) in (0..).zip(&mut written) {
-                let value = format!("{}-{partition}-{}", before.len(), "x".repeat(bytes));
-                client.write("t", partition, &[&value]);
-                before.push(value);
-            }
-        }
-    };
     let broker = Broker::start(&data, &ROLLING_SMALL);
     let mut client = Client::new(broker.bootstrap());
     client.create_topic("t", PARTITIONS);
     // More than a file of the write-ahead log holds.
-    write(&mut client, 40, 900_000);
+    write_more(&mut client, &mut written, 40, 900_000);
     let first = extents(&log).into_iter().min().expect("it was written to");
     until("the file below the low-water mark is gone", || (!first.exists()).then_some(()));
     assert!(broker.metric("millrace_rolls_total") > 0);
-    write(&mut client, 3, 10_000);
+    write_more(&mut client, &mut written, 3, 10_000);
     broker.kill();
     succeeds("audit", &data);
     for _ in 0..3 {
         let broker = Broker::start(&data, &ROLLING_SMALL);
         let mut client = Client::new(broker.bootstrap());
-        write(&mut client, 20, 5_000);
+        write_more(&mut client, &mut written, 20, 5_000);
         broker.kill();
         succeeds("audit", &data);
     }
@@ -122,10 +124,34 @@ fn kills_amid_rolls_lose_nothing_though_the_log_below_them_is_deleted() {
         let read = client.read("t", partition, 0);
         assert!(read == *written, "partition {partition}: {} of {} values", read.len(), written.len());
     }
-    write(&mut client, 1, 100);
+    write_more(&mut client, &mut written, 1, 100);
     until("what is small is rolled from memory", || {
         (broker.metric("millrace_roll_held_bytes_total") > 0).then_some(())
     });
     broker.stop();
     succeeds("audit", &data);
+}
+
+#[test]
+fn rolls_write_each_byte_once_more_and_read_next_to_nothing() {
+    let (_directory, data) = directory();
+    let settings = ["--shards", "1", "--roll-segments", "true", "--roll-bytes", "1000000", "--roll-after-ms", "5000"];
+    let broker = Broker::start(&data, &settings);
+    let mut client = Client::new(broker.bootstrap());
+    client.create_topic("t", PARTITIONS);
+    let value = "x".repeat(20_000);
+    for _ in 0..200 {
+        for partition in 0..PARTITIONS {
+            client.write("t", partition, &[&value]);
+        }
+    }
+    until("segments hold everything", || (covered(&data.join("log/man")) == 400).then_some(()));
+    let count = |name: &str| broker.metric(&format!("millrace_{name}_total"));
+    until("the last one is counted", || (count("rolls") == count("manifests")).then_some(()));
+    let [rolls, held, read, bytes] = ["rolls", "roll_held_bytes", "roll_read_bytes", "segment_bytes"].map(count);
+    println!("{rolls} rolls, {held} bytes from memory, {read} read in {}, {bytes} written", count("roll_reads"));
+    assert!((8..60).contains(&rolls), "8 MB by the MB, and what was left every five seconds: {rolls}");
+    assert_eq!((count("segments"), bytes), (rolls, held + read + 48 * rolls), "header and footer");
+    assert!(read * 10 < held, "{read} bytes read, {held} from memory");
+    broker.stop();
 }
