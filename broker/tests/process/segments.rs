@@ -150,7 +150,7 @@ fn rolls_write_each_byte_once_more_and_read_next_to_nothing() {
     until("the last one is counted", || (count("rolls") == count("manifests")).then_some(()));
     let [rolls, held, read, bytes] = ["rolls", "roll_held_bytes", "roll_read_bytes", "segment_bytes"].map(count);
     println!("{rolls} rolls, {held} bytes from memory, {read} read in {}, {bytes} written", count("roll_reads"));
-    assert!((8..60).contains(&rolls), "8 MB by the MB, and what was left every five seconds: {rolls}");
+    assert!((4..60).contains(&rolls), "8 MB by a MB or more, and what was left every five seconds: {rolls}");
     assert_eq!((count("segments"), bytes), (rolls, held + read + 48 * rolls), "header and footer");
     assert!(read * 10 < held, "{read} bytes read, {held} from memory");
     broker.stop();

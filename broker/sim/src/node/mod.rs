@@ -22,7 +22,7 @@ use millrace_storage::audit::Bodies;
 use millrace_storage::compaction::PlannerConfig;
 use millrace_storage::env::Env;
 use millrace_storage::ids::BootId;
-use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
+use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump, RollMemory};
 use millrace_storage::mailbox::Sender;
 use millrace_storage::recovery::Stores;
 use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimMeta, Temper};
