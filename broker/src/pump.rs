@@ -275,6 +275,13 @@ impl Pump {
                     pump.turn(|core, now| core.on_manifest(now, (partition, epoch), result));
                 });
             }
+            Effect::FindSegments { token, partition, stale } => {
+                let pump = self.clone();
+                self.env.spawn("segments", async move {
+                    let result = pump.cold.manifest_after(partition, stale).await;
+                    pump.turn(|core, now| core.on_segments(now, token, result));
+                });
+            }
             Effect::Search { token, source, seek } => self.search(token, source, seek),
         }
     }
@@ -283,21 +290,27 @@ impl Pump {
     fn search(self: &Rc<Self>, token: LookupToken, source: Source, seek: Seek) {
         let pump = self.clone();
         self.env.spawn("search", async move {
-            let result = match pump.bytes_of(source).await {
-                Ok(bytes) => pump.env.aside(move || seek.search(&bytes)).await,
+            let result = match pump.bytes_of(source, seek).await {
+                Ok((start, bytes)) => pump.env.aside(move || seek.search(start, &bytes)).await,
                 Err(error) => Err(error),
             };
             pump.turn(|core, now| core.on_searched(now, token, result));
         });
     }
 
-    async fn bytes_of(&self, source: Source) -> Result<Bytes, SearchError> {
+    /// Bytes to search, and where they begin in their object.
+    async fn bytes_of(&self, source: Source, seek: Seek) -> Result<(u64, Bytes), SearchError> {
         match source {
-            Source::Memory(bytes) => Ok(bytes),
+            Source::Memory(bytes) => Ok((0, bytes)),
             Source::Object { wid, seq, range } => {
-                let length = range.end - range.start;
+                let (start, length) = (range.start, range.end - range.start);
                 let bytes = self.wal.read(wid, seq, range).await.map_err(SearchError::Store)?;
-                bytes.filter(|bytes| bytes.len() as u64 == length).ok_or(SearchError::Missing)
+                let whole = bytes.filter(|bytes| bytes.len() as u64 == length).ok_or(SearchError::Missing)?;
+                Ok((start, whole))
+            }
+            Source::Segment { partition, named, position, needs } => {
+                let found = self.cold.batches_at(partition, &named, position, needs, seek.from).await?;
+                found.ok_or(SearchError::Missing)
             }
         }
     }

@@ -6,7 +6,8 @@
 //!    every offset from log start to the covered bound is in a segment (PROTOCOL.md I8).
 //! 3. At most [`GETS`] requests are under way. What they bring is bounded by who asks (the budget of reads) and, for
 //!    what is loaded ahead, by half of the blocks' part of the cache.
-//! 4. No batch is given whose checksum is wrong; it is computed once for each time that its block is loaded.
+//! 4. No batch is given to a fetch whose checksum is wrong; it is computed once for each time that its block is loaded.
+//!    Searches check what they open.
 
 use super::cache::Cache;
 use super::select::{Selection, Step, Wanted};
@@ -16,6 +17,7 @@ use crate::net::budget::Budget;
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use millrace_protocol::record_set::RecordSet;
+use millrace_protocol::records::HEADER_BYTES;
 use millrace_storage::env::Env;
 use millrace_storage::format::manifest::{Manifest, NamedSegment, SegmentName, manifest_key};
 use millrace_storage::ids::{Offset, TopicPartition};
@@ -34,6 +36,8 @@ const SEGMENTS_PER_READ: usize = 8;
 const BLOCKS_AT_ONCE: usize = 16;
 /// Blocks loaded ahead of a reader at most.
 const MOST_AHEAD: usize = 8;
+/// Blocks loaded ahead of a search, which may end in each of them.
+const SEARCHED_AHEAD: usize = 4;
 /// Readers remembered.
 const READERS: usize = 1024;
 /// Manifests, and indexes, in the cache.
@@ -183,6 +187,74 @@ impl ColdReader {
     /// See [`ColdError`].
     pub async fn manifest_from_store(&self, partition: TopicPartition) -> Result<Rc<Manifest>, ColdError> {
         of_partition(partition, self.load_manifest(partition).await?)
+    }
+
+    /// The manifest of a partition, which may be out of date, but is not `stale`.
+    ///
+    /// # Errors
+    /// See [`ColdError`].
+    pub async fn manifest_after(
+        &self,
+        partition: TopicPartition,
+        stale: Option<Rc<Manifest>>,
+    ) -> Result<Rc<Manifest>, ColdError> {
+        if let Some(stale) = stale {
+            self.0.manifests.forget(&partition, &stale, Rc::ptr_eq);
+        }
+        self.manifest(partition).await
+    }
+
+    /// Batches of a segment from `position` on, and where they begin in its file: those up to the end of the block, if
+    /// that is at least `needs` bytes; `None` if the segment is gone. Without a position it begins with a batch that may
+    /// hold `from`. What the batches hold is not checked.
+    ///
+    /// # Errors
+    /// See [`ColdError`].
+    pub async fn batches_at(
+        &self,
+        partition: TopicPartition,
+        named: &NamedSegment,
+        position: Option<u64>,
+        needs: usize,
+        from: Offset,
+    ) -> Result<Option<(u64, Bytes)>, ColdError> {
+        let (file, end) = (file(partition, named), batches_end(named));
+        let is_going_on = position.is_some();
+        let position = match position {
+            Some(position) => position,
+            None => match self.find(file, from).await {
+                Ok(position) => position,
+                Err(Obstacle::OutOfDate(_)) => return Ok(None),
+                Err(Obstacle::Failed(error)) => return Err(error),
+            },
+        };
+        if position > end {
+            return Err(ColdError::Missing(format!("the index of {} names no batch at {position}", file.key())));
+        }
+        let needed = position + needs.max(HEADER_BYTES) as u64;
+        let until = needed.next_multiple_of(self.0.block_bytes).min(end);
+        let until = if needs > HEADER_BYTES { needed.min(end) } else { until };
+        let mut window = Window::at(position, self.0.block_bytes);
+        let numbers = window.next_block()..until.div_ceil(self.0.block_bytes);
+        let loads: Vec<Load<Rc<Block>>> = numbers.map(|number| self.block(file, number)).collect();
+        for load in loads {
+            let Some(block) = load.await? else { return Ok(None) };
+            window.push(block);
+        }
+        if is_going_on && needs == 0 {
+            self.load_ahead(file, window.next_block(), end);
+        }
+        Ok(Some((position, window.joined(position..until))))
+    }
+
+    /// Blocks of a file from this one on, for a search that has not found in its first block what it is after.
+    fn load_ahead(&self, file: File, from: u64, end: u64) {
+        for number in (from..end.div_ceil(self.0.block_bytes)).take(SEARCHED_AHEAD) {
+            if self.0.blocks.ahead() >= self.0.most_ahead {
+                break;
+            }
+            self.0.blocks.get_ahead(&(file, number), || self.load_block(file, number));
+        }
     }
 
     /// The manifest of a partition, which may be out of date.
@@ -382,7 +454,7 @@ fn file(partition: TopicPartition, named: &NamedSegment) -> File {
 
 /// Where the batches of a segment's file end.
 fn batches_end(named: &NamedSegment) -> u64 {
-    named.segment.bytes.saturating_sub(segment::FOOTER_BYTES as u64)
+    segment::batches_end(named.segment.bytes)
 }
 
 /// What was found under the partition's key, if it is the partition's.

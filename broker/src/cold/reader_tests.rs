@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cold::testing::{Batch, Log, batches};
+use crate::shard::fetching::batch_extent;
 use futures::future::join_all;
 use millrace_storage::sim::{Ended, Faults, ProcessId, Sim, SimBucket};
 use proptest::prelude::*;
@@ -105,6 +106,45 @@ proptest! {
             // One manifest, and no block twice: nothing had to leave the cache. Who starts at the beginning needs no index.
             let blocks: u64 = world.log.manifest.segments.iter().map(|s| s.segment.bytes.div_ceil(block_bytes as u64)).sum();
             assert!(world.reader.totals().gets <= 1 + blocks, "{:?}", world.reader.totals());
+        });
+    }
+
+    #[test]
+    fn a_search_that_goes_on_as_it_must_sees_every_batch_of_a_segment_from_the_one_that_holds_the_offset(
+        sizes in proptest::collection::vec((1..5u32, 0..400usize), 1..40),
+        lengths in proptest::collection::vec(1..10usize, 0..6),
+        at in any::<proptest::sample::Index>(),
+        block_bytes in 61..1500usize,
+    ) {
+        let log = Log::new(batches(&sizes), &lengths);
+        run(log, block_bytes, move |world| async move {
+            let from = Offset(at.index(world.log.manifest.covered.0 as usize) as i64);
+            let named = world.log.manifest.segments.iter().find(|named| named.segment.last >= from).expect("covered");
+            let (mut seen, mut position, mut needs) = (Vec::new(), None, 0);
+            while position != Some(batches_end(named)) {
+                let found = world.reader.batches_at(world.log.partition, named, position, needs, from).await.unwrap();
+                let (start, bytes) = found.expect("it is there");
+                assert!(position.is_none_or(|position| position == start) && bytes.len() >= needs);
+                let mut at = 0;
+                needs = 0;
+                while at < bytes.len() && needs == 0 {
+                    let header = bytes[at..].first_chunk::<HEADER_BYTES>();
+                    match header.map(|header| batch_extent(header).expect("a header")) {
+                        Some(extent) if extent.bytes <= bytes.len() - at => {
+                            if extent.last >= from {
+                                seen.extend_from_slice(&bytes[at..at + extent.bytes]);
+                            }
+                            at += extent.bytes;
+                        }
+                        Some(extent) => needs = extent.bytes,
+                        None => needs = HEADER_BYTES,
+                    }
+                }
+                position = Some(start + at as u64);
+            }
+            let expected = world.log.batches.iter().filter(|batch| from <= batch.last && batch.last <= named.segment.last);
+            let whole: Vec<u8> = expected.flat_map(|batch| batch.bytes.to_vec()).collect();
+            assert_eq!(seen, whole, "from {from}");
         });
     }
 }
@@ -218,5 +258,23 @@ fn a_damaged_object_is_an_error_and_nothing_of_it_is_given() {
             assert!(matches!(world.read(Offset(4), 100).await, Err(ColdError::Missing(_))));
             assert_eq!(world.read(Offset(3), 9_000).await.unwrap().concat(), world.log.batches[3].bytes);
         }
+    });
+}
+
+#[test]
+fn a_search_in_a_segment_that_was_replaced_is_told_so_and_one_with_a_newer_manifest_finds_the_other() {
+    let log = plain_log(40, 4);
+    run(log, 1000, |world| async move {
+        let partition = world.log.partition;
+        let stale = world.reader.manifest_after(partition, None).await.unwrap();
+        world.replace(&Log::evenly(world.log.batches.clone(), 2)).await;
+        let again = world.reader.manifest_after(partition, None).await.unwrap();
+        assert!(Rc::ptr_eq(&stale, &again), "from the cache");
+        let gone = world.reader.batches_at(partition, &stale.segments[1], None, 0, Offset(15)).await;
+        assert_eq!(gone, Ok(None));
+        let newer = world.reader.manifest_after(partition, Some(stale)).await.unwrap();
+        assert_eq!(newer.segments.len(), 2);
+        let found = world.reader.batches_at(partition, &newer.segments[0], None, 0, Offset(0)).await.unwrap();
+        assert_eq!(found.expect("it is there").0, segment::HEADER_BYTES as u64);
     });
 }

@@ -1,10 +1,10 @@
-//! A stretch of a segment's file in memory: neighbouring blocks as they were loaded, never joined.
+//! A stretch of a segment's file in memory: neighbouring blocks as they were loaded, joined only for searches.
 //!
 //! Blocks are all of one size, counted from the start of the file; the last one of a file is shorter. A block remembers
 //! which of the batches that begin in it had the right checksum, so that this is computed once however often they are read.
 
 use crate::shard::fetching::slice_of;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use crc_fast::{CrcAlgorithm, Digest};
 use millrace_protocol::record_set::RecordSet;
 use millrace_protocol::records::HEADER_BYTES;
@@ -114,6 +114,24 @@ impl Window {
         }
     }
 
+    /// The bytes `range`, copied only where they lie in several blocks.
+    ///
+    /// # Panics
+    /// If they are not all held.
+    pub fn joined(&self, range: Range<u64>) -> Bytes {
+        assert!(range.end <= self.end, "only bytes that are held are given");
+        let length = range.end - range.start;
+        let mut parts = self.parts(range);
+        let Some((block, part)) = parts.next() else { return Bytes::new() };
+        if part.len() as u64 == length {
+            return block.bytes.slice(part);
+        }
+        let mut joined = BytesMut::with_capacity(usize::try_from(length).expect("held in memory"));
+        joined.extend_from_slice(&block.bytes[part]);
+        parts.for_each(|(block, part)| joined.extend_from_slice(&block.bytes[part]));
+        joined.freeze()
+    }
+
     /// Whether the batch at `range` has the checksum that its `header` states.
     ///
     /// # Panics
@@ -177,6 +195,7 @@ mod tests {
             let mut records = RecordSet::new();
             window.records(from as u64..to as u64, &mut records);
             prop_assert_eq!(records.concat(), &bytes[from..to]);
+            prop_assert_eq!(window.joined(from as u64..to as u64), &bytes[from..to]);
             let header = bytes[from..].first_chunk::<HEADER_BYTES>().copied();
             prop_assert_eq!(window.header(from as u64), header);
         }

@@ -20,6 +20,7 @@ use super::partition_log::{Gather, PartitionLog, Waiting};
 use super::producer_room::{ProducerRoom, SILENT_MS};
 use super::produces::Produces;
 use super::search::{SearchError, Searched};
+use super::stored_bytes::StoredBytes;
 use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
 use crate::cold::reader::ColdError;
@@ -87,6 +88,7 @@ pub struct ShardCore {
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) lookups: Lookups,
     pub(crate) deletions: Deletions,
+    pub(crate) stored_bytes: StoredBytes,
     pub(crate) questions: Questions,
     pub(crate) producer_ids: init_producer_id::ProducerIds,
     pub(crate) groups: GroupDesk,
@@ -121,6 +123,7 @@ impl ShardCore {
             fetches: Fetches::default(),
             lookups: Lookups::default(),
             deletions: Deletions::default(),
+            stored_bytes: StoredBytes::default(),
             questions: Questions::default(),
             producer_ids: Default::default(),
             peers: BTreeMap::new(),
@@ -163,6 +166,7 @@ impl ShardCore {
         self.drop_fetches_of(connection);
         self.drop_lookups_of(connection);
         self.drop_deletions_of(connection);
+        self.drop_stored_bytes_of(connection);
     }
 
     /// A message of this shard's lane.
@@ -253,6 +257,7 @@ impl ShardCore {
                 Due::Fetch(request) => self.hurry_fetch(now, request, true),
                 Due::Lookups(request) => self.time_out_lookups(request),
                 Due::Deletion(request) => self.time_out_deletion(request),
+                Due::StoredBytes(request) => self.end_stored_bytes(request),
                 Due::Question(token) => self.topics_answered(token, None),
             }
         }

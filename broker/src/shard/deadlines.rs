@@ -17,6 +17,8 @@ pub enum Due {
     Lookups(ReplyTo),
     /// A DeleteRecords request's `timeout_ms`.
     Deletion(ReplyTo),
+    /// The patience with a request's manifests.
+    StoredBytes(ReplyTo),
     /// A question to the control task.
     Question(Token),
 }

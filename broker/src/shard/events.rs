@@ -6,9 +6,11 @@ use crate::cold::reader::ColdRead;
 use crate::control::ToControl;
 use bytes::Bytes;
 use millrace_storage::env::{Mono, WallMs};
+use millrace_storage::format::manifest::Manifest;
 use millrace_storage::ids::{LeaderEpoch, Seq, TopicPartition, Wid};
 use millrace_storage::lane::ToLane;
 use std::ops::Range;
+use std::rc::Rc;
 
 /// The time, as every event brings it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +91,15 @@ pub enum Effect {
         partition: TopicPartition,
         /// The epoch that it is led at.
         epoch: LeaderEpoch,
+    },
+    /// Find the segments of a partition for a lookup, answer with `ShardCore::on_segments`.
+    FindSegments {
+        /// Names the lookup's step.
+        token: LookupToken,
+        /// Which.
+        partition: TopicPartition,
+        /// A manifest that has turned out to be out of date.
+        stale: Option<Rc<Manifest>>,
     },
     /// Search batches beside the shard's thread, answer with `ShardCore::on_searched`.
     Search {

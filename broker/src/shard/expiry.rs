@@ -28,6 +28,7 @@ impl ShardCore {
         (partition, epoch): (TopicPartition, LeaderEpoch),
         result: Result<&Manifest, ColdError>,
     ) {
+        self.manifest_came(partition, result.as_ref().ok().copied());
         let Some(log) = self.logs.get_mut(&partition).filter(|log| log.epoch() == epoch) else { return };
         match result {
             Ok(manifest) => {
@@ -36,7 +37,7 @@ impl ShardCore {
                     self.expire_of(now, partition);
                 }
             }
-            Err(error) => tracing::warn!(%partition, %error, "what has expired is not known yet"),
+            Err(error) => tracing::warn!(%partition, %error, "what its segments hold is not known yet"),
         }
     }
 

@@ -2,21 +2,26 @@
 //!
 //! 1. A request leaves this table exactly when its reply is made: by its last lookup, at its deadline, or when its
 //!    connection goes.
-//! 2. At most [`UNDER_WAY`] searches go on at a time, and the bytes that they search stay within the budget, unless a
-//!    single one exceeds it. Others wait, first come, first served; beyond [`WAITING`] lookups are refused.
+//! 2. At most [`UNDER_WAY`] searches go on at a time, reads of manifests included, and the bytes that they search stay
+//!    within the budget, unless a single one exceeds it. Others wait, first come, first served; beyond [`WAITING`] lookups
+//!    are refused.
 //! 3. A search that nobody waits for any more keeps its place and its charge until it ends.
 
 use super::core::ShardCore;
 use super::deadlines::{DeadlineId, Due};
 use super::events::{ConnectionId, Effect, LookupToken, Now, Reply, ReplyTo, RequestNumber};
-use super::lookup::{Lookup, Source, Step};
-use super::search::{Found, SearchError, Searched, Seek};
+use super::lookup::{Lookup, Step};
+use super::partition_log::PartitionLog;
+use super::search::{Found, SearchError, Searched};
+use crate::cold::reader::ColdError;
 use crate::handlers::RequestContext;
 use crate::handlers::errors::PartitionError;
 use crate::handlers::list_offsets::set_result;
 use millrace_protocol::messages::ListOffsetsResponse;
+use millrace_storage::format::manifest::Manifest;
 use millrace_storage::ids::TopicPartition;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Searches at a time: a few reads of the store side by side, and a fraction of the threads that they compute on.
@@ -66,7 +71,7 @@ struct Place {
     slot: usize,
 }
 
-/// A search under way: whose it is, and what it is charged.
+/// A search or a read of a manifest under way: whose it is, and what it is charged.
 #[derive(Clone, Copy, Debug)]
 struct Charge {
     place: Place,
@@ -110,25 +115,40 @@ impl ShardCore {
 
     /// A search ended.
     pub(crate) fn searched(&mut self, token: LookupToken, result: Result<Searched, SearchError>) {
+        self.end_step(token, |lookup, log| match result {
+            Ok(searched) => lookup.searched(searched),
+            Err(SearchError::Missing) if log.is_none_or(|log| lookup.starts_over_without_them(log)) => Ok(()),
+            Err(error) => Err(error),
+        });
+    }
+
+    /// A manifest asked for by [`Effect::FindSegments`] was read.
+    pub fn on_segments(&mut self, _now: Now, token: LookupToken, result: Result<Rc<Manifest>, ColdError>) {
+        self.end_step(token, |lookup, _| lookup.learned(result?));
+    }
+
+    /// What a lookup asked for has ended; `learn` tells it.
+    fn end_step(
+        &mut self,
+        token: LookupToken,
+        learn: impl FnOnce(&mut Lookup, Option<&PartitionLog>) -> Result<(), SearchError>,
+    ) {
         let Charge { place, bytes } = self.lookups.searches.remove(&token).expect("only what was asked for ends");
         self.lookups.charged -= bytes;
         let pending = self.lookups.by_request.get_mut(&place.request);
         if let Some(LookupSlot { partition, lookup: Some(lookup), .. }) =
             pending.map(|pending| &mut pending.slots[place.slot])
         {
-            let failed = match result {
-                Ok(searched) => lookup.searched(searched).err(),
-                Err(SearchError::Missing)
-                    if self.logs.get(partition).is_none_or(|log| lookup.starts_over_without_them(log)) =>
-                {
-                    None
-                }
-                Err(error) => Some(error),
-            };
-            match failed {
-                Some(error) => self.end_lookup(place, Err(error.into())),
+            let log = self.logs.get_mut(partition);
+            match learn(lookup, log.as_deref()) {
                 // In front: what has been begun is finished first.
-                None => self.lookups.waiting.push_front(place),
+                Ok(()) => self.lookups.waiting.push_front(place),
+                Err(error) => {
+                    if matches!(error, SearchError::Missing) && log.is_some_and(PartitionLog::raise_alarm) {
+                        tracing::error!(%partition, %error, "records that must be in the store can't be searched");
+                    }
+                    self.end_lookup(place, Err(error.into()));
+                }
             }
         }
         self.go_on_looking();
@@ -164,13 +184,20 @@ impl ShardCore {
             && let Some(place) = self.lookups.waiting.pop_front()
         {
             match self.step_of(place) {
+                Ok(Step::Manifest(stale)) => {
+                    let token = self.take_place(place, 0);
+                    let partition = self.slot_of(place).partition;
+                    self.effects.push(Effect::FindSegments { token, partition, stale });
+                }
                 Ok(Step::Search(source, seek)) => {
-                    let bytes = source.bytes();
+                    let bytes = source.bytes(self.config().block_bytes);
                     let charged = self.lookups.charged;
                     if charged > 0 && charged + bytes > self.config().lookup_bytes {
                         return self.lookups.waiting.push_front(place);
                     }
-                    self.start_search(place, source, seek);
+                    let token = self.take_place(place, bytes);
+                    self.counters.searches += 1;
+                    self.effects.push(Effect::Search { token, source, seek });
                 }
                 Ok(Step::Done(found)) => self.end_lookup(place, Ok(found)),
                 Err(error) => self.end_lookup(place, Err(error)),
@@ -179,8 +206,7 @@ impl ShardCore {
     }
 
     fn step_of(&mut self, place: Place) -> Result<Step, PartitionError> {
-        let pending = self.lookups.by_request.get(&place.request).expect("who waits is in the table");
-        let slot = &pending.slots[place.slot];
+        let slot = self.slot_of(place);
         let (partition, epoch) = (slot.partition, slot.current_epoch);
         // The leadership may have ended meanwhile.
         self.leading(partition, epoch)?;
@@ -189,14 +215,17 @@ impl ShardCore {
         Ok(lookup.step(&self.logs[&partition]))
     }
 
-    fn start_search(&mut self, place: Place, source: Source, seek: Seek) {
+    fn slot_of(&self, place: Place) -> &LookupSlot {
+        &self.lookups.by_request.get(&place.request).expect("who waits is in the table").slots[place.slot]
+    }
+
+    /// Something is under way for a lookup.
+    fn take_place(&mut self, place: Place, bytes: usize) -> LookupToken {
         let token = LookupToken(self.lookups.next_token);
         self.lookups.next_token += 1;
-        let bytes = source.bytes();
         self.lookups.charged += bytes;
         self.lookups.searches.insert(token, Charge { place, bytes });
-        self.counters.searches += 1;
-        self.effects.push(Effect::Search { token, source, seek });
+        token
     }
 
     /// A lookup has its result; the request is answered with the last one.

@@ -2,6 +2,7 @@
 //! messages, finished reads and time go in, effects come out. The pump that drives it on a runtime is `crate::pump`.
 
 pub(crate) mod ack_share;
+mod candidates;
 pub mod core;
 pub mod counters;
 mod covered;
@@ -19,6 +20,7 @@ pub mod partition_log;
 pub(crate) mod producer_room;
 pub(crate) mod produces;
 pub mod search;
+pub(crate) mod stored_bytes;
 pub mod tail;
 pub mod topic_settings;
 

@@ -186,6 +186,10 @@ impl PartitionLog {
     pub fn references(&self) -> &References {
         &self.references
     }
+    /// First offset that is in a write-ahead object; the high watermark if none is. Segments hold what lies below it.
+    pub fn references_from(&self) -> Offset {
+        self.references.first().map_or(self.high_watermark, |first| first.base)
+    }
     /// Something of it is missing that must exist: true if nobody has been told in this leadership.
     pub fn raise_alarm(&mut self) -> bool {
         !std::mem::replace(&mut self.alarmed, true)
@@ -369,8 +373,14 @@ impl PartitionLog {
 
     /// Its manifest was read.
     pub fn learn_segments(&mut self, manifest: &Manifest) {
-        let references_from = self.references.first().map_or(self.high_watermark, |first| first.base);
-        self.covered.learn(manifest, self.log_start, references_from);
+        self.covered.learn(manifest, self.log_start, self.references_from());
+    }
+
+    /// Bytes that are stored of it, where that manifest says what its segments hold.
+    pub fn stored_bytes(&self, manifest: &Manifest) -> u64 {
+        let segments = manifest.segments.iter().filter(|named| named.segment.last >= self.log_start);
+        let uncovered = self.references.since(manifest.covered).map(|reference| u64::from(reference.length));
+        segments.map(|named| named.segment.bytes).chain(uncovered).sum()
     }
 
     /// Whether what its segments hold is known.

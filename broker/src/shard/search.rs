@@ -5,11 +5,13 @@
 //! 2. Of one batch at most [`INFLATED_BYTES`] are inflated, as a stream; of Snappy, whose blocks are inflated whole, at
 //!    most [`SNAPPY_BYTES`].
 //! 3. Every step gets on: at least one batch is passed over, or else the bytes that it needs are said.
+//! 4. A batch is opened only if it has the checksum that it states.
 //!
 //! A header's largest timestamp is believed, as in Kafka. (The broker does not open what producers compress: a
 //! producer that lies there misleads searches for its own records.)
 
 use super::fetching::batch_extent;
+use crate::cold::reader::ColdError;
 use millrace_protocol::records::{Compression, HEADER_BYTES, RecordBatch, RecordTimes, TimesError};
 use millrace_storage::ids::Offset;
 use millrace_storage::store_error::StoreError;
@@ -57,9 +59,8 @@ pub struct Found {
 pub struct Searched {
     /// What was found. With [`Pick::First`] the search is over, with [`Pick::Newest`] it is the best up to `next`.
     pub found: Option<Found>,
-    /// Where to go on, counted from the first byte searched: where a batch begins or the log ends. May lie beyond the
-    /// bytes searched.
-    pub next: usize,
+    /// Where to go on in the object: where a batch begins or the log ends. May lie beyond the bytes searched.
+    pub next: u64,
     /// Bytes that are needed from there, as far as that is known; 0 if not.
     pub needs: usize,
 }
@@ -81,6 +82,16 @@ pub enum SearchError {
     TooLarge,
 }
 
+impl From<ColdError> for SearchError {
+    fn from(error: ColdError) -> SearchError {
+        match error {
+            ColdError::Store(error) => SearchError::Store(error),
+            // Of offsets nobody asked: a part that is gone is looked for by the next manifest.
+            ColdError::Removed | ColdError::Missing(_) => SearchError::Missing,
+        }
+    }
+}
+
 impl From<TimesError> for SearchError {
     fn from(error: TimesError) -> SearchError {
         match error {
@@ -91,35 +102,36 @@ impl From<TimesError> for SearchError {
 }
 
 impl Seek {
-    /// Goes over the batches in `bytes`, which begin with one.
+    /// Goes over the batches in `bytes`, which begin with one and stand at `start` of their object.
     ///
     /// # Errors
     /// [`SearchError::Broken`] and [`SearchError::TooLarge`].
-    pub fn search(mut self, bytes: &[u8]) -> Result<Searched, SearchError> {
+    pub fn search(mut self, start: u64, bytes: &[u8]) -> Result<Searched, SearchError> {
         let (mut at, mut found) = (0, None);
+        let place = |at: usize| start + at as u64;
         while let Some(header) = bytes.get(at..).and_then(|rest| rest.first_chunk::<HEADER_BYTES>()) {
             let extent = batch_extent(header).ok_or(SearchError::Broken)?;
             let end = at + extent.bytes;
             if extent.last >= self.from && max_timestamp(header) >= self.least {
                 let Some(batch) = bytes.get(at..end) else {
-                    return Ok(Searched { found, next: at, needs: extent.bytes });
+                    return Ok(Searched { found, next: place(at), needs: extent.bytes });
                 };
                 if let Some(record) = self.look_into(batch)? {
                     found = Some(record);
                     let newer = record.timestamp.checked_add(1).filter(|_| self.pick == Pick::Newest);
-                    let Some(newer) = newer else { return Ok(Searched { found, next: end, needs: 0 }) };
+                    let Some(newer) = newer else { return Ok(Searched { found, next: place(end), needs: 0 }) };
                     self.least = newer;
                 }
             }
             at = end;
         }
-        Ok(Searched { found, next: at, needs: if at < bytes.len() { HEADER_BYTES } else { 0 } })
+        Ok(Searched { found, next: place(at), needs: if at < bytes.len() { HEADER_BYTES } else { 0 } })
     }
 
     /// The record in this one batch.
     fn look_into(&self, batch: &[u8]) -> Result<Option<Found>, SearchError> {
         let split = RecordBatch::split(batch).map_err(|_| SearchError::Broken)?;
-        let (batch, _) = split.ok_or(SearchError::Broken)?;
+        let (batch, _) = split.filter(|(batch, _)| batch.computed_crc() == batch.crc()).ok_or(SearchError::Broken)?;
         let snappy = batch.attributes().compression() == Ok(Compression::Snappy);
         let limit = if snappy { SNAPPY_BYTES } else { INFLATED_BYTES };
         let offsets = batch.base_offset()..=batch.last_offset();

@@ -13,6 +13,7 @@ mod deletions;
 mod disk;
 mod gc;
 mod groups;
+mod history;
 mod kafka;
 mod memory;
 mod output;

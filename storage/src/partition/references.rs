@@ -114,13 +114,13 @@ impl References {
         self.get(found)
     }
 
-    /// The reference with the largest timestamp, the first of equals. After `previous`: the one that would be the next
-    /// if those up to it were not there.
-    pub fn newest_after(&self, previous: Option<Reference>) -> Option<Reference> {
+    /// The reference with the largest timestamp, the first of equals. After `previous`, the largest timestamp and first
+    /// offset of one: that which would be the next if those up to it were not there.
+    pub fn newest_after(&self, previous: Option<(i64, Offset)>) -> Option<Reference> {
         let follows = |reference: &Reference| {
-            previous.is_none_or(|previous| match reference.max_timestamp.cmp(&previous.max_timestamp) {
+            previous.is_none_or(|(max_timestamp, base)| match reference.max_timestamp.cmp(&max_timestamp) {
                 Ordering::Less => true,
-                Ordering::Equal => reference.base > previous.base,
+                Ordering::Equal => reference.base > base,
                 Ordering::Greater => false,
             })
         };
@@ -299,7 +299,7 @@ mod tests {
             prop_assert_eq!(ours.first_as_new(probe, time), as_new);
             let mut by_time = plain.clone();
             by_time.sort_by_key(|r| (Reverse(r.max_timestamp), r.base));
-            let newest = std::iter::successors(ours.newest_after(None), |r| ours.newest_after(Some(*r)));
+            let newest = std::iter::successors(ours.newest_after(None), |r| ours.newest_after(Some((r.max_timestamp, r.base))));
             prop_assert_eq!(newest.take(5).collect::<Vec<_>>(), &by_time[..by_time.len().min(5)]);
             prop_assert_eq!(&ours, &plain.into_iter().collect::<References>());
         }

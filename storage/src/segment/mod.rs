@@ -30,6 +30,11 @@ pub const HEADER_BYTES: usize = 32;
 /// Bytes after them.
 pub const FOOTER_BYTES: usize = 16;
 
+/// Where the batches end in a file of `bytes`.
+pub fn batches_end(bytes: u64) -> u64 {
+    bytes.saturating_sub(FOOTER_BYTES as u64)
+}
+
 /// Key of a segment's file.
 pub fn data_key(partition: TopicPartition, name: SegmentName, base: Offset) -> String {
     key(partition, name, base, "kfs")

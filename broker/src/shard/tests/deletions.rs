@@ -1,12 +1,13 @@
 //! DeleteRecords and retention: who is answered when and with what, and what goes by itself.
 
 use super::*;
+use crate::cold::reader::ColdError;
 use crate::shard::deletions::WAITING;
 use millrace_protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
 use millrace_protocol::messages::describe_log_dirs::DescribableLogDirTopic;
 use millrace_protocol::messages::{DeleteRecordsRequest, DescribeLogDirsRequest, delete_records};
 use millrace_storage::compaction::Segment;
-use millrace_storage::format::manifest::{Manifest, NamedSegment, SegmentName};
+use millrace_storage::format::manifest::{NamedSegment, SegmentName};
 
 const DELETE: i16 = 2;
 
@@ -259,6 +260,50 @@ fn what_segments_hold_is_read_once_and_kept_up_by_rolls() {
     expire(&mut world, 0);
     assert_eq!(world.asked_of_the_lane(), [4], "the piece that was rolled since has the limit");
     assert!(world.manifests.is_empty());
+}
+
+#[test]
+fn the_directory_of_logs_waits_until_it_is_known_what_segments_hold() {
+    const DIRS: i16 = 4;
+    let size = |world: &World, to: ReplyTo| {
+        let answer = world.answer::<DescribeLogDirsRequest>(to, DIRS)?;
+        Some(answer.results[0].topics[0].partitions[0].partition_size)
+    };
+    let ask = |world: &mut World| world.send(&DescribeLogDirsRequest { topics: None }, DIRS);
+    let batch = BatchOf::plain(2, 10).len() as i64;
+    let read = (partition(0), LeaderEpoch(2));
+    let (mut world, manifest) = rolled();
+    let asked = [ask(&mut world), ask(&mut world)];
+    assert_eq!(std::mem::take(&mut world.manifests), [read], "once for both");
+    assert_eq!(asked.map(|to| size(&world, to)), [None; 2]);
+    // Rolled just now, of which the shard has not been told.
+    let mut newer = manifest.clone();
+    let segment = Segment { base: Offset(4), last: Offset(5), ..manifest.segments[1].segment };
+    newer.segments.push(NamedSegment { segment, ..manifest.segments[1] });
+    newer.covered = Offset(6);
+    world.core.on_manifest(world.now, read, Ok(&newer));
+    world.collect();
+    assert_eq!(asked.map(|to| size(&world, to)), [Some(300); 2]);
+    let asked = ask(&mut world);
+    world.core.on_manifest(world.now, read, Ok(&manifest));
+    world.collect();
+    assert_eq!(size(&world, asked), Some(200 + batch));
+    let asked = ask(&mut world);
+    assert_eq!(size(&world, asked), Some(200 + batch), "it is known now");
+
+    let (mut world, _) = rolled();
+    let asked = ask(&mut world);
+    let lost = ColdError::Missing("test".into());
+    world.core.on_manifest(world.now, read, Err(lost));
+    world.collect();
+    assert_eq!(size(&world, asked), Some(batch), "what is known");
+    let asked = ask(&mut world);
+    world.pass(15_000);
+    assert_eq!(size(&world, asked), Some(batch), "in time");
+    let gone = ask(&mut world);
+    world.core.on_disconnect(world.now, ConnectionId(1));
+    world.collect();
+    assert_eq!((&world.replies[&gone], world.core.next_deadline()), (&Reply::Silent, None));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! ListOffsets by timestamp: every answer is that of a plain scan.
 
+use super::segments::Change;
 use super::*;
+use crate::cold::reader::ColdError;
 use crate::shard::lookups::{UNDER_WAY, WAITING};
 use crate::shard::search::{SearchError, Searched};
 use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
@@ -34,30 +36,51 @@ impl World {
     /// What a search under way finds.
     fn search(&self, source: &Source, seek: Seek) -> Result<Searched, SearchError> {
         match source {
-            Source::Memory(bytes) => seek.search(bytes),
+            Source::Memory(bytes) => seek.search(0, bytes),
             Source::Object { wid, seq, range } => {
                 let object = self.objects.get(&(*wid, *seq)).ok_or(SearchError::Missing)?;
-                seek.search(&object[range.start as usize..range.end as usize])
+                seek.search(range.start, &object[range.start as usize..range.end as usize])
             }
+            Source::Segment { .. } => self.segments.search(source, seek),
         }
+    }
+
+    /// Answers the search that is under way for longest. False if there is none.
+    fn serve_search(&mut self) -> bool {
+        let Some((token, source, seek)) = self.searches.pop_front() else { return false };
+        let result = self.search(&source, seek);
+        self.core.on_searched(self.now, token, result);
+        self.collect();
+        true
     }
 
     /// Answers the searches under way until there are none, and says how many those were.
     fn serve_searches(&mut self) -> usize {
         let mut served = 0;
-        while let Some((token, source, seek)) = self.searches.pop_front() {
-            let result = self.search(&source, seek);
-            self.core.on_searched(self.now, token, result);
-            self.collect();
-            served += 1;
+        loop {
+            if self.serve_search() {
+                served += 1;
+            } else if !self.serve_find() {
+                return served;
+            }
         }
-        served
     }
 
     fn look_up(&mut self, timestamp: i64) -> (ErrorCode, Told) {
+        self.look_up_amid(timestamp, &mut std::iter::empty())
+    }
+
+    /// The same while `changes` happen, one before each step of the lookup.
+    fn look_up_amid(&mut self, timestamp: i64, changes: &mut dyn Iterator<Item = Change>) -> (ErrorCode, Told) {
         let to = self.send(&listing(&[(0, timestamp)]), LIST);
-        self.serve_searches();
-        told(&self.answer::<ListOffsetsRequest>(to, LIST).expect("answered"))[0]
+        loop {
+            if let Some(change) = changes.next() {
+                self.change(&change);
+            }
+            if !self.serve_search() && !self.serve_find() {
+                return told(&self.answer::<ListOffsetsRequest>(to, LIST).expect("answered"))[0];
+            }
+        }
     }
 
     /// Bytes charged and places taken are given back.
@@ -107,6 +130,16 @@ enum Step {
     Start(prop::sample::Index),
     /// A new leadership, with or without a tail from now on.
     Restart(bool),
+    /// Something happens to its segments.
+    Segments(Change),
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        4 => (1..4usize, any::<bool>()).prop_map(|(count, told)| Change::Roll(count, told)),
+        2 => (0..4usize, 2..5usize).prop_map(|(at, count)| Change::Merge(at, count)),
+        1 => Just(Change::Expire),
+    ]
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -116,13 +149,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Commit),
         1 => any::<prop::sample::Index>().prop_map(Step::Start),
         1 => any::<bool>().prop_map(Step::Restart),
+        4 => changes().prop_map(Step::Segments),
     ];
     prop::collection::vec(step, 1..40)
 }
 
 proptest! {
     #[test]
-    fn at_every_timestamp_of_a_fuzzed_log_the_answer_is_that_of_a_scan(steps in steps()) {
+    fn at_every_timestamp_of_a_fuzzed_log_the_answer_is_that_of_a_scan(
+        steps in steps(),
+        meanwhile in prop::collection::vec(prop::option::of(changes()), 0..30),
+    ) {
         let mut world = World::new();
         let (mut plain, mut appended, mut epoch) = (Plain::default(), Vec::new(), 1);
         for step in steps {
@@ -148,12 +185,20 @@ proptest! {
                     epoch += 1;
                     world.restart(|config| config.tail_bytes = if tail { 1 << 20 } else { 0 });
                 }
+                Step::Segments(change) => world.change(&change),
             }
         }
         for timestamp in 0..61 {
             prop_assert_eq!(world.look_up(timestamp), (ErrorCode::None, plain.since(timestamp)), "at {}", timestamp);
         }
         prop_assert_eq!(world.look_up(MAX_TIMESTAMP), (ErrorCode::None, plain.newest()));
+        let meanwhile = &mut meanwhile.into_iter().cycle().take(1_000).map(|change| change.unwrap_or(Change::Expire));
+        for timestamp in (0..61).step_by(7) {
+            let found = world.look_up_amid(timestamp, meanwhile);
+            prop_assert_eq!(found, (ErrorCode::None, plain.since(timestamp)), "at {}, amid changes", timestamp);
+            let newest = world.look_up_amid(MAX_TIMESTAMP, meanwhile);
+            prop_assert_eq!(newest, (ErrorCode::None, plain.newest()), "amid changes");
+        }
         world.assert_idle();
     }
 }
@@ -322,5 +367,57 @@ fn a_batch_whose_records_cannot_be_read_is_an_error_for_lookups_that_need_it() {
     assert_eq!(world.look_up(11).0, ErrorCode::CorruptMessage);
     assert_eq!(world.look_up(MAX_TIMESTAMP).0, ErrorCode::CorruptMessage);
     assert_eq!(world.look_up(21), (ErrorCode::None, NOTHING));
+    world.assert_idle();
+}
+
+/// A log of so many batches of one record in segments of `each`, without a tail.
+fn world_in_segments(batches: i64, each: usize) -> World {
+    let mut world = World::with(|config| config.tail_bytes = 0);
+    for time in 0..batches {
+        world.write(0, batch_at(Compression::None, &[10 * time], 10));
+    }
+    for _ in 0..batches as usize / each {
+        world.change(&Change::Roll(each, true));
+    }
+    world
+}
+
+#[test]
+fn a_lookup_in_segments_reads_one_manifest_and_opens_one_segment_however_many_there_are() {
+    let mut world = world_in_segments(300, 3);
+    for timestamp in [1_495, MAX_TIMESTAMP] {
+        let to = world.send(&listing(&[(0, timestamp)]), LIST);
+        assert!(world.serve_find());
+        assert_eq!(world.serve_searches(), 1);
+        assert!(world.answer::<ListOffsetsRequest>(to, LIST).is_some());
+    }
+    world.assert_idle();
+}
+
+#[test]
+fn a_segment_that_is_replaced_is_looked_for_once_more_and_one_that_is_missing_is_an_error() {
+    let mut world = world_in_segments(9, 3);
+    assert_eq!(world.look_up(40), (ErrorCode::None, (4, 40, 1)));
+    world.change(&Change::Merge(0, 3));
+    assert_eq!(world.look_up(50), (ErrorCode::None, (5, 50, 1)), "with the cached manifest first");
+    world.segments.lose();
+    for timestamp in [50, MAX_TIMESTAMP] {
+        assert_eq!(world.look_up(timestamp).0, ErrorCode::KafkaStorageError);
+    }
+    world.assert_idle();
+}
+
+#[test]
+fn a_manifest_that_does_not_reach_the_references_is_an_error_and_one_that_can_not_be_read_too() {
+    let mut world = world_in_segments(3, 3);
+    for result in [Ok(Manifest::empty(partition(0))), Err(ColdError::Missing("test".into()))] {
+        let to = world.send(&listing(&[(0, 10)]), LIST);
+        while let Some((token, _)) = world.finds.pop_front() {
+            world.core.on_segments(world.now, token, result.clone().map(Rc::new));
+            world.collect();
+        }
+        let answer = told(&world.answer::<ListOffsetsRequest>(to, LIST).unwrap());
+        assert_eq!(answer[0].0, ErrorCode::KafkaStorageError);
+    }
     world.assert_idle();
 }

@@ -10,6 +10,7 @@ mod lane;
 mod lookups;
 mod produce;
 mod refusals;
+mod segments;
 mod strangers;
 mod topics;
 
@@ -29,12 +30,15 @@ use millrace_protocol::messages::produce::{PartitionProduceData, PartitionProduc
 use millrace_protocol::messages::{FetchRequest, FetchResponse, ProduceRequest, ProduceResponse};
 use millrace_protocol::records::{BatchBuilder, BatchProducer, Batches};
 use millrace_storage::env::{Mono, WallMs};
+use millrace_storage::format::manifest::Manifest;
 use millrace_storage::format::{BatchEntry, Footer, LogStartEntry, PartitionEntry};
 use millrace_storage::ids::{BootId, LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
 use millrace_storage::lane::{CommittedObject, Seal, ToLane, ToShard};
 use millrace_storage::partition::CommittedPartition;
+use segments::Segments;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -62,11 +66,14 @@ struct World {
     cold: VecDeque<(ReadToken, ColdRead)>,
     searches: VecDeque<(LookupToken, Source, Seek)>,
     manifests: VecDeque<(TopicPartition, LeaderEpoch)>,
+    /// Lookups that want the segments of partition 0, and the manifest that they know is stale.
+    finds: VecDeque<(LookupToken, Option<Rc<Manifest>>)>,
     asked: VecDeque<ToControl>,
     to_lane: Vec<ToLane>,
     wid: Wid,
     next_seq: u64,
     objects: BTreeMap<(Wid, Seq), Bytes>,
+    segments: Segments,
     committed: BTreeMap<TopicPartition, CommittedPartition>,
 }
 
@@ -101,11 +108,13 @@ impl World {
             cold: VecDeque::new(),
             searches: VecDeque::new(),
             manifests: VecDeque::new(),
+            finds: VecDeque::new(),
             asked: VecDeque::new(),
             to_lane: Vec::new(),
             wid: Wid(7),
             next_seq: 0,
             objects: BTreeMap::new(),
+            segments: Segments::default(),
             committed: BTreeMap::new(),
         };
         world.set_image(|_| {});
@@ -149,6 +158,10 @@ impl World {
                 Effect::Read { token, wid, seq, range } => self.reads.push_back((token, wid, seq, range)),
                 Effect::ColdRead { token, read } => self.cold.push_back((token, read)),
                 Effect::Search { token, source, seek } => self.searches.push_back((token, source, seek)),
+                Effect::FindSegments { token, partition: found, stale } => {
+                    assert_eq!(found, partition(0), "no other has segments");
+                    self.finds.push_back((token, stale));
+                }
                 Effect::ReadManifest { partition, epoch } => self.manifests.push_back((partition, epoch)),
                 Effect::ToControl(message) => self.asked.push_back(message),
                 Effect::ToLane(message) => self.to_lane.push(message),
@@ -293,9 +306,11 @@ impl World {
     fn restart(&mut self, change: impl FnOnce(&mut ShardConfig)) {
         let committed = std::mem::take(&mut self.committed);
         let objects = std::mem::take(&mut self.objects);
+        let segments = std::mem::take(&mut self.segments);
         let (next_seq, next_request) = (self.next_seq, self.next_request);
         *self = World::with(change);
-        (self.objects, self.next_seq, self.next_request) = (objects, next_seq, next_request);
+        (self.objects, self.segments) = (objects, segments);
+        (self.next_seq, self.next_request) = (next_seq, next_request);
         for (partition, state) in committed {
             self.acquire(partition, state.next_epoch());
         }
