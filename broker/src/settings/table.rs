@@ -154,7 +154,7 @@ pub const SETTINGS: &[Spec] = &[
         name: "roll-segments",
         kind: Kind::Switch,
         unit: "true|false",
-        default: Some("false"),
+        default: Some("true"),
         help: "Committed records are rolled from the write-ahead log into a segment for each partition; false: they stay there. Without effect on the memory: store",
     },
     number(
