@@ -24,13 +24,22 @@ pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 /// A thread that has not published for so long is stuck.
 pub const PULSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Name, help text and value of what a lane counts.
-type LaneCounter = (&'static str, &'static str, fn(&LaneTotals) -> u64);
-const LANE_COUNTERS: [LaneCounter; 4] = [
+/// Name, help text and value of something that a lane tells.
+type LaneValue = (&'static str, &'static str, fn(&LaneTotals) -> u64);
+const LANE_COUNTERS: [LaneValue; 7] = [
     ("objects", "Write-ahead objects put, each once however often it was sent", |totals| totals.objects),
     ("object_bytes", "Their bytes", |totals| totals.object_bytes),
     ("hedged_puts", "Second puts of objects whose first took longer than most", |totals| totals.hedges),
     ("hedged_puts_won", "Of those, how many were stored before the first", |totals| totals.hedges_won),
+    ("merges", "Merges of segments", |totals| totals.merges),
+    ("merge_read_bytes", "Bytes of the segments that they replaced", |totals| totals.merge_read_bytes),
+    ("merge_written_bytes", "Bytes of the segments that they made", |totals| totals.merge_written_bytes),
+];
+const LANE_GAUGES: [LaneValue; 2] = [
+    ("merge_last_success_seconds", "Unix seconds at which the last merge was done; 0 before", |totals| {
+        totals.merged_at
+    }),
+    ("merges_due", "Partitions of which segments wait to be merged", |totals| totals.merges_due),
 ];
 
 /// The same of what its rolls did.
@@ -159,6 +168,13 @@ impl Collector for Exposition {
             let held = i64::try_from(cells.totals().held_bytes).unwrap_or(i64::MAX);
             ConstGauge::new(held).encode(family.encode_family(&[("lane", lane)])?)?;
         }
+        for (name, help, read) in LANE_GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (lane, cells) in self.lanes.iter().enumerate() {
+                let value = i64::try_from(read(&cells.totals())).unwrap_or(i64::MAX);
+                ConstGauge::new(value).encode(family.encode_family(&[("lane", lane)])?)?;
+            }
+        }
         super::store::encode(&self.store, &mut encoder)?;
         let help =
             "Of acknowledgements, what is neither the store's time nor waiting for a larger object; one for each seal";
@@ -253,6 +269,8 @@ mod tests {
         assert!(text.contains("millrace_hedged_puts_total{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_roll_reads_total{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_roll_memory_bytes{lane=\"0\"} 0"), "{text}");
+        assert!(text.contains("millrace_merges_total{lane=\"0\"} 0"), "{text}");
+        assert!(text.contains("millrace_merges_due{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_store_puts_total 0"), "{text}");
         assert!(text.contains("millrace_ack_share_seconds_bucket{le=\"0.00005\",shard=\"3\"} 1"), "{text}");
         assert!(text.contains("millrace_run_queue_seconds_total{thread="), "{text}");

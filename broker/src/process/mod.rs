@@ -129,7 +129,11 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let admin = settings.admin.as_ref().map(bind_admin).transpose()?;
     let cells: Vec<_> = (0..shards).map(|shard| Cells::new(shard, monotonic_now())).collect();
     let lane_cells: Vec<Arc<LaneCells>> = (0..settings.wal_lanes).map(|_| Arc::default()).collect();
-    let housekeeping = Housekeeping::default();
+    let housekeeping = Housekeeping {
+        segments_every: Duration::from_millis(settings.segment_check_ms),
+        segments_grace: Duration::from_millis(settings.segment_grace_ms),
+        jobs: Arc::default(),
+    };
     let exposition = Exposition {
         shards: cells.clone(),
         lanes: lane_cells.clone(),

@@ -151,6 +151,10 @@ pub struct Settings {
     pub roll_bytes: u64,
     /// Age at which a smaller one is, milliseconds.
     pub roll_after_ms: u64,
+    /// Between two passes of the collector of segments, milliseconds.
+    pub segment_check_ms: u64,
+    /// How long segments that nothing names stay, milliseconds.
+    pub segment_grace_ms: u64,
     /// Partitions of all topics together.
     pub max_partitions: u32,
 }
@@ -235,6 +239,8 @@ impl Effective {
             roll_segments: self.text("roll-segments") == Some("true"),
             roll_bytes: self.number("roll-bytes").expect("has a default"),
             roll_after_ms: self.number("roll-after-ms").expect("has a default"),
+            segment_check_ms: self.number("segment-check-ms").expect("has a default"),
+            segment_grace_ms: self.number("segment-grace-ms").expect("has a default"),
             max_partitions: self.number("max-partitions").expect("has a default"),
         };
         settings.check()?;

@@ -172,6 +172,20 @@ pub const SETTINGS: &[Spec] = &[
         "A partition with fewer bytes is rolled so long after the oldest of them, as far as the requests that this takes stay few beside those of the write-ahead log, and after a day in any case",
     ),
     number(
+        "segment-check-ms",
+        "milliseconds",
+        (100, 7 * 24 * 3_600_000),
+        Some("900000"),
+        "How often segments are looked for that expired, were merged into others or are of deleted topics",
+    ),
+    number(
+        "segment-grace-ms",
+        "milliseconds",
+        (100, 7 * 24 * 3_600_000),
+        Some("600000"),
+        "How long such a segment stays after it was found, for those who are reading it",
+    ),
+    number(
         "max-partitions",
         "partitions",
         (1, 1_000_000),

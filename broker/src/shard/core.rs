@@ -34,6 +34,7 @@ use crate::net::frame::Frame;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::record_set::RecordSet;
+use millrace_storage::compaction::retention::Retention;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{BootId, ShardIndex, TopicPartition};
 use millrace_storage::lane::{CommittedObject, Seal, ToLane, ToShard};
@@ -474,7 +475,15 @@ impl ShardCore {
         self.lose(now, partition);
         let settings = self.settings_of(partition);
         self.producer_room.changed(0, state.producers.len());
+        self.tell_retention(partition, Retention::default(), settings.retention);
         self.logs.insert(partition, PartitionLog::acquired(partition, state, settings));
+    }
+
+    /// The lane merges nothing that is not to expire together.
+    fn tell_retention(&mut self, partition: TopicPartition, known: Retention, retention: Retention) {
+        if known != retention {
+            self.effects.push(Effect::ToLane(ToLane::Retention { partition, retention }));
+        }
     }
 
     /// The leadership of `partition` is over.
@@ -509,7 +518,9 @@ impl ShardCore {
         let partitions: Vec<TopicPartition> = self.logs.keys().copied().collect();
         for partition in partitions {
             let settings = self.settings_of(partition);
-            self.logs.get_mut(&partition).expect("listed just now").settings = settings;
+            let log = self.logs.get_mut(&partition).expect("listed just now");
+            let before = std::mem::replace(&mut log.settings, settings);
+            self.tell_retention(partition, before.retention, settings.retention);
         }
     }
 

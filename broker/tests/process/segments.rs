@@ -2,21 +2,31 @@
 
 use crate::kafka::{Client, EARLIEST, LATEST};
 use crate::program::{Broker, directory, run, until};
+use millrace_protocol::messages::DeleteTopicsRequest;
 use millrace_storage::format::manifest::Manifest;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const ROLLING: [&str; 6] = ["--shards", "2", "--roll-segments", "true", "--roll-after-ms", "1"];
+/// Segments that nothing names go soon.
+const COLLECTING: [&str; 4] = ["--segment-check-ms", "100", "--segment-grace-ms", "300"];
 const PARTITIONS: i32 = 2;
 
+/// Files below.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+fn manifests(data: &Path) -> Vec<Manifest> {
+    let read = |path: PathBuf| Manifest::decode(&fs::read(path).ok()?).ok();
+    files(&data.join("log/man")).into_iter().filter_map(read).collect()
+}
+
 /// Records that the manifests cover.
-fn covered(directory: &Path) -> i64 {
-    let Ok(entries) = fs::read_dir(directory) else { return 0 };
-    let below = |path: &Path| match fs::read(path) {
-        Ok(bytes) => Manifest::decode(&bytes).map_or(0, |manifest| manifest.covered.0),
-        Err(_) => covered(path),
-    };
-    entries.filter_map(Result::ok).map(|entry| below(&entry.path())).sum()
+fn covered(data: &Path) -> i64 {
+    manifests(data).iter().map(|manifest| manifest.covered.0).sum()
 }
 
 #[track_caller]
@@ -40,7 +50,6 @@ fn assert_readable(client: &mut Client, written: &[&str]) {
 #[test]
 fn what_was_rolled_is_read_after_a_kill_and_after_the_metadata_are_lost() {
     let (_directory, data) = directory();
-    let manifests = data.join("log/man");
     let broker = Broker::start(&data, &ROLLING);
     let mut client = Client::new(broker.bootstrap());
     client.create_topic("t", PARTITIONS);
@@ -49,7 +58,7 @@ fn what_was_rolled_is_read_after_a_kill_and_after_the_metadata_are_lost() {
             client.write("t", partition, &values);
         }
         let all = i64::from(count * PARTITIONS);
-        until("segments hold everything", || (covered(&manifests) == all).then_some(()));
+        until("segments hold everything", || (covered(&data) == all).then_some(()));
     }
     broker.kill();
     succeeds("audit", &data);
@@ -76,12 +85,8 @@ const ROLLING_SMALL: [&str; 8] =
 
 /// Files of write-ahead logs.
 fn extents(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let below = |path: PathBuf| match path.is_dir() {
-        true => extents(&path),
-        false => path.extension().is_some_and(|name| name == "extent").then_some(path).into_iter().collect(),
-    };
-    entries.filter_map(Result::ok).flat_map(|entry| below(entry.path())).collect()
+    let is_extent = |path: &PathBuf| path.extension().is_some_and(|name| name == "extent");
+    files(directory).into_iter().filter(is_extent).collect()
 }
 
 /// Writes further values to each partition.
@@ -145,7 +150,7 @@ fn rolls_write_each_byte_once_more_and_read_next_to_nothing() {
             client.write("t", partition, &[&value]);
         }
     }
-    until("segments hold everything", || (covered(&data.join("log/man")) == 400).then_some(()));
+    until("segments hold everything", || (covered(&data) == 400).then_some(()));
     let count = |name: &str| broker.metric(&format!("millrace_{name}_total"));
     until("the last one is counted", || (count("rolls") == count("manifests")).then_some(()));
     let [rolls, held, read, bytes] = ["rolls", "roll_held_bytes", "roll_read_bytes", "segment_bytes"].map(count);
@@ -154,4 +159,44 @@ fn rolls_write_each_byte_once_more_and_read_next_to_nothing() {
     assert_eq!((count("segments"), bytes), (rolls, held + read + 48 * rolls), "header and footer");
     assert!(read * 10 < held, "{read} bytes read, {held} from memory");
     broker.stop();
+}
+
+#[test]
+fn small_segments_are_merged_and_those_that_were_replaced_go_and_of_a_deleted_topic_all() {
+    let (_directory, data) = directory();
+    let settings = [&ROLLING[..], &COLLECTING].concat();
+    let broker = Broker::start(&data, &settings);
+    let mut client = Client::new(broker.bootstrap());
+    client.create_topic("t", PARTITIONS);
+    client.create_topic("gone", 1);
+    let values = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s"];
+    for (value, count) in values.iter().zip(1..) {
+        for (topic, partition) in [("t", 0), ("t", 1), ("gone", 0)] {
+            client.write(topic, partition, &[value]);
+        }
+        // Each record is rolled by itself.
+        until("segments hold everything", || (covered(&data) == count * 3).then_some(()));
+    }
+    let named = || manifests(&data).iter().map(|manifest| manifest.segments.len()).sum::<usize>();
+    until("they are merged", || (named() < 3 * 9).then_some(()));
+    assert!(broker.metric("millrace_merges_total") >= 3);
+    assert!(broker.metric("millrace_merge_last_success_seconds") > 0);
+    let delete = DeleteTopicsRequest { topic_names: vec!["gone".into()], timeout_ms: 10_000, ..Default::default() };
+    let deleted = client.any().ask(&delete, 5);
+    assert!(deleted.responses[0].error_code.is_none(), "{deleted:?}");
+    let stored = || files(&data.join("log/seg")).len();
+    until("what nothing names is deleted", || {
+        let settled = manifests(&data).len() == 2 && broker.metric("millrace_segments_unnamed") == 0;
+        (settled && stored() == 2 * named()).then_some(())
+    });
+    assert_readable(&mut client, &values);
+    broker.stop();
+    succeeds("audit", &data);
+    let output = run(&["gc", "--dry-run", "--data-dir", data.to_str().expect("a plain path")]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("orphans       0 segments in 0 bytes\n"), "{text}");
+    let broker = Broker::start(&data, &settings);
+    assert_readable(&mut Client::new(broker.bootstrap()), &values);
+    broker.kill();
+    succeeds("audit", &data);
 }

@@ -1,8 +1,8 @@
 //! One lane's write-ahead log and its segments over a month: what the planner decides, done at once.
 
 use super::traffic::{Mixture, PARTITIONS, RECORD_BYTES, Rate};
-use millrace_storage::compaction::retention::Retention;
-use millrace_storage::compaction::{Effect, Event, Led, Load, Moment, Planner, PlannerConfig, Segment};
+use millrace_storage::compaction::retention::{Piece as Expiring, Retention};
+use millrace_storage::compaction::{Effect, Event, Led, Load, Moment, Planner, PlannerConfig, Segment, tiers};
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{Offset, TopicId, TopicPartition};
 use std::collections::{BTreeSet, VecDeque};
@@ -27,6 +27,11 @@ const CHECKPOINT_EVERY: u64 = 10;
 const PUTS_PER_CHECKPOINT: u64 = 2;
 /// Merges read their segments in ranges of this size.
 const READ_BYTES: u64 = 8 << 20;
+/// Seconds between two looks at what has expired, and between two passes of the collector, which writes manifests for it.
+const EXPIRE_EVERY: u64 = 300;
+const COLLECT_EVERY: u64 = 900;
+/// Cells in what is kept for a week: eight, and those that are begun or not yet looked at.
+const CELLS: u64 = 10;
 /// What topics with a stream keep; the others keep a week.
 const STREAM_RETENTION_BYTES: u64 = 8 << 30;
 
@@ -101,8 +106,24 @@ struct Partition {
     end: i64,
     covered: i64,
     pieces: VecDeque<Piece>,
-    segments: usize,
-    bytes: u64,
+    segments: VecDeque<Segment>,
+    retention: Retention,
+    /// Since the collector passed.
+    has_expired: bool,
+}
+
+impl Partition {
+    fn bytes(&self) -> u64 {
+        self.segments.iter().map(|each| each.bytes).sum()
+    }
+
+    /// Where the log should start, of which what no segment holds counts as one piece.
+    fn expires(&self, now: WallMs) -> Option<Offset> {
+        let bytes = (self.end - self.covered).unsigned_abs() * RECORD_BYTES;
+        let uncovered = Expiring { last: Offset(self.end - 1), bytes, max_timestamp: now.0 };
+        let uncovered = (bytes > 0).then_some(uncovered);
+        self.retention.start(self.segments.iter().map(|each| Expiring::from(*each)).chain(uncovered), now)
+    }
 }
 
 struct World {
@@ -140,6 +161,9 @@ impl Month {
         for tick in 0..DAYS * DAY / TICK {
             let (from, to) = (tick * TICK, (tick + 1) * TICK);
             world.commit(&rates, from, to);
+            if to % EXPIRE_EVERY == 0 {
+                world.expire(to);
+            }
             world.roll(to);
             if to % DAY == 0 && ROWS.contains(&(to / DAY)) {
                 world.note(to / DAY);
@@ -152,14 +176,15 @@ impl Month {
 impl World {
     fn new(rates: &[Rate], config: &PlannerConfig) -> World {
         let mut planner = Planner::new(config.clone(), 1);
+        let mut partitions = Vec::new();
         for (index, rate) in (0..).zip(rates) {
             let bytes = matches!(rate, Rate::Records(1024..) | Rate::Burst(_)).then_some(STREAM_RETENTION_BYTES);
             let retention = Retention { bytes, ..Retention::default() };
             let none = Offset(0);
             let led = Led { log_start: none, covered: none, uncovered: Vec::new(), segments: Vec::new(), retention };
             planner.handle(moment(0), Event::Led(name(index), led));
+            partitions.push(Partition { retention, ..Partition::default() });
         }
-        let partitions = rates.iter().map(|_| Partition::default()).collect();
         World {
             planner,
             partitions,
@@ -229,30 +254,42 @@ impl World {
                 self.month.rolls += 1;
                 self.month.rolled += bytes;
                 let found = &mut self.partitions[partition.index as usize];
-                (found.segments, found.bytes) = (found.segments + 1, found.bytes + bytes);
                 let base = Offset(std::mem::replace(&mut found.covered, through.0));
                 let created = moment(now).wall;
-                Event::Rolled(
-                    partition,
-                    Segment { base, last: through.plus(-1), bytes, max_timestamp: created.0, created },
-                )
+                let made = Segment { base, last: through.plus(-1), bytes, max_timestamp: created.0, created };
+                found.segments.push_back(made);
+                Event::Rolled(partition, made)
             }
             Effect::Merge { partition, segments } => {
                 let bytes = segments.iter().map(|each| each.bytes).sum();
                 self.month.merges += 1;
                 self.month.merged += bytes;
                 self.month.merge_gets += segments.iter().map(|each| each.bytes.div_ceil(READ_BYTES)).sum::<u64>();
-                self.partitions[partition.index as usize].segments -= segments.len() - 1;
                 let last = segments[segments.len() - 1];
-                Event::Merged(partition, Segment { base: segments[0].base, bytes, ..last })
+                let made = Segment { base: segments[0].base, bytes, ..last };
+                let held = &mut self.partitions[partition.index as usize].segments;
+                let from = held.partition_point(|each| each.base < made.base);
+                held.drain(from..from + segments.len());
+                held.insert(from, made);
+                Event::Merged(partition, made)
             }
-            Effect::Expire { partition, log_start, segments } => {
-                self.month.expiries += 1;
-                let found = &mut self.partitions[partition.index as usize];
-                found.segments -= segments.len();
-                found.bytes -= segments.iter().map(|each| each.bytes).sum::<u64>();
-                Event::Expired(partition, log_start)
-            }
+        }
+    }
+
+    /// Raises log starts, and once in a while counts the manifests that are written for it.
+    fn expire(&mut self, now: u64) {
+        let at = moment(now);
+        for (index, found) in (0..).zip(&mut self.partitions) {
+            let Some(start) = found.expires(at.wall) else { continue };
+            let before = found.segments.len();
+            found.segments.retain(|each| each.last >= start);
+            found.has_expired |= found.segments.len() < before;
+            self.planner.handle(at, Event::LogStart(name(index), start));
+        }
+        if now.is_multiple_of(COLLECT_EVERY) {
+            let expired =
+                self.partitions.iter_mut().filter_map(|found| std::mem::take(&mut found.has_expired).then_some(()));
+            self.month.expiries += expired.count() as u64;
         }
     }
 
@@ -271,13 +308,20 @@ impl World {
 
     fn note(&mut self, day: u64) {
         let first = self.oldest.first().map_or((self.objects, self.bytes), |&(objects, bytes, _)| (objects, bytes));
-        let most_segments = self.partitions.iter().map(|each| each.segments).max().unwrap_or(0);
-        assert_eq!(self.planner.segments(), self.partitions.iter().map(|each| each.segments).sum::<usize>());
+        let counts = || self.partitions.iter().map(|each| each.segments.len());
+        let most_segments = counts().max().unwrap_or(0);
+        assert_eq!(self.planner.segments(), counts().sum::<usize>());
+        for each in &self.partitions {
+            let limits =
+                each.retention.limits(tiers::FAN_IN, PlannerConfig::default().roll_bytes, moment(day * DAY).wall);
+            let bound = tiers::segments_limit(each.bytes(), CELLS, &limits);
+            assert!(each.segments.len() as u64 <= bound, "{} segments, at most {bound}", each.segments.len());
+        }
         self.month.days.push(Day {
             day,
             segments: self.planner.segments(),
             most_segments,
-            segment_bytes: self.partitions.iter().map(|each| each.bytes).sum(),
+            segment_bytes: self.partitions.iter().map(Partition::bytes).sum(),
             wal_objects: self.objects - first.0,
             wal_bytes: self.bytes - first.1,
             references: self.references,

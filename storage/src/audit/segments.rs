@@ -117,6 +117,11 @@ impl Segments {
         self.committed_ms.insert(partition, ms);
     }
 
+    /// First offset that no segment of the partition holds.
+    pub(super) fn covered(&self, partition: TopicPartition) -> Offset {
+        self.held.get(&partition).map_or(Offset(0), |held| held.covered)
+    }
+
     /// Keys that nothing refers to, their bytes, and since when.
     pub(super) fn unreferenced(&self) -> impl Iterator<Item = (&str, u64, i64)> {
         self.litter.iter().map(|one| {

@@ -1,7 +1,7 @@
 //! What goes into the planner and what comes out of it, and its settings.
 
-use super::Segment;
 use super::retention::Retention;
+use super::{Segment, tiers};
 use crate::env::{Mono, WallMs};
 use crate::ids::{Offset, TopicPartition};
 use std::time::Duration;
@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct PlannerConfig {
     /// A partition is rolled at this size, and a segment of it is full, bytes.
     pub roll_bytes: u64,
+    /// The fewest segments that are merged at the end of a log, at least 2.
+    pub fan_in: usize,
     /// A record is in a segment, or on the way there, after this time if there is credit for it.
     pub roll_after: Duration,
     /// And after this time in any case, or after a cell of its retention where that is less.
@@ -40,6 +42,7 @@ impl Default for PlannerConfig {
     fn default() -> Self {
         PlannerConfig {
             roll_bytes: 64 << 20,
+            fan_in: tiers::FAN_IN,
             roll_after: Duration::from_secs(60),
             roll_within: Duration::from_secs(24 * 3600),
             held_bytes: 256 << 20,
@@ -73,7 +76,7 @@ pub struct Led {
     pub covered: Offset,
     /// What is committed beyond it, in offset order: of each reference its end, exclusive, and its bytes.
     pub uncovered: Vec<(Offset, u64)>,
-    /// In offset order.
+    /// In offset order; none as long as they are not known ([`Event::Named`]).
     pub segments: Vec<Segment>,
     /// Settings of its topic.
     pub retention: Retention,
@@ -110,16 +113,16 @@ pub enum Event {
         /// Bytes of the batches.
         bytes: u64,
     },
-    /// The log start rose (DeleteRecords).
+    /// The log start rose: DeleteRecords, or something has expired. What lies below is no longer the planner's concern.
     LogStart(TopicPartition, Offset),
     /// The manifest names the segment that a roll made.
     Rolled(TopicPartition, Segment),
-    /// Segments hold everything below the offset, whoever made them; what is rolled beyond is not this planner's to know.
+    /// The effect under way ended without news beyond this: segments hold everything below the offset, whoever made them.
     Covered(TopicPartition, Offset),
     /// The manifest names this segment instead of those it was merged from.
     Merged(TopicPartition, Segment),
-    /// The manifest names no segment below the new log start.
-    Expired(TopicPartition, Offset),
+    /// These segments, in offset order, are all that the manifest names. Ends no effect.
+    Named(TopicPartition, Vec<Segment>),
     /// The effect under way came to nothing.
     Failed(TopicPartition),
     /// Settings of a topic changed.
@@ -128,7 +131,7 @@ pub enum Event {
     Load(Load),
 }
 
-/// What to do. Each is answered by `Rolled` or `Covered`, `Merged` or `Expired`, or by `Failed`.
+/// What to do. Each is answered by `Rolled` or `Covered`, by `Merged`, or by `Failed`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
     /// Write what lies between the covered bound and `through` as one segment.
@@ -145,15 +148,6 @@ pub enum Effect {
         /// Of which partition.
         partition: TopicPartition,
         /// In offset order, at least two.
-        segments: Vec<Segment>,
-    },
-    /// Raise the log start and drop these segments from the manifest.
-    Expire {
-        /// Of which partition.
-        partition: TopicPartition,
-        /// At or above the one before.
-        log_start: Offset,
-        /// In offset order, at least one.
         segments: Vec<Segment>,
     },
 }

@@ -9,23 +9,26 @@
 //! - R2: no version comes back: bounds only grow, names are never used twice, and what a merge replaced stays replaced.
 //!
 //! So once a listing shows a segment, and the manifest then read has version v without naming it, only commits that compare
-//! v or an older version can ever add it. Under a later version that does not name it either, it is *doomed*: no commit
-//! adds it any more, whoever sends it and whenever it arrives. What a commit removed is doomed with that commit: any other
-//! that names it compares an older version. Neither fact can become false (I9). A put that arrives after the deletion leaves
-//! litter that the next pass finds, and nothing that a manifest names.
+//! v can ever add it: those that compare an older version fail, and those that compare a later one name what was put later.
+//! Of the commits that compare v a roll's segment begins where v covers nothing, and a merge's begins where one does that v
+//! names with another behind it, and is larger than that one. What is neither is *doomed* at once: what was replaced or has
+//! expired always is. The rest is doomed under a later version that does not name it either. No commit adds it any more
+//! then, whoever sends it and whenever it arrives: neither fact can become false (I9). A put that arrives after the deletion
+//! leaves litter that the next pass finds, and nothing that a manifest names.
 //!
 //! Invariants:
 //! 1. What is given out for deletion is doomed, and was when the grace began: readers that took its name from a manifest have
 //!    had that long.
-//! 2. Every segment that no manifest names is given out, once the manifest has changed after it was seen, and in any case
-//!    when its topic is gone.
+//! 2. Every segment that no manifest names is given out: what was replaced or has expired in any case, the litter of a commit
+//!    that failed once the manifest has changed after it was seen, and everything when its topic is gone.
 //!
 //! Not here: logs and checkpoints, which [`crate::recovery::Collector`] and their lane collect. What remains besides: of a partition
-//! whose manifest never changes again, the litter of writers that died and that lies beyond its log start.
+//! whose manifest never changes again, the litter of rolls and merges whose writer died.
 
+use super::Segment;
 use crate::env::Mono;
-use crate::format::manifest::SegmentName;
-use crate::ids::TopicPartition;
+use crate::format::manifest::{Manifest, SegmentName};
+use crate::ids::{Offset, TopicPartition};
 use crate::wrong::{Wrong, wrong};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -35,10 +38,29 @@ use std::time::Duration;
 pub struct Look {
     /// The partition.
     pub partition: TopicPartition,
-    /// Names of the segments found.
-    pub listed: BTreeSet<SegmentName>,
+    /// The segments found.
+    pub listed: BTreeMap<SegmentName, Listed>,
     /// What its manifest is, or that there is none to come.
     pub manifest: Seen,
+}
+
+/// A segment as a listing shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Listed {
+    /// First offset, by its key.
+    pub base: Offset,
+    /// Bytes of its file; 0 if only its index is there, which is put last.
+    pub bytes: u64,
+}
+
+impl Listed {
+    /// Whether no commit in place of a manifest that names `named`, in offset order, and covers what lies below `covered`
+    /// can add it: it is neither a roll of what comes next nor a merge that begins with one of `named`.
+    pub fn is_out_of_reach(&self, named: impl DoubleEndedIterator<Item = Segment>, covered: Offset) -> bool {
+        // Of a merge the first part is not the last that is named.
+        let merged = |part: Segment| part.base == self.base && self.bytes > part.bytes;
+        self.base < covered && !named.rev().skip(1).any(merged)
+    }
 }
 
 /// The manifest of a partition as a look found it.
@@ -52,9 +74,19 @@ pub enum Seen {
     Named {
         /// Compared by commits.
         version: String,
-        /// Names.
-        names: BTreeSet<SegmentName>,
+        /// In offset order.
+        segments: Vec<(SegmentName, Segment)>,
+        /// First offset that none of them holds, nor held.
+        covered: Offset,
     },
+}
+
+impl Seen {
+    /// A manifest of this version.
+    pub fn named(version: String, manifest: &Manifest) -> Seen {
+        let segments = manifest.segments.iter().map(|named| (named.name, named.segment)).collect();
+        Seen::Named { version, segments, covered: manifest.covered }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,48 +110,29 @@ impl Remains {
         Remains { grace, partitions: BTreeMap::new() }
     }
 
-    /// The manifest of `partition` was committed by this process without `names`, which the version before it named.
-    pub fn replaced(&mut self, now: Mono, partition: TopicPartition, names: impl IntoIterator<Item = SegmentName>) {
-        let found = self.partitions.entry(partition).or_default();
-        found.extend(names.into_iter().map(|name| (name, State::Doomed { unnamed_since: now, since: now })));
-    }
-
-    /// No commit names these segments of `partition` any more, and none of its readers begins with them: they begin below
-    /// the first segment that its manifest names (without one, below what it covers), while rolls append and merges begin
-    /// where a segment that is named does. Older versions never come back (R2).
-    pub fn left_behind(&mut self, now: Mono, partition: TopicPartition, names: impl IntoIterator<Item = SegmentName>) {
-        let found = self.partitions.entry(partition).or_default();
-        for name in names {
-            let unnamed_since = match found.get(&name) {
-                Some(State::Doomed { .. }) => continue,
-                Some(State::Unnamed { since, .. }) => *since,
-                None => now,
-            };
-            found.insert(name, State::Doomed { unnamed_since, since: now });
-        }
-    }
-
     /// Takes a look in.
     pub fn saw(&mut self, now: Mono, look: Look) {
         let mut before = self.partitions.remove(&look.partition).unwrap_or_default();
-        let (version, names) = match look.manifest {
-            Seen::TopicGone => (None, None),
-            Seen::Absent => (None, Some(BTreeSet::new())),
-            Seen::Named { version, names } => (Some(version), Some(names)),
+        let gone = look.manifest == Seen::TopicGone;
+        let (version, segments, covered) = match look.manifest {
+            Seen::TopicGone | Seen::Absent => (None, Vec::new(), Offset(0)),
+            Seen::Named { version, segments, covered } => (Some(version), segments, covered),
         };
+        let names: BTreeSet<SegmentName> = segments.iter().map(|(name, _)| *name).collect();
         let mut found = BTreeMap::new();
-        for name in look.listed {
-            if names.as_ref().is_some_and(|names| names.contains(&name)) {
+        for (name, listed) in look.listed {
+            if !gone && names.contains(&name) {
                 continue;
             }
+            let out_of_reach = gone
+                || listed.is_out_of_reach(segments.iter().map(|(_, segment)| *segment), covered)
+                || wrong(Wrong::SegmentDeletedOnSight);
             let state = match before.remove(&name) {
-                Some(State::Unnamed { version: then, since }) if names.is_none() || then != version => {
+                Some(State::Unnamed { version: then, since }) if out_of_reach || then != version => {
                     State::Doomed { unnamed_since: since, since: now }
                 }
                 Some(state) => state,
-                None if names.is_none() || wrong(Wrong::SegmentDeletedOnSight) => {
-                    State::Doomed { unnamed_since: now, since: now }
-                }
+                None if out_of_reach => State::Doomed { unnamed_since: now, since: now },
                 None => State::Unnamed { version: version.clone(), since: now },
             };
             found.insert(name, state);
@@ -164,6 +177,7 @@ impl Remains {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::WallMs;
     use crate::ids::{TopicId, Wid};
     use proptest::prelude::*;
 
@@ -181,27 +195,38 @@ mod tests {
         Mono(0).plus(Duration::from_secs(seconds))
     }
 
+    fn segment(base: i64, last: i64, bytes: u64) -> Segment {
+        Segment { base: Offset(base), last: Offset(last), bytes, max_timestamp: -1, created: WallMs(0) }
+    }
+
+    /// What a manifest says.
+    #[derive(Clone, Default)]
+    struct Says {
+        version: u64,
+        segments: Vec<(SegmentName, Segment)>,
+        covered: i64,
+    }
+
     /// A manifest that a commit would put in place of `compares`.
     #[derive(Clone)]
     struct Commit {
         compares: u64,
-        names: BTreeSet<SegmentName>,
+        says: Says,
     }
 
     /// A store with one partition, writers of which any number are zombies, and a collector.
     struct World {
         now: u64,
-        version: u64,
-        named: BTreeSet<SegmentName>,
-        stored: BTreeSet<SegmentName>,
+        stands: Says,
+        stored: BTreeMap<SegmentName, Listed>,
         last_named: BTreeMap<SegmentName, u64>,
         next: u64,
         /// What each writer read before it sent what it would name.
-        read: Vec<Option<(u64, BTreeSet<SegmentName>)>>,
+        read: Vec<Option<Says>>,
         /// Commits that may be applied at any time, also twice.
         network: Vec<Commit>,
         /// A listing, the manifest not read yet.
-        listing: Option<BTreeSet<SegmentName>>,
+        listing: Option<BTreeMap<SegmentName, Listed>>,
         remains: Remains,
     }
 
@@ -209,9 +234,8 @@ mod tests {
         fn new() -> World {
             World {
                 now: 0,
-                version: 0,
-                named: BTreeSet::new(),
-                stored: BTreeSet::new(),
+                stands: Says::default(),
+                stored: BTreeMap::new(),
                 last_named: BTreeMap::new(),
                 next: 0,
                 read: vec![None; 3],
@@ -222,39 +246,53 @@ mod tests {
         }
 
         fn apply(&mut self, commit: &Commit) {
-            if commit.compares != self.version {
+            if commit.compares != self.stands.version {
                 return;
             }
-            let dropped: Vec<_> = self.named.difference(&commit.names).copied().collect();
-            self.last_named.extend(self.named.iter().map(|name| (*name, self.now)));
-            self.named.clone_from(&commit.names);
-            self.version += 1;
-            // Some of the writers hear of it and share a process with the collector.
-            if self.version.is_multiple_of(2) {
-                self.remains.replaced(at(self.now), partition(), dropped);
-            }
+            self.last_named.extend(self.stands.segments.iter().map(|(name, _)| (*name, self.now)));
+            self.stands = Says { version: commit.compares + 1, ..commit.says.clone() };
             self.check();
         }
 
         fn check(&self) {
-            assert!(self.named.is_subset(&self.stored), "{:?} of {:?}", self.named, self.stored);
+            for (name, _) in &self.stands.segments {
+                assert!(self.stored.contains_key(name), "{name} of {:?}", self.stored);
+            }
         }
 
         /// `which` writer goes on: reads the manifest, or puts a segment and sends its commit.
         fn write(&mut self, which: usize, merge: bool) {
-            let Some((compares, mut names)) = self.read[which].take() else {
-                self.read[which] = Some((self.version, self.named.clone()));
+            let Some(read) = self.read[which].take() else {
+                self.read[which] = Some(self.stands.clone());
                 return;
             };
+            let (compares, mut says) = (read.version, read);
             let new = name(self.next);
             self.next += 1;
-            self.stored.insert(new);
-            if merge {
-                let gone: Vec<_> = names.iter().take(2).copied().collect();
-                names.retain(|name| !gone.contains(name));
+            let parts = says.segments.len();
+            let made = if merge && parts >= 2 {
+                let from = which % (parts - 1);
+                let taken: Vec<_> = says.segments.drain(from..from + 2).map(|(_, segment)| segment).collect();
+                let made = segment(taken[0].base.0, taken[1].last.0, taken[0].bytes + taken[1].bytes);
+                says.segments.insert(from, (new, made));
+                made
+            } else {
+                let made = segment(says.covered, says.covered + 9, 1 + self.next % 3);
+                says.segments.push((new, made));
+                says.covered += 10;
+                made
+            };
+            self.stored.insert(new, Listed { base: made.base, bytes: made.bytes });
+            self.network.push(Commit { compares, says });
+        }
+
+        /// The manifest lets go of its first segment.
+        fn expire(&mut self) {
+            let mut says = self.stands.clone();
+            if !says.segments.is_empty() {
+                says.segments.remove(0);
+                self.apply(&Commit { compares: says.version, says });
             }
-            names.insert(new);
-            self.network.push(Commit { compares, names });
         }
 
         fn collect(&mut self) {
@@ -262,7 +300,8 @@ mod tests {
                 self.listing = Some(self.stored.clone());
                 return;
             };
-            let manifest = Seen::Named { version: self.version.to_string(), names: self.named.clone() };
+            let Says { version, segments, covered } = self.stands.clone();
+            let manifest = Seen::Named { version: version.to_string(), segments, covered: Offset(covered) };
             self.remains.saw(at(self.now), Look { partition: partition(), listed, manifest });
         }
 
@@ -276,13 +315,19 @@ mod tests {
                 self.check();
             }
         }
+
+        /// What no manifest names.
+        fn unnamed(&self) -> BTreeSet<SegmentName> {
+            let named: BTreeSet<_> = self.stands.segments.iter().map(|(name, _)| *name).collect();
+            self.stored.keys().copied().filter(|name| !named.contains(name)).collect()
+        }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn nothing_that_a_manifest_names_or_a_reader_holds_is_deleted_and_everything_else_in_the_end(
-            steps in prop::collection::vec((0..6_u8, 0..3_usize, any::<bool>(), 0..400_u64), 1..120),
+            steps in prop::collection::vec((0..7_u8, 0..3_usize, any::<bool>(), 0..400_u64), 1..120),
         ) {
             let mut world = World::new();
             for (step, which, flag, pause) in steps {
@@ -299,14 +344,22 @@ mod tests {
                     }
                     3 => world.collect(),
                     4 => world.delete(),
+                    5 if pause < 100 => world.expire(),
                     _ => world.now += pause,
                 }
             }
-            let alive = world.version;
+            world.listing = None;
             world.collect();
             world.collect();
-            while world.version < alive + 2 {
-                let commit = Commit { compares: world.version, names: world.named.clone() };
+            world.now += GRACE.as_secs();
+            for _ in 0..world.next {
+                world.delete();
+            }
+            let replaced = world.last_named.keys().filter(|name| world.unnamed().contains(name)).count();
+            prop_assert_eq!(replaced, 0, "what was named once needs no further change");
+            let alive = world.stands.version;
+            while world.stands.version < alive + 2 {
+                let commit = Commit { compares: world.stands.version, says: world.stands.clone() };
                 world.apply(&commit);
                 world.collect();
                 world.collect();
@@ -315,61 +368,71 @@ mod tests {
             for _ in 0..world.next {
                 world.delete();
             }
-            prop_assert_eq!(&world.stored, &world.named);
+            prop_assert_eq!(world.unnamed(), BTreeSet::new());
             prop_assert_eq!(world.remains.waiting(at(world.now)).0, 0);
         }
     }
 
+    /// Numbers of segments that are listed, each of ten offsets and of as many bytes as its number says, by tens.
     fn look(version: &str, listed: &[u64], named: &[u64]) -> Look {
-        let names = |numbers: &[u64]| numbers.iter().copied().map(name).collect();
-        let manifest = Seen::Named { version: version.into(), names: names(named) };
-        Look { partition: partition(), listed: names(listed), manifest }
+        let made = |number: u64| segment(number as i64 / 10 * 10, number as i64 / 10 * 10 + 9, 1 + number % 10);
+        let listing = |number: &u64| {
+            let Segment { base, bytes, .. } = made(*number);
+            (name(*number), Listed { base, bytes })
+        };
+        let segments: Vec<_> = named.iter().map(|number| (name(*number), made(*number))).collect();
+        let covered = segments.last().map_or(Offset(0), |(_, last)| last.last.plus(1));
+        let manifest = Seen::Named { version: version.into(), segments, covered };
+        Look { partition: partition(), listed: listed.iter().map(listing).collect(), manifest }
     }
 
     #[test]
-    fn what_is_on_its_way_stays_while_its_commit_may_succeed() {
+    fn a_roll_on_its_way_stays_while_its_commit_may_succeed() {
         let mut remains = Remains::new(GRACE);
-        remains.saw(at(0), look("a", &[1, 2], &[1]));
-        remains.saw(at(100_000), look("a", &[1, 2], &[1]));
+        remains.saw(at(0), look("a", &[10, 20], &[10]));
+        remains.saw(at(100_000), look("a", &[10, 20], &[10]));
         assert!(remains.due(at(200_000), 9).is_empty(), "however old it is");
         assert_eq!(remains.waiting(at(200_000)), (1, Duration::from_secs(200_000)));
-        remains.saw(at(200_000), look("b", &[1, 2], &[1, 2]));
+        remains.saw(at(200_000), look("b", &[10, 20], &[10, 20]));
         assert_eq!(remains.waiting(at(200_000)).0, 0, "it came");
+    }
+
+    #[test]
+    fn so_does_a_merge_which_is_larger_than_the_first_of_those_that_it_replaces() {
+        let mut remains = Remains::new(GRACE);
+        remains.saw(at(0), look("a", &[11, 12, 20], &[11, 20]));
+        assert!(remains.due(at(200_000), 9).is_empty());
+        remains.saw(at(200_000), look("b", &[11, 12, 20], &[11, 20, 30]));
+        assert_eq!(remains.due(at(200_600), 9), [(partition(), name(12))], "its commit failed");
     }
 
     #[test]
     fn litter_goes_a_grace_after_the_manifest_has_changed_without_it() {
         let mut remains = Remains::new(GRACE);
-        remains.saw(at(0), look("a", &[1, 2], &[1]));
-        remains.saw(at(50), look("b", &[1, 2, 3], &[1, 3]));
+        remains.saw(at(0), look("a", &[10, 20], &[10]));
+        remains.saw(at(50), look("b", &[10, 20, 21], &[10, 21]));
         assert!(remains.due(at(649), 9).is_empty());
-        assert_eq!(remains.due(at(650), 9), [(partition(), name(2))]);
+        assert_eq!(remains.due(at(650), 9), [(partition(), name(20))]);
     }
 
     #[test]
-    fn what_this_process_replaced_needs_no_second_look() {
+    fn what_was_replaced_goes_a_grace_after_it_was_seen_whoever_replaced_it() {
         let mut remains = Remains::new(GRACE);
-        remains.replaced(at(0), partition(), [name(1), name(2)]);
+        // 10, 20 and 30 became 15, the last but one of those named; 0 has expired.
+        let seen = look("a", &[0, 10, 15, 20, 30, 40], &[15, 40]);
+        remains.saw(at(0), seen.clone());
+        remains.saw(at(300), seen);
         assert!(remains.due(at(599), 9).is_empty());
-        assert_eq!(remains.due(at(600), 1), [(partition(), name(1))], "and no more at once than asked for");
-    }
-
-    #[test]
-    fn what_lies_below_the_first_segment_goes_a_grace_after_it_was_seen() {
-        let mut remains = Remains::new(GRACE);
-        remains.saw(at(0), look("a", &[1, 2], &[2]));
-        remains.left_behind(at(0), partition(), [name(1)]);
-        remains.saw(at(300), look("a", &[1, 2], &[2]));
-        remains.left_behind(at(300), partition(), [name(1)]);
-        assert!(remains.due(at(599), 9).is_empty());
-        assert_eq!(remains.due(at(600), 9), [(partition(), name(1))], "seen again is not seen anew");
+        let gone: Vec<_> = [0, 10, 20, 30].map(|number| (partition(), name(number))).into();
+        assert_eq!(remains.due(at(600), 9), gone, "seen again is not seen anew");
+        assert_eq!(remains.due(at(600), 1).len(), 1, "and no more at once than asked for");
     }
 
     #[test]
     fn of_a_topic_that_is_gone_nothing_stays() {
         let mut remains = Remains::new(GRACE);
-        let gone = Look { manifest: Seen::TopicGone, ..look("a", &[1, 2], &[]) };
-        remains.saw(at(0), look("a", &[1], &[1]));
+        let gone = Look { manifest: Seen::TopicGone, ..look("a", &[10, 20], &[]) };
+        remains.saw(at(0), look("a", &[10], &[10]));
         remains.saw(at(10), gone);
         assert_eq!(remains.due(at(610), 9).len(), 2);
     }

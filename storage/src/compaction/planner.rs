@@ -1,4 +1,4 @@
-//! What to roll, merge and expire next, over all partitions that a lane leads. Pure: events and `now` in, effects out.
+//! What to roll and merge next, over all partitions that a lane leads. Pure: events and `now` in, effects out.
 //!
 //! When a partition is rolled (decision 054): when the write-ahead log comes near its limits, the oldest records first;
 //! at its deadline; when it has `roll_bytes`; and when what is not rolled exceeds `held_bytes`, the largest first. Besides
@@ -10,9 +10,8 @@
 //! 1. A partition has one effect under way at most: effects commit its manifest. It ends with an event that reports it,
 //!    even when the lane lost the partition meanwhile.
 //! 2. At most `effects` are under way, and a further one starts only while theirs are below `effect_bytes`.
-//! 3. Expiry goes first: it moves no bytes. After [`ROLLS_PER_MERGE`] rolls one merge goes before further rolls, so that
-//!    neither starves. Merges go round.
-//! 4. While produce is busy only one merge is under way.
+//! 3. After [`ROLLS_PER_MERGE`] rolls one merge goes before further rolls, so that neither starves. Merges go round.
+//! 4. One merge is under way at most: it holds what it writes, up to twice `roll_bytes`, in memory.
 //! 5. Rolls that age alone makes due are at most `burst`, one for every `objects_per_roll` write-ahead objects, and one
 //!    for every `paid_bytes` that they move.
 //! 6. A decision looks only at partitions of which something changed since they were looked at last, or whose time has
@@ -67,7 +66,6 @@ struct Work {
 enum Kind {
     Roll,
     Merge,
-    Expiry,
 }
 
 /// The planner.
@@ -136,6 +134,11 @@ impl Planner {
             Event::LogStart(partition, offset) => self.change(partition, |found| {
                 found.log_start = found.log_start.max(offset);
                 found.uncovered.drop_below(offset);
+                found.segments.retain(|each| each.last >= offset);
+            }),
+            Event::Named(partition, segments) => self.change(partition, |found| {
+                found.segments = segments;
+                found.segments.retain(|each| each.last >= found.log_start);
             }),
             Event::Settings(partition, retention) => self.change(partition, |found| found.retention = retention),
             Event::Rolled(partition, segment) => self.finish(partition, |found| {
@@ -152,10 +155,6 @@ impl Planner {
                 let to = found.segments.partition_point(|each| each.base <= segment.last);
                 found.segments.splice(from..to, [segment]);
             }),
-            Event::Expired(partition, log_start) => self.finish(partition, |found| {
-                found.log_start = found.log_start.max(log_start);
-                found.segments.retain(|each| each.last >= log_start);
-            }),
             Event::Failed(partition) => self.fail(now, partition),
         }
     }
@@ -166,9 +165,7 @@ impl Planner {
         if self.work.len() >= self.config.effects || self.bytes() >= self.config.effect_bytes {
             return None;
         }
-        if let Some(effect) = self.settle(now) {
-            return Some(effect);
-        }
+        self.settle(now);
         if self.rolls_since_merge < ROLLS_PER_MERGE {
             self.roll(now).or_else(|| self.merge(now))
         } else {
@@ -184,6 +181,16 @@ impl Planner {
     /// Bytes of all partitions that no segment holds.
     pub fn uncovered_bytes(&self) -> u64 {
         self.held
+    }
+
+    /// Partitions of which segments wait to be merged, as far as was looked.
+    pub fn mergeable(&self) -> usize {
+        self.mergeable.len()
+    }
+
+    /// Whether time alone may make something due soon.
+    pub fn waits(&self) -> bool {
+        self.held > 0 || !self.mergeable.is_empty() || !self.paused.is_empty()
     }
 
     /// Segments of all partitions.
@@ -312,33 +319,25 @@ impl Planner {
         }
     }
 
-    /// Looks at what is unsettled, until an expiry is due.
-    fn settle(&mut self, now: Moment) -> Option<Effect> {
+    /// Looks at what is unsettled.
+    fn settle(&mut self, now: Moment) {
         while let Some(partition) = self.unsettled.pop_first() {
             let Some(found) = self.partitions.get_mut(&partition) else { continue };
             #[cfg(test)]
             {
                 self.looked += 1;
             }
-            let count = found.retention.expired(&found.segments, found.uncovered.bytes(), found.log_start, now.wall);
-            if count > 0 {
-                let segments = found.segments[..count].to_vec();
-                let log_start = found.log_start.max(segments[count - 1].last.plus(1));
-                self.start(partition, Kind::Expiry, 0);
-                return Some(Effect::Expire { partition, log_start, segments });
-            }
-            let limits = found.retention.limits(self.config.roll_bytes, now.wall);
+            let limits = found.retention.limits(self.config.fan_in, self.config.roll_bytes, now.wall);
             if tiers::due(&found.segments, &limits).is_some() {
                 self.mergeable.insert(partition);
             } else {
                 self.mergeable.remove(&partition);
             }
-            let look_at = found.retention.next_look(&found.segments, self.config.roll_bytes, now.wall);
+            let look_at = found.retention.next_look(&found.segments, &limits, now.wall);
             let before = std::mem::replace(&mut found.look_at, look_at);
             before.map(|at| self.looks.remove(&(at, partition)));
             self.looks.extend(look_at.map(|at| (at, partition)));
         }
-        None
     }
 
     /// Whether the load was near a limit of the write-ahead log.
@@ -383,7 +382,7 @@ impl Planner {
     }
 
     fn merge(&mut self, now: Moment) -> Option<Effect> {
-        if self.load.busy && self.work.values().any(|work| work.kind == Kind::Merge) {
+        if self.work.values().any(|work| work.kind == Kind::Merge) {
             return None;
         }
         loop {
@@ -392,7 +391,7 @@ impl Planner {
             let partition = *round.next()?;
             self.mergeable.remove(&partition);
             let found = &self.partitions[&partition];
-            let limits = found.retention.limits(self.config.roll_bytes, now.wall);
+            let limits = found.retention.limits(self.config.fan_in, self.config.roll_bytes, now.wall);
             // It was due when it was looked at; the clock may have moved.
             let Some(range) = tiers::due(&found.segments, &limits) else { continue };
             let segments = found.segments[range].to_vec();

@@ -61,16 +61,13 @@ impl Manifests {
                 let bytes = segments.iter().map(|each| each.bytes).sum();
                 Event::Merged(partition, Segment { base: segments[0].base, bytes, ..last })
             }
-            Effect::Expire { partition, log_start, .. } => Event::Expired(partition, log_start),
         }
     }
 }
 
 fn name(effect: &Effect) -> TopicPartition {
     match effect {
-        Effect::Roll { partition, .. } | Effect::Merge { partition, .. } | Effect::Expire { partition, .. } => {
-            *partition
-        }
+        Effect::Roll { partition, .. } | Effect::Merge { partition, .. } => *partition,
     }
 }
 
@@ -107,7 +104,7 @@ proptest! {
             let event = manifests.finish(at(now), effect);
             planner.handle(at(now), event);
         }
-        let limits = keep_all().limits(config.roll_bytes, at(now).wall);
+        let limits = keep_all().limits(config.fan_in, config.roll_bytes, at(now).wall);
         for index in 0..5 {
             let covered = manifests.covered.get(&partition(index)).copied().unwrap_or_default();
             prop_assert_eq!(covered, Offset(ends[index as usize]));
@@ -184,7 +181,7 @@ fn a_partition_led_again_starts_nothing_before_what_was_under_way_is_reported() 
 }
 
 #[test]
-fn what_lies_below_the_log_start_is_never_rolled_and_its_segments_go() {
+fn what_lies_below_the_log_start_is_neither_rolled_nor_merged() {
     let mut planner = planner(1, PlannerConfig::default());
     commit(&mut planner, 0, 0, 10, 100);
     let roll = planner.next(at(60)).expect("due");
@@ -192,23 +189,35 @@ fn what_lies_below_the_log_start_is_never_rolled_and_its_segments_go() {
     planner.handle(at(60), rolled);
     commit(&mut planner, 61, 0, 20, 100);
     planner.handle(at(62), Event::LogStart(partition(0), Offset(20)));
-    let effect = planner.next(at(62));
-    assert!(matches!(&effect, Some(Effect::Expire { log_start: Offset(20), segments, .. }) if segments.len() == 1));
-    planner.handle(at(63), Event::Expired(partition(0), Offset(20)));
     assert_eq!((planner.next(at(900)), planner.segments()), (None, 0));
 }
 
 #[test]
-fn what_has_become_too_old_goes_when_it_is_looked_at() {
-    let mut planner = Planner::new(PlannerConfig::default(), 7);
-    let hour = Retention { delete: true, ms: Some(3_600_000), bytes: None };
-    planner.handle(at(0), Event::Led(partition(0), empty(hour)));
-    commit(&mut planner, 0, 0, 1, 100);
-    let roll = planner.next(at(60)).expect("due");
-    let rolled = Manifests::default().finish(at(60), roll);
-    planner.handle(at(60), rolled);
-    assert_eq!(planner.next(at(3660)), None);
-    assert!(matches!(planner.next(at(3661)), Some(Effect::Expire { log_start: Offset(1), .. })));
+fn what_the_manifest_names_is_merged_whoever_wrote_it_and_one_merge_at_a_time() {
+    let mut planner = planner(2, PlannerConfig::default());
+    let segment = |at: i64| Segment {
+        base: Offset(at * 10),
+        last: Offset(at * 10 + 9),
+        bytes: 100,
+        max_timestamp: -1,
+        created: WallMs(0),
+    };
+    let named: Vec<_> = (0..9).map(segment).collect();
+    planner.handle(at(1), Event::LogStart(partition(0), Offset(15)));
+    for index in 0..2 {
+        planner.handle(at(1), Event::Named(partition(index), named.clone()));
+    }
+    let first = planner.next(at(1)).expect("due");
+    assert_eq!(first, Effect::Merge { partition: partition(0), segments: named[1..].to_vec() }, "none below the start");
+    assert_eq!((planner.next(at(1)), planner.mergeable()), (None, 1));
+    let merged = Segment { base: Offset(10), last: Offset(89), bytes: 800, ..segment(0) };
+    planner.handle(at(2), Event::Merged(partition(0), merged));
+    let second = Effect::Merge { partition: partition(1), segments: named.clone() };
+    assert_eq!(planner.next(at(2)), Some(second.clone()));
+    // Somebody else merged them: what stands is looked at anew.
+    planner.handle(at(3), Event::Named(partition(1), vec![Segment { last: Offset(89), bytes: 900, ..named[0] }]));
+    planner.handle(at(3), Event::Covered(partition(1), Offset(90)));
+    assert_eq!((planner.next(at(3)), planner.segments(), planner.mergeable()), (None, 2, 0));
 }
 
 #[test]

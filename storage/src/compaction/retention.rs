@@ -1,12 +1,11 @@
-//! Which segments of a partition have expired, as Kafka counts (`retention.ms`, `retention.bytes`, `cleanup.policy`). Pure.
+//! What of a log has expired, as Kafka counts (`retention.ms`, `retention.bytes`, `cleanup.policy`). Pure.
 //!
 //! Invariants:
-//! 1. What goes is a prefix of the segments, whole ones only, and none that holds an offset at or above the new log start.
-//! 2. Without `delete` in the policy only what lies below the log start goes (DeleteRecords raised it).
+//! 1. What goes is a prefix of the log.
+//! 2. Without `delete` in the policy nothing goes.
 //!
 //! [`Retention::start`] says where a log should start, by pieces of any size: what the leader knows of segments, and
-//! references into write-ahead objects (decision 055). [`Retention::expired`] is the planner's view: which whole segments
-//! go from the manifest.
+//! references into write-ahead objects (decision 055). [`Retention::limits`] is what merges must respect for its sake.
 
 use super::Segment;
 use super::tiers::{Cells, Limits};
@@ -115,54 +114,28 @@ impl Retention {
         by_age.into_iter().chain(by_size).map(|piece| piece.last.plus(1)).max()
     }
 
-    /// How many of `segments`, from the first, are to go. `uncovered_bytes` is what the log holds beyond them, which
-    /// counts for its size.
-    pub fn expired(&self, segments: &[Segment], uncovered_bytes: u64, log_start: Offset, now: WallMs) -> usize {
-        let total = || segments.iter().map(|each| each.bytes).sum::<u64>().saturating_add(uncovered_bytes);
-        // Kafka: a segment goes while what remains without it still has the limit.
-        let mut surplus = self.limit_bytes().map_or(0, |limit| total().saturating_sub(limit));
-        let below = segments.partition_point(|each| each.last < log_start);
-        let by_age = segments.iter().take_while(|each| self.expires(each).is_some_and(|at| at < now)).count();
-        let by_size = segments.iter().take_while(|each| {
-            let goes = surplus >= each.bytes && surplus > 0;
-            surplus = surplus.saturating_sub(each.bytes);
-            goes
-        });
-        below.max(by_age).max(by_size.count())
-    }
-
-    /// The last millisecond in which `segment` may be kept; `None`: age takes nothing. A segment whose records have no
-    /// timestamp counts from its creation, as Kafka takes the file's time.
-    pub fn expires(&self, segment: &Segment) -> Option<WallMs> {
-        let from = if segment.max_timestamp >= 0 { segment.max_timestamp } else { segment.created.0 };
-        self.limit_ms().map(|limit| WallMs(from.saturating_add(limit)))
-    }
-
     /// How exact retention by time is; `None`: age takes nothing.
     pub fn cell(&self) -> Option<Duration> {
         self.limit_ms().map(|limit| Duration::from_millis(cell_ms(limit).unsigned_abs()))
     }
 
-    /// When time alone may next make something due in `segments`, of which nothing has expired: an expiry, or a cell that
-    /// becomes overdue. `None`: never.
-    pub fn next_look(&self, segments: &[Segment], full_bytes: u64, now: WallMs) -> Option<WallMs> {
-        let expiry = self.expires(segments.first()?)?;
-        let cells = self.limits(full_bytes, now).cells?;
-        // Only what should have expired already, but is held back by a segment before it, gets so old.
-        let ages = segments.iter().map(|each| each.created).find(|&created| created >= cells.overdue);
-        let overdue = ages.map(|created| created.0.saturating_add(now.0.saturating_sub(cells.overdue.0)));
-        let next = overdue.unwrap_or(i64::MAX).min(expiry.0).saturating_add(1);
-        Some(WallMs(next.max(now.0.saturating_add(1))))
+    /// When a cell of `segments` next becomes overdue by time alone; `None`: never.
+    pub fn next_look(&self, segments: &[Segment], limits: &Limits, now: WallMs) -> Option<WallMs> {
+        let overdue = limits.cells?.overdue;
+        // Only what should have expired already, but is held back by what stands before it, gets so old.
+        let next = segments.iter().map(|each| each.created).find(|&created| created >= overdue)?;
+        let left = next.0.saturating_sub(overdue.0).saturating_add(1);
+        Some(WallMs(now.0.saturating_add(left)))
     }
 
-    /// What merges must respect so that whole segments can expire on time. `full_bytes` is the planner's.
-    pub fn limits(&self, full_bytes: u64, now: WallMs) -> Limits {
+    /// What merges must respect so that whole segments can expire on time. `fan_in` and `full_bytes` are the planner's.
+    pub fn limits(&self, fan_in: usize, full_bytes: u64, now: WallMs) -> Limits {
         let by_size = self.limit_bytes().map_or(full_bytes, |limit| limit / SEGMENTS_OF_RETENTION);
         let cells = self.limit_ms().map(|limit| {
             let length_ms = cell_ms(limit);
             Cells { length_ms, overdue: WallMs(now.0.saturating_sub(limit).saturating_sub(2 * length_ms)) }
         });
-        Limits { full_bytes: by_size.max(LEAST_FULL_BYTES).min(full_bytes).max(1), cells }
+        Limits { fan_in, full_bytes: by_size.max(LEAST_FULL_BYTES).min(full_bytes).max(1), cells }
     }
 }
 
@@ -236,63 +209,22 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_expires_once_its_newest_record_is_older_than_the_limit() {
-        let log = log(&[1, 1, 1]);
-        let by_age = keep(Some(500), None);
-        assert_eq!(by_age.expired(&log, 0, Offset(0), WallMs(500)), 0, "as old as the limit is not older");
-        assert_eq!(by_age.expired(&log, 0, Offset(0), WallMs(501)), 1);
-        assert_eq!(by_age.expired(&log, 0, Offset(0), WallMs(9000)), 3, "all that is covered may go");
-    }
-
-    #[test]
-    fn age_takes_a_prefix_only() {
-        let mut log = log(&[1, 1, 1]);
-        log[0].max_timestamp = 1 << 50;
-        assert_eq!(keep(Some(0), None).expired(&log, 0, Offset(0), WallMs(9000)), 0);
-    }
-
-    #[test]
-    fn a_segment_without_timestamps_ages_from_its_creation() {
-        let mut log = log(&[1]);
-        log[0].max_timestamp = -1;
-        assert_eq!(keep(Some(10), None).expired(&log, 0, Offset(0), WallMs(15)), 0);
-        assert_eq!(keep(Some(10), None).expired(&log, 0, Offset(0), WallMs(16)), 1);
-    }
-
-    #[test]
-    fn size_takes_segments_while_the_rest_still_has_the_limit() {
-        let log = log(&[100, 100, 100]);
-        let expired = |limit, uncovered| keep(None, Some(limit)).expired(&log, uncovered, Offset(0), WallMs(0));
-        assert_eq!([expired(301, 0), expired(201, 0), expired(200, 0), expired(100, 0)], [0, 0, 1, 2]);
-        assert_eq!(expired(300, 100), 1, "what is not covered yet counts for the size");
-        assert_eq!(expired(0, 0), 3);
-    }
-
-    #[test]
-    fn without_delete_only_what_lies_below_the_log_start_goes() {
-        let log = log(&[100, 100, 100]);
+    fn without_delete_or_an_age_there_are_no_cells() {
         let compact = Retention { delete: false, ms: Some(1), bytes: Some(1) };
-        assert_eq!(compact.expired(&log, 0, Offset(0), WallMs(1 << 40)), 0);
-        assert_eq!(compact.expired(&log, 0, Offset(19), WallMs(0)), 1, "offset 19 is still readable");
-        assert_eq!(compact.expired(&log, 0, Offset(20), WallMs(0)), 2);
-        assert_eq!(compact.limits(64, WallMs(0)), Limits { full_bytes: 64, cells: None });
+        assert_eq!(compact.limits(8, 64, WallMs(0)), Limits { fan_in: 8, full_bytes: 64, cells: None });
+        assert_eq!(compact.next_look(&log(&[1]), &compact.limits(8, 64, WallMs(0)), WallMs(0)), None);
+        let by_size = keep(None, Some(64 << 20)).limits(8, 64 << 20, WallMs(0));
+        assert_eq!((by_size.full_bytes, by_size.cells), (16 << 20, None));
     }
 
     #[test]
-    fn time_is_looked_at_again_when_the_first_segment_expires_or_what_was_held_back_becomes_overdue() {
-        let mut log = log(&[1, 1, 1]);
+    fn time_is_looked_at_again_when_what_was_held_back_becomes_overdue() {
+        let log = log(&[1, 1, 1]);
         let by_age = keep(Some(800), None);
-        assert_eq!(by_age.next_look(&log, 64, WallMs(0)), Some(WallMs(801)));
-        assert_eq!(by_age.expired(&log, 0, Offset(0), WallMs(801)), 1);
-        log[0].max_timestamp = 1 << 50;
-        assert_eq!(by_age.next_look(&log, 64, WallMs(2000)), Some(WallMs(2006)), "created at 1005");
-        assert_eq!(by_age.next_look(&log, 64, WallMs(10_000)), Some(WallMs((1 << 50) + 801)));
-        assert_eq!(keep(None, Some(1)).next_look(&log, 64, WallMs(0)), None);
-        assert_eq!(by_age.next_look(&[], 64, WallMs(0)), None);
-    }
-
-    #[test]
-    fn no_limit_keeps_everything() {
-        assert_eq!(keep(None, None).expired(&log(&[1, 1]), 0, Offset(0), WallMs(i64::MAX)), 0);
+        let look = |now| by_age.next_look(&log, &by_age.limits(8, 64, WallMs(now)), WallMs(now));
+        assert_eq!(look(0), Some(WallMs(1006)), "created at 5, overdue a limit and two cells later");
+        assert_eq!(look(2000), Some(WallMs(2006)), "created at 1005");
+        assert_eq!(look(10_000), None);
+        assert_eq!(by_age.next_look(&[], &by_age.limits(8, 64, WallMs(0)), WallMs(0)), None);
     }
 }

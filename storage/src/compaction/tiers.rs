@@ -6,12 +6,12 @@
 //! (records with timestamps in the future) counts as open too, because cells join it as they age.
 //!
 //! The rule: a closed run of two or more is merged. In an open run the longest suffix is merged that has at least
-//! [`FAN_IN`] segments and whose first one is no larger than the others together. A merge takes from the start of its run
+//! `fan_in` segments and whose first one is no larger than the others together. A merge takes from the start of its run
 //! or suffix until it has `full_bytes`, so that its result is smaller than twice that.
 //!
 //! **The number converges.** Every merge takes at least two segments and leaves one, so without new ones they end. Then an
-//! open run of n segments has, but for the last `FAN_IN` − 1, sizes each above the sum of what follows; those sums more
-//! than double from one to the next, so that n < `FAN_IN` + 1 + log2(bytes of the run), and a closed run is one segment.
+//! open run of n segments has, but for the last `fan_in` − 1, sizes each above the sum of what follows; those sums more
+//! than double from one to the next, so that n < `fan_in` + 1 + log2(bytes of the run), and a closed run is one segment.
 //! Runs are separated by full segments, of which there are at most total / `full_bytes`, and by cells: [`segments_limit`].
 //!
 //! **Bytes are rewritten a logarithmic number of times.** A segment that a merge made is smaller than every older one of
@@ -28,7 +28,7 @@ use super::Segment;
 use crate::env::WallMs;
 use std::ops::Range;
 
-/// The fewest segments that are merged at the end of the log.
+/// The fewest segments that brokers merge at the end of the log.
 pub const FAN_IN: usize = 8;
 /// The most segments that one merge takes: bounds its requests and its memory.
 pub const MERGE_SEGMENTS: usize = 64;
@@ -36,6 +36,8 @@ pub const MERGE_SEGMENTS: usize = 64;
 /// What bounds the merges of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
+    /// The fewest segments that are merged at the end of the log, at least 2.
+    pub fan_in: usize,
     /// Segments of as many bytes are left alone. At least 1.
     pub full_bytes: u64,
     /// Segments of different cells are not merged, so that retention by time stays exact to one cell.
@@ -67,7 +69,7 @@ pub fn due(segments: &[Segment], limits: &Limits) -> Option<Range<usize>> {
     while start < segments.len() {
         let (end, is_open) = run(segments, limits, start);
         if is_open {
-            open = open.or_else(|| suffix(&segments[start..end]).map(|from| start + from..end));
+            open = open.or_else(|| suffix(&segments[start..end], limits.fan_in).map(|from| start + from..end));
         } else if end - start >= 2 {
             return Some(taken(segments, limits, start..end));
         }
@@ -95,11 +97,11 @@ fn run(segments: &[Segment], limits: &Limits, start: usize) -> (usize, bool) {
 }
 
 /// Where the longest suffix begins that is to be merged.
-fn suffix(run: &[Segment]) -> Option<usize> {
+fn suffix(run: &[Segment], fan_in: usize) -> Option<usize> {
     let mut following = 0;
     let mut found = None;
     for (index, segment) in run.iter().enumerate().rev() {
-        if run.len() - index >= FAN_IN && segment.bytes <= following {
+        if run.len() - index >= fan_in && segment.bytes <= following {
             found = Some(index);
         }
         following += segment.bytes;
@@ -121,7 +123,7 @@ fn taken(segments: &[Segment], limits: &Limits, range: Range<usize>) -> Range<us
 /// How many segments of `total_bytes` in `cells` cells remain at most when no merge is due.
 pub fn segments_limit(total_bytes: u64, cells: u64, limits: &Limits) -> u64 {
     let full = total_bytes / limits.full_bytes;
-    let open = FAN_IN as u64 + 1 + u64::from(total_bytes.min(limits.full_bytes).max(1).ilog2());
+    let open = limits.fan_in as u64 + 1 + u64::from(total_bytes.min(limits.full_bytes).max(1).ilog2());
     // The overdue run and the one at the end are open.
     full + (full + cells) + 2 * open
 }
@@ -178,7 +180,7 @@ mod tests {
     proptest! {
         #[test]
         fn segments_stay_below_their_limit_after_every_roll_and_are_rewritten_a_logarithmic_number_of_times(sizes in sizes()) {
-            let limits = Limits { full_bytes: FULL, cells: None };
+            let limits = Limits { fan_in: FAN_IN, full_bytes: FULL, cells: None };
             let (mut segments, mut total, mut written, mut allowed) = (Vec::new(), 0, 0, 0);
             for (at, &bytes) in sizes.iter().enumerate() {
                 segments.push(segment(at, bytes, 0));
@@ -197,7 +199,7 @@ mod tests {
             overdue in 0_i64..100,
         ) {
             let cells = Cells { length_ms: 20, overdue: WallMs(overdue) };
-            let limits = Limits { full_bytes: FULL, cells: Some(cells) };
+            let limits = Limits { fan_in: FAN_IN, full_bytes: FULL, cells: Some(cells) };
             let mut segments: Vec<_> =
                 parts.iter().enumerate().map(|(at, &(bytes, created))| segment(at, bytes, created)).collect();
             segments.sort_by_key(|each| each.created);
@@ -216,7 +218,7 @@ mod tests {
 
         #[test]
         fn a_clock_that_goes_back_makes_no_more_segments_than_one_that_stands(jumps in prop::collection::vec(0_i64..50, 1..300)) {
-            let limits = Limits { full_bytes: FULL, cells: Some(Cells { length_ms: 100, overdue: WallMs(0) }) };
+            let limits = Limits { fan_in: FAN_IN, full_bytes: FULL, cells: Some(Cells { length_ms: 100, overdue: WallMs(0) }) };
             let mut segments = Vec::new();
             for (at, jump) in jumps.into_iter().enumerate() {
                 segments.push(segment(at, 10, 199 - jump));
@@ -228,7 +230,7 @@ mod tests {
 
     #[test]
     fn equal_segments_are_merged_when_there_are_enough_of_them() {
-        let limits = Limits { full_bytes: FULL, cells: None };
+        let limits = Limits { fan_in: FAN_IN, full_bytes: FULL, cells: None };
         let mut segments: Vec<_> = (0..FAN_IN - 1).map(|at| segment(at, 100, 0)).collect();
         assert_eq!(due(&segments, &limits), None);
         segments.push(segment(FAN_IN - 1, 100, 0));
@@ -237,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_stands_before_a_full_segment_becomes_one() {
-        let limits = Limits { full_bytes: FULL, cells: None };
+        let limits = Limits { fan_in: FAN_IN, full_bytes: FULL, cells: None };
         let mut segments = vec![segment(0, 9, 0), segment(1, 5, 0), segment(2, FULL, 0), segment(3, 7, 0)];
         assert_eq!(due(&segments, &limits), Some(0..2));
         settle(&mut segments, &limits);
@@ -246,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_long_list_of_tiny_segments_is_merged_in_parts() {
-        let limits = Limits { full_bytes: FULL, cells: None };
+        let limits = Limits { fan_in: FAN_IN, full_bytes: FULL, cells: None };
         let mut segments: Vec<_> = (0..10_000).map(|at| segment(at, 1, 0)).collect();
         assert_eq!(due(&segments, &limits), Some(0..MERGE_SEGMENTS));
         settle(&mut segments, &limits);

@@ -8,13 +8,14 @@
 //! 4. At most [`DELETED_AT_ONCE`] segments go in a pass.
 
 use super::expire::expire;
-use super::manifest::{self, Standing};
-use crate::compaction::gc::{Look, Remains, Seen};
+use super::manifest;
+use crate::compaction::gc::{Listed, Look, Remains, Seen};
 use crate::env::Env;
 use crate::format::manifest::SegmentName;
 use crate::ids::{Offset, TopicId, TopicPartition};
 use crate::object::ObjectStore;
 use crate::recovery::{Stores, committed_log_starts};
+use crate::segment::data_key;
 use crate::store_error::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,10 +31,10 @@ const MANIFESTS: &str = "man/";
 /// The objects of one segment's name.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stored {
-    /// Keys, and the first offset as they say it.
+    /// Their keys.
     pub keys: Vec<String>,
-    /// First offset by its keys.
-    pub base: Offset,
+    /// The file alone.
+    pub file: Listed,
     /// Bytes of all of them.
     pub bytes: u64,
     /// When the newest was written, Unix milliseconds by the store's clock.
@@ -75,8 +76,11 @@ pub async fn list(objects: &dyn ObjectStore, topic: TopicId) -> Result<Listing, 
     for object in objects.list(&format!("{SEGMENTS}{topic}/")).await? {
         let Some((partition, name, base)) = parse(topic, &object.key) else { continue };
         let stored = listing.entry(partition).or_default().entry(name).or_default();
+        stored.file.base = base;
+        if object.key == data_key(partition, name, base) {
+            stored.file.bytes = object.size;
+        }
         stored.keys.push(object.key);
-        stored.base = base;
         stored.bytes += object.size;
         stored.modified_ms = stored.modified_ms.max(object.modified_ms);
     }
@@ -92,15 +96,6 @@ fn parse(topic: TopicId, key: &str) -> Option<(TopicPartition, SegmentName, Offs
     let (base, _) = parts.next()?.strip_prefix("segment-")?.split_once('.')?;
     let base = base.parse().ok().filter(|base| *base >= 0)?;
     parts.next().is_none().then_some((TopicPartition { topic, index }, name, Offset(base)))
-}
-
-/// Those of `listed` that begin below everything that the manifest names, so that no commit adds them any more.
-fn left_behind(standing: &Standing, listed: &BTreeMap<SegmentName, Stored>) -> Vec<SegmentName> {
-    let manifest = &standing.manifest;
-    let floor = manifest.segments.first().map_or(manifest.covered, |first| first.segment.base);
-    let named = |name: &SegmentName| manifest.segments.iter().any(|each| each.name == *name);
-    let below = listed.iter().filter(|(name, stored)| stored.base < floor && !named(name));
-    below.map(|(name, _)| *name).collect()
 }
 
 /// Collects now and then.
@@ -139,9 +134,7 @@ impl SegmentCollector {
             for (partition, listed) in listing {
                 let log_start = starts.get(&partition).copied().filter(|_| !gone.contains(&topic));
                 if let Some(log_start) = log_start {
-                    let expired = expire(env, objects, partition, log_start).await?;
-                    done.expired += expired.len();
-                    self.remains.left_behind(env.now(), partition, expired);
+                    done.expired += expire(env, objects, partition, log_start).await?.len();
                 }
                 self.look(env, objects, partition, &listed, gone.contains(&topic)).await?;
                 stored.extend(listed.into_iter().map(|(name, stored)| ((partition, name), stored.keys)));
@@ -166,21 +159,14 @@ impl SegmentCollector {
         listed: &BTreeMap<SegmentName, Stored>,
         gone: bool,
     ) -> Result<(), StoreError> {
-        let names = listed.keys().copied().collect();
-        if gone {
-            self.remains.saw(env.now(), Look { partition, listed: names, manifest: Seen::TopicGone });
-            return Ok(());
-        }
-        let standing = manifest::read(objects, partition).await?;
-        let manifest = match &standing.version {
-            None => Seen::Absent,
-            Some(version) => Seen::Named {
-                version: version.0.clone(),
-                names: standing.manifest.segments.iter().map(|named| named.name).collect(),
-            },
+        let manifest = if gone {
+            Seen::TopicGone
+        } else {
+            let standing = manifest::read(objects, partition).await?;
+            standing.version.map_or(Seen::Absent, |version| Seen::named(version.0, &standing.manifest))
         };
-        self.remains.saw(env.now(), Look { partition, listed: names, manifest });
-        self.remains.left_behind(env.now(), partition, left_behind(&standing, listed));
+        let listed = listed.iter().map(|(name, stored)| (*name, stored.file)).collect();
+        self.remains.saw(env.now(), Look { partition, listed, manifest });
         Ok(())
     }
 }
@@ -208,16 +194,18 @@ pub async fn orphans(
     let mut found = Vec::new();
     for topic in topics(objects).await? {
         for (partition, listed) in list(objects, topic).await? {
-            let standing = manifest::read(objects, partition).await?;
-            let behind = left_behind(&standing, &listed);
+            let manifest = manifest::read(objects, partition).await?.manifest;
+            let segments = || manifest.segments.iter().map(|named| named.segment);
             let start = log_starts.get(&partition).copied().unwrap_or(Offset(0));
             for (name, stored) in listed {
-                let named = standing.manifest.segments.iter().find(|named| named.name == name);
+                let named = manifest.segments.iter().find(|named| named.name == name);
                 let because = match named {
                     _ if gone.contains(&topic) => "its topic is deleted",
                     Some(named) if named.segment.last < start => "it lies below the log start",
                     Some(_) => continue,
-                    None if behind.contains(&name) => "its manifest has left it behind",
+                    None if stored.file.is_out_of_reach(segments(), manifest.covered) => {
+                        "it was replaced, or has expired"
+                    }
                     None => "no manifest names it: it is on its way, or its writer failed",
                 };
                 found.push(Orphan { partition, stored, because });

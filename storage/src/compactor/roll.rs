@@ -4,17 +4,21 @@
 //!    same batches; of two such segments the manifest names the one that came first.
 //! 2. A segment ends where an entry ends: references are either covered or not.
 //! 3. What a roll holds of entries that are not in memory is at most all of them: whoever plans it has room for that.
+//! 4. Before a manifest covers entries, they are on the disk: a log without fsync that lost its end with the power would go
+//!    on below what is covered.
 
 use super::background::{Background, SegmentMeter, SegmentTotals, TURN_BYTES};
-use super::manifest;
+use super::merge::DAWDLES_MS;
+use super::{Coverage, manifest};
 use crate::env::Env;
 use crate::format::manifest::{Manifest, NamedSegment, SegmentName};
-use crate::ids::{Offset, TopicPartition};
+use crate::ids::{Offset, Seq, TopicPartition, Wid};
 use crate::partition::{EpochHistory, Reference};
 use crate::recovery::Stores;
 use crate::segment::{SegmentError, SegmentWriter, data_key, index_key};
 use crate::store_error::{FailureKind, StoreError};
 use crate::wal::{PutOutcome, StoreFuture};
+use crate::wrong::{Wrong, wrong};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeMap;
@@ -44,7 +48,7 @@ pub struct Roll {
     pub name: SegmentName,
 }
 
-/// Why nothing was rolled.
+/// Why nothing was rolled, or merged.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RollError {
     /// The store failed: to be tried again.
@@ -61,26 +65,26 @@ impl From<SegmentError> for RollError {
     }
 }
 
-/// Rolls, and gives the first offset that no segment holds: beyond what was asked for if somebody else was faster.
+/// Rolls, and gives what segments hold now: more than was asked for if somebody else was faster.
 ///
 /// # Errors
 /// See [`RollError`]; it may have happened all the same.
 ///
 /// # Panics
 /// If there is nothing to roll.
-pub async fn roll(env: &Env, stores: &Stores, background: &Background, roll: Roll) -> Result<Offset, RollError> {
-    let covered = cover(env, stores, background, roll).await?;
+pub async fn roll(env: &Env, stores: &Stores, background: &Background, roll: Roll) -> Result<Coverage, RollError> {
+    let coverage = cover(env, stores, background, roll).await?;
     background.meter.add(SegmentTotals { rolls: 1, ..SegmentTotals::default() });
-    Ok(covered)
+    Ok(coverage)
 }
 
-async fn cover(env: &Env, stores: &Stores, background: &Background, roll: Roll) -> Result<Offset, RollError> {
+async fn cover(env: &Env, stores: &Stores, background: &Background, roll: Roll) -> Result<Coverage, RollError> {
     let (first, last) = (roll.references.first(), roll.references.last());
     let (base, through) = first.zip(last).map(|(first, last)| (first.base, last.last.plus(1))).expect("no entry");
     // Before the first byte of the segment is put: what the commit compares (rule R1 of `compaction::gc`).
-    let standing = manifest::read(&*stores.objects, roll.partition).await?;
+    let mut standing = manifest::read(&*stores.objects, roll.partition).await?;
     if standing.manifest.covered > base {
-        return Ok(standing.manifest.covered);
+        return Ok((&standing.manifest).into());
     }
     let writer = write(env, stores, background, &roll).await?;
     if writer.next() != through {
@@ -93,14 +97,23 @@ async fn cover(env: &Env, stores: &Stores, background: &Background, roll: Roll) 
     let bytes = written.segment.bytes;
     background.meter.add(SegmentTotals { segments: 1, segment_bytes: bytes, ..SegmentTotals::default() });
     let named = NamedSegment { name: roll.name, segment: written.segment, records: written.records };
+    let newest: BTreeMap<Wid, Seq> = roll.references.iter().map(|one| (one.wid, one.seq)).collect();
+    for (wid, seq) in newest {
+        stores.wal.sync_below(wid, seq.next()).await?;
+    }
+    if wrong(Wrong::RollComparesLateVersion) {
+        env.sleep(Duration::from_millis(env.random() % DAWDLES_MS)).await;
+        let late = manifest::read(&*stores.objects, roll.partition).await?;
+        standing = if late.manifest.covered == standing.manifest.covered { late } else { standing };
+    }
     let next = append(&standing.manifest, &roll, named)?;
     if manifest::commit(env, &*stores.objects, &standing, &next).await? {
         background.meter.add(SegmentTotals { manifests: 1, ..SegmentTotals::default() });
-        return Ok(next.covered);
+        return Ok((&next).into());
     }
     let stands = manifest::read(&*stores.objects, roll.partition).await?.manifest;
     if stands.covered > base {
-        return Ok(stands.covered);
+        return Ok((&stands).into());
     }
     let detail = format!("the manifest of {} was changed meanwhile: the segment is to be written anew", roll.partition);
     Err(StoreError::not_done(FailureKind::Other, detail).into())
@@ -158,7 +171,7 @@ pub async fn read(stores: &Stores, reference: Reference) -> Result<(Reference, B
 }
 
 /// Puts an object that nobody else can have put, so that one that is there is this one.
-async fn put(env: &Env, stores: &Stores, key: String, slices: Vec<Bytes>) -> Result<(), StoreError> {
+pub(super) async fn put(env: &Env, stores: &Stores, key: String, slices: Vec<Bytes>) -> Result<(), StoreError> {
     let mut attempt = 1;
     loop {
         let put: StoreFuture<PutOutcome> = stores.objects.put_if_absent(&key, slices.clone());

@@ -181,7 +181,7 @@ impl World {
         let meta = Rc::new(MemoryMeta::new(uuid::Uuid::from_u128(1)));
         let stores = Stores { wal: Rc::new(self.bucket.clone()), objects: Rc::new(shaken.clone()), meta };
         let (env, background) = (self.env.clone(), self.background.clone());
-        self.wait(async move { roll(&env, &stores, &background, what).await })
+        self.wait(async move { Ok(roll(&env, &stores, &background, what).await?.covered) })
     }
 
     fn roll(&mut self, what: Roll) -> Result<Offset, RollError> {

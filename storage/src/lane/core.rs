@@ -167,6 +167,9 @@ impl LaneCore {
             Event::FromShard(shard, ToLane::LogStart { partition, offset }) => {
                 self.on_log_start(shard, partition, offset);
             }
+            Event::FromShard(shard, ToLane::Retention { partition, retention }) => {
+                self.set_retention(shard, partition, retention);
+            }
             Event::FromShard(shard, ToLane::ForgetProducers { partition, epoch, producers }) => {
                 self.forget_producers(shard, (partition, epoch), &producers);
             }
@@ -201,6 +204,8 @@ impl LaneCore {
             Event::LookedUp(token, result) => self.on_looked_up(token, result),
             Event::Sealed(_) => self.name_again(),
             Event::Rolled(partition, name, result) => self.on_rolled(partition, name, result),
+            Event::Merged(partition, name, result) => self.on_merged(partition, name, result),
+            Event::Looked(partition, result) => self.on_looked(partition, result),
         }
     }
 
@@ -294,7 +299,8 @@ impl LaneCore {
 
     /// What was put so far.
     pub fn totals(&self) -> LaneTotals {
-        LaneTotals { held_bytes: self.held_bytes(), ..self.flights.totals() }
+        let totals = LaneTotals { held_bytes: self.held_bytes(), ..self.flights.totals() };
+        self.compacting.as_ref().map_or(totals, |compacting| compacting.add_to(totals))
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -17,29 +17,69 @@ pub struct LaneTotals {
     pub hedges_won: u64,
     /// Memory of rolls and of committed batches kept for them, now.
     pub held_bytes: u64,
+    /// Merges of segments.
+    pub merges: u64,
+    /// Bytes of the segments that they replaced.
+    pub merge_read_bytes: u64,
+    /// Bytes of those that they made.
+    pub merge_written_bytes: u64,
+    /// When the last one was done, Unix seconds; 0: none was.
+    pub merged_at: u64,
+    /// Partitions of which segments wait to be merged.
+    pub merges_due: u64,
 }
 
 /// The totals as other threads see them. Single numbers are current; together they may be of two moments.
 #[derive(Debug, Default)]
 pub struct LaneCells {
-    totals: [AtomicU64; 5],
+    totals: [AtomicU64; FIELDS],
     segments: Arc<SegmentMeter>,
 }
 
+const FIELDS: usize = 10;
+
+/// The fields, in one order for writing and reading.
+fn fields(totals: &mut LaneTotals) -> [&mut u64; FIELDS] {
+    let LaneTotals {
+        objects,
+        object_bytes,
+        hedges,
+        hedges_won,
+        held_bytes,
+        merges,
+        merge_read_bytes,
+        merge_written_bytes,
+        merged_at,
+        merges_due,
+    } = totals;
+    [
+        objects,
+        object_bytes,
+        hedges,
+        hedges_won,
+        held_bytes,
+        merges,
+        merge_read_bytes,
+        merge_written_bytes,
+        merged_at,
+        merges_due,
+    ]
+}
+
 impl LaneCells {
-    pub(super) fn publish(&self, totals: LaneTotals) {
-        let LaneTotals { objects, object_bytes, hedges, hedges_won, held_bytes } = totals;
-        let values = [objects, object_bytes, hedges, hedges_won, held_bytes];
-        for (cell, value) in self.totals.iter().zip(values) {
-            cell.store(value, Ordering::Relaxed);
+    pub(super) fn publish(&self, mut totals: LaneTotals) {
+        for (cell, value) in self.totals.iter().zip(fields(&mut totals)) {
+            cell.store(*value, Ordering::Relaxed);
         }
     }
 
     /// The totals.
     pub fn totals(&self) -> LaneTotals {
-        let [objects, object_bytes, hedges, hedges_won, held_bytes] =
-            self.totals.each_ref().map(|cell| cell.load(Ordering::Relaxed));
-        LaneTotals { objects, object_bytes, hedges, hedges_won, held_bytes }
+        let mut totals = LaneTotals::default();
+        for (cell, value) in self.totals.iter().zip(fields(&mut totals)) {
+            *value = cell.load(Ordering::Relaxed);
+        }
+        totals
     }
 
     /// What the lane's rolls count.

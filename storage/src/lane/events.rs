@@ -1,10 +1,12 @@
 //! What goes into a lane's core and what comes out of it.
 
 use super::messages::{LaneCommand, LaneReport, ToLane, ToShard};
+use crate::compactor::Coverage;
+use crate::compactor::merge::{Merge, Merged};
 use crate::compactor::roll::{Roll, RollError};
 use crate::env::{Mono, WallMs};
 use crate::format::manifest::SegmentName;
-use crate::ids::{Offset, Seq, ShardIndex, TopicPartition, Wid};
+use crate::ids::{Seq, ShardIndex, TopicPartition, Wid};
 use crate::meta::records::PartitionRecord;
 use crate::meta::{Key, Snapshot, Txn, TxnOutcome};
 use crate::partition::CommittedPartition;
@@ -89,8 +91,12 @@ pub enum Event {
     LookedUp(Token, Result<BTreeMap<TopicPartition, Found>, StoreError>),
     /// The write-ahead log is sealed.
     Sealed(Wid),
-    /// Answer to [`Effect::Roll`], by the partition and the name that it had: the first offset that no segment holds.
-    Rolled(TopicPartition, SegmentName, Result<Offset, RollError>),
+    /// Answer to [`Effect::Roll`], by the partition and the name that it had.
+    Rolled(TopicPartition, SegmentName, Result<Coverage, RollError>),
+    /// Answer to [`Effect::Merge`], likewise.
+    Merged(TopicPartition, SegmentName, Result<Merged, RollError>),
+    /// Answer to [`Effect::LookAtSegments`].
+    Looked(TopicPartition, Result<Coverage, StoreError>),
 }
 
 /// What the core wants done. The pump carries effects out in order; those with answers run side by side.
@@ -149,6 +155,10 @@ pub enum Effect {
     Seal(Wid),
     /// Roll entries into a segment; answered by [`Event::Rolled`].
     Roll(Box<Roll>),
+    /// Merge segments; answered by [`Event::Merged`].
+    Merge(Merge),
+    /// Read which segments a partition has; answered by [`Event::Looked`].
+    LookAtSegments(TopicPartition),
     /// Delete data objects; a failure is of no consequence, the next deletion covers it.
     DeleteWalBelow {
         /// The log.

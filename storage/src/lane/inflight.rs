@@ -169,7 +169,7 @@ impl InFlight {
             object_bytes: self.object_bytes,
             hedges: self.hedging.sent,
             hedges_won: self.hedging.won,
-            held_bytes: 0,
+            ..LaneTotals::default()
         }
     }
 

@@ -1,5 +1,6 @@
 //! What shards, lanes and the control task say to each other (PROTOCOL.md section 1): one FIFO each way per pair.
 
+use crate::compaction::retention::Retention;
 use crate::env::WallMs;
 use crate::format::Footer;
 use crate::ids::{LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
@@ -66,6 +67,14 @@ pub enum ToLane {
         partition: TopicPartition,
         /// The new start.
         offset: Offset,
+    },
+    /// When records of this partition expire: nothing is merged that is not to expire together. Sent where it is not the
+    /// default; what is merged before it comes is merged once.
+    Retention {
+        /// The partition.
+        partition: TopicPartition,
+        /// By the settings of its topic.
+        retention: Retention,
     },
     /// Forget these producers: all their batches are durable, they have been silent for minutes, and the shard has no
     /// memory for them. What they send later comes behind this message.

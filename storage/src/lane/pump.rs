@@ -287,6 +287,23 @@ impl LanePump {
                 }
                 .boxed_local()
             }
+            Effect::Merge(merge) => {
+                let (env, stores, background) = (self.env.clone(), self.stores.clone(), self.background.clone());
+                let (partition, name) = (merge.partition, merge.name);
+                async move {
+                    let result = compactor::merge::merge(&env, &stores, &background, merge).await;
+                    Event::Merged(partition, name, result)
+                }
+                .boxed_local()
+            }
+            Effect::LookAtSegments(partition) => {
+                let objects = objects.clone();
+                async move {
+                    let read = compactor::manifest::read(&*objects, partition).await;
+                    Event::Looked(partition, read.map(|standing| (&standing.manifest).into()))
+                }
+                .boxed_local()
+            }
             Effect::DeleteWalBelow { wid, below } => {
                 let delete = wal.delete_below(wid, below);
                 return self.env.spawn("delete below the low-water mark", log_failure(delete));

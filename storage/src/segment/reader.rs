@@ -48,6 +48,19 @@ impl<'a> SegmentReader<'a> {
         index: Option<&'a SegmentIndex>,
     ) -> Result<SegmentReader<'a>, ReadError> {
         let size = objects.get_suffix(&key, 1).await?.ok_or(PieceError::Missing)?.size;
+        SegmentReader::of_size(objects, key, size, index)
+    }
+
+    /// The file `key`, which has `size` bytes, held against `index` if one is given.
+    ///
+    /// # Errors
+    /// No segment has that size.
+    pub fn of_size(
+        objects: &'a dyn ObjectStore,
+        key: String,
+        size: u64,
+        index: Option<&'a SegmentIndex>,
+    ) -> Result<SegmentReader<'a>, ReadError> {
         let (scan, index) = (SegmentScan::new(size)?, index.map(index::Comparison::new));
         Ok(SegmentReader { pieces: Pieces::new(objects, key, size), scan, index })
     }

@@ -92,7 +92,7 @@ fn what_lies_below_a_committed_log_start_is_named_no_more_and_deleted_a_grace_la
         orphans(&*stores.objects, &BTreeSet::new(), &starts).await
     });
     let found: Vec<_> =
-        listed.expect("memory").into_iter().map(|orphan| (orphan.stored.base.0, orphan.because)).collect();
+        listed.expect("memory").into_iter().map(|orphan| (orphan.stored.file.base.0, orphan.because)).collect();
     let on_its_way = "no manifest names it: it is on its way, or its writer failed";
     assert_eq!(found, [(0, "it lies below the log start"), (9, on_its_way)]);
 
