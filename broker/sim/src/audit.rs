@@ -1,11 +1,12 @@
 //! The checker of `millrace audit`, told from the true state of the simulated stores.
 
+use millrace_broker::control::topic_object::{self, TopicObject};
 use millrace_storage::audit::{
     Bodies, BrokenCheckpoint, Checker, Clock, Finding, Metadata, Report, Rules, SeenPartition, SegmentLook, examine,
 };
 use millrace_storage::format::checkpoint::{Checkpoint, ReferenceChunk, checkpoint_key, chunk_key};
 use millrace_storage::format::manifest::{Manifest, NamedSegment};
-use millrace_storage::ids::{TopicPartition, Wid};
+use millrace_storage::ids::{TopicId, TopicPartition, Wid};
 use millrace_storage::meta::keys;
 use millrace_storage::meta::records::{PartitionRecord, Record, WalRecord};
 use millrace_storage::object::ListedObject;
@@ -24,8 +25,9 @@ pub fn check(bucket: &SimBucket, meta: &SimMeta, bodies: Bodies) {
 /// An audit of this instant, with the metadata store or of the bucket alone.
 pub fn audit(bucket: &SimBucket, meta: Option<&SimMeta>, bodies: Bodies) -> Report {
     // How long something may stay that nothing refers to is a matter of time, of which a run has little.
-    let rules =
-        Rules { clock: Clock::Stopped, grace_ms: i64::MAX, topics: None, deleted: BTreeMap::new(), whole_files: false };
+    let (topics, deleted) = topics(bucket);
+    let gone = deleted.clone();
+    let rules = Rules { clock: Clock::Stopped, grace_ms: i64::MAX, topics, deleted, whole_files: false };
     let mut checker = Checker::new(rules, meta.map(metadata));
     for key in bucket.keys("wal/") {
         let (wid, seq) = SimBucket::parse_wal_key(&key).expect("only write-ahead objects lie there");
@@ -56,7 +58,8 @@ pub fn audit(bucket: &SimBucket, meta: Option<&SimMeta>, bodies: Bodies) -> Repo
         let bytes = bucket.peek(&key).expect("listed at this instant");
         let manifest = Manifest::decode(&bytes).unwrap_or_else(|error| panic!("FINDING {key}: {error}"));
         let partition = manifest.partition;
-        for named in &manifest.segments {
+        // Of a deleted topic nothing need be whole.
+        for named in manifest.segments.iter().filter(|_| !gone.contains_key(&partition.topic)) {
             segment(bucket, partition, *named).into_iter().for_each(|finding| checker.found(finding));
         }
         let in_folder = bucket.keys(&format!("seg/{}/{}/", partition.topic, partition.index)).into_iter();
@@ -68,6 +71,18 @@ pub fn audit(bucket: &SimBucket, meta: Option<&SimMeta>, bodies: Bodies) -> Repo
         checker.partition(SeenPartition { partition, listed, manifest: Some(Ok(manifest)), manifest_bytes });
     }
     checker.finish()
+}
+
+/// The topics that the bucket knows: those alive with their partitions, unless none is known at all, and those deleted.
+fn topics(bucket: &SimBucket) -> (Option<BTreeMap<TopicId, u32>>, BTreeMap<TopicId, i64>) {
+    let objects = bucket.keys(topic_object::FOLDER).into_iter().map(|key| {
+        let bytes = bucket.peek(&key).expect("listed at this instant");
+        TopicObject::decode(&bytes).unwrap_or_else(|error| panic!("FINDING {key}: {error}"))
+    });
+    let (deleted, alive): (Vec<TopicObject>, Vec<TopicObject>) = objects.partition(|object| object.deleted);
+    let known = !alive.is_empty() || !deleted.is_empty();
+    let alive = alive.into_iter().map(|object| (object.id, object.partitions)).collect();
+    (known.then_some(alive), deleted.into_iter().map(|object| (object.id, 0)).collect())
 }
 
 /// What is wrong with a segment.

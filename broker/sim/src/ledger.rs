@@ -6,6 +6,8 @@
 //! 3. An acknowledged record is readable at the offset that the acknowledgement named.
 //! 4. A record of an idempotent producer stands at one offset.
 //! 5. A log starts nowhere that nobody asked for, and not behind a record that was to be kept.
+//!
+//! Of a topic that somebody wants deleted only the first and the fourth hold.
 
 use millrace_storage::env::WallMs;
 use millrace_storage::ids::{Offset, TopicId, TopicPartition};
@@ -62,6 +64,8 @@ pub struct Ledger {
     logs: Rc<RefCell<BTreeMap<TopicPartition, Log>>>,
     /// By topic, the shortest time that records were ever to be kept, milliseconds.
     limits: Rc<RefCell<BTreeMap<TopicId, i64>>>,
+    /// Topics that somebody wants deleted, and since when (virtual nanoseconds) it is known that they are.
+    deletions: Rc<RefCell<BTreeMap<TopicId, Option<u64>>>>,
 }
 
 impl Ledger {
@@ -98,6 +102,26 @@ impl Ledger {
         let mut logs = self.logs.borrow_mut();
         let log = logs.entry(p).or_default();
         log.asked = log.asked.max(offset.0);
+    }
+
+    /// Somebody wants the topic deleted: from now on it may be at any time.
+    pub fn ask_deletion(&self, topic: TopicId) {
+        self.deletions.borrow_mut().entry(topic).or_default();
+    }
+
+    /// Somebody was told that the topic is deleted.
+    pub fn deleted(&self, topic: TopicId, now: u64) {
+        self.deletions.borrow_mut().entry(topic).or_default().get_or_insert(now);
+    }
+
+    /// Whether anybody wanted the topic deleted.
+    pub fn may_be_deleted(&self, topic: TopicId) -> bool {
+        self.deletions.borrow().contains_key(&topic)
+    }
+
+    /// Since when it is known that the topic is deleted.
+    pub fn deleted_since(&self, topic: TopicId) -> Option<u64> {
+        self.deletions.borrow().get(&topic).copied().flatten()
     }
 
     /// Records of this topic are to be kept for so long, if it gets so far.
@@ -155,7 +179,10 @@ impl Ledger {
     /// A later log of the partition ends at `end`: nothing that was readable may be missing.
     pub fn check_end(&self, p: TopicPartition, end: Offset, where_: &str) {
         let known = self.end(p);
-        assert!(end >= known, "FINDING {where_}: {p} ends at {end}, but was readable up to {known}");
+        assert!(
+            end >= known || self.may_be_deleted(p.topic),
+            "FINDING {where_}: {p} ends at {end}, but was readable up to {known}"
+        );
     }
 
     /// The record at an offset, if it is known and not below the log start.
@@ -169,8 +196,8 @@ impl Ledger {
         self.logs.borrow().values().map(|log| log.acknowledged).sum()
     }
 
-    /// Partitions that hold something.
+    /// Partitions that hold something and that nobody wants deleted.
     pub fn partitions(&self) -> Vec<TopicPartition> {
-        self.logs.borrow().keys().copied().collect()
+        self.logs.borrow().keys().copied().filter(|p| !self.may_be_deleted(p.topic)).collect()
     }
 }

@@ -1,4 +1,5 @@
-//! How many seeds it takes to catch each mistake: those of PROTOCOL.md section 9 in the lane scenario, two more in the other.
+//! How many seeds it takes to catch each mistake: those of PROTOCOL.md section 9, and others that concern segments and log
+//! starts, each in the scenario where it shows.
 //!
 //! Of PROTOCOL.md section 9 two are missing: *lease trusted for acknowledging* needs a second node, *fold that ignores the
 //! epoch* is hidden by other rules ([`HIDDEN`]).
@@ -62,6 +63,10 @@ pub const ON_ONE_NODE: &[Mistake] = &[
     mistake(Wrong::OwnFenceMisread, "own-fence-misread"),
     of_nodes(Wrong::SegmentDeletedOnSight, "segment-deleted-on-sight"),
     of_nodes(Wrong::LogStartNotFolded, "log-start-not-folded"),
+    mistake(Wrong::MergeDropsABatch, "merge-drops-a-batch"),
+    mistake(Wrong::MergeDeletesFirst, "merge-deletes-first"),
+    mistake(Wrong::MergeComparesLateVersion, "merge-compares-late-version"),
+    of_nodes(Wrong::RollComparesLateVersion, "roll-compares-late-version"),
 ];
 
 /// A mistake of PROTOCOL.md section 9 that no run of one node can show.

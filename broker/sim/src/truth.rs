@@ -6,6 +6,7 @@ use crate::ledger::{Ledger, RecordId};
 use crate::{rebuild, segments};
 use bytes::Bytes;
 use millrace_storage::format::checkpoint::{Checkpoint, checkpoint_key};
+use millrace_storage::format::manifest::SegmentName;
 use millrace_storage::format::object::{ObjectHeader, ObjectKind, decode_footer, decode_header, decode_trailer};
 use millrace_storage::format::{Footer, HEADER_BYTES, PartitionEntry, TRAILER_BYTES};
 use millrace_storage::ids::{LeaderEpoch, Offset, Seq, TopicPartition, Wid};
@@ -13,7 +14,7 @@ use millrace_storage::meta::keys;
 use millrace_storage::meta::records::{PartitionRecord, Record, WalRecord, WalState};
 use millrace_storage::sim::{BucketChange, MetaChange, SimBucket, SimMeta};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// How a run reads record ids out of the bytes of an entry.
@@ -30,6 +31,8 @@ struct Inner {
     first: RefCell<BTreeMap<String, Bytes>>,
     // I2: sequences below were seen to be durable.
     durable: RefCell<BTreeMap<Wid, Seq>>,
+    // Segments that a manifest named and names no more.
+    replaced: RefCell<BTreeSet<(TopicPartition, SegmentName)>>,
 }
 
 /// The checker. A clone is another handle.
@@ -77,6 +80,7 @@ impl Truth {
             homes: RefCell::default(),
             first: RefCell::default(),
             durable: RefCell::default(),
+            replaced: RefCell::default(),
         }));
         let (on_bucket, on_meta) = (truth.clone(), truth.clone());
         bucket.observe(move |change| on_bucket.0.on_bucket(change));
@@ -131,10 +135,18 @@ impl Truth {
                 WalState::Sealed { end } => seq < end,
                 WalState::Open | WalState::Fencing => seq < record.lw,
             };
-            let known = gone_by_right && entry.last < self.0.ledger.start(entry.partition);
+            let p = entry.partition;
+            let in_segments = || self.ids_in_segments(p, entry.base, entry.last).is_some();
+            let known = gone_by_right && (entry.last < self.0.ledger.start(p) || in_segments());
             known.then(|| self.0.first.borrow().get(&key).cloned())?
         })?;
         Some((self.0.read_ids)(&body_of(&object, entry.position, entry.length)))
+    }
+
+    /// The ids that segments hold at these offsets.
+    pub fn ids_in_segments(&self, p: TopicPartition, base: Offset, last: Offset) -> Option<Vec<RecordId>> {
+        let offsets = (base.0..=last.0).map(Offset);
+        offsets.map(|offset| segments::at(&self.0.bucket, self.0.read_ids, p, offset)).collect()
     }
 
     /// The ids that the bytes of a place hold.
@@ -167,7 +179,7 @@ impl Inner {
                 let immutable = ["wal/", "ckpt/", "seg/"].iter().any(|kind| key.starts_with(kind));
                 assert!(!immutable, "FINDING I1: {key} was overwritten");
                 if key.starts_with("man/") {
-                    segments::check_manifest(&self.bucket, key, Some(before), after);
+                    self.on_manifest(key, Some(before), after);
                 }
             }
             BucketChange::Deleted(key, bytes) => self.on_deleted(key, bytes),
@@ -176,7 +188,7 @@ impl Inner {
 
     fn on_created(&self, key: &str, bytes: &Bytes) {
         if key.starts_with("man/") {
-            segments::check_manifest(&self.bucket, key, None, bytes);
+            self.on_manifest(key, None, bytes);
         }
         let Some((wid, seq)) = SimBucket::parse_wal_key(key) else { return };
         let object = read_object(key, bytes);
@@ -201,6 +213,12 @@ impl Inner {
         }
     }
 
+    fn on_manifest(&self, key: &str, before: Option<&Bytes>, after: &Bytes) {
+        let gone = segments::check_manifest(&self.bucket, key, before, after, &self.replaced.borrow());
+        self.replaced.borrow_mut().extend(gone);
+        segments::check_content(&self.bucket, self.read_ids, key, before, after, &self.ledger);
+    }
+
     fn on_deleted(&self, key: &str, bytes: &Bytes) {
         if key.starts_with("seg/") {
             segments::check_may_go(&self.bucket, key);
@@ -222,11 +240,15 @@ impl Inner {
     /// I8: what was readable stays in some object, or in a segment, unless the log starts above it.
     fn check_entry_may_go(&self, key: &str, object: &Bytes, entry: &PartitionEntry) {
         let p = entry.partition;
+        if self.ledger.may_be_deleted(p.topic) {
+            return;
+        }
         let ids = (self.read_ids)(&body_of(object, entry.position, entry.length));
         let known: Vec<(i64, RecordId)> = (entry.base.0..).zip(ids).collect();
         let lost = |&(offset, id): &(i64, RecordId)| {
             let offset = Offset(offset);
-            self.ledger.record_at(p, offset) == Some(id) && !segments::hold(&self.bucket, self.read_ids, p, offset, id)
+            self.ledger.record_at(p, offset) == Some(id)
+                && segments::at(&self.bucket, self.read_ids, p, offset) != Some(id)
         };
         if known.iter().any(lost) {
             // Clients may not have heard of it yet.
@@ -341,7 +363,10 @@ impl Inner {
                 self.check_named(p, &new);
                 self.check_claim(p, &old, &new);
             }
-            (_, None) => {}
+            (_, None) => {
+                let asked = self.ledger.may_be_deleted(p.topic);
+                assert!(asked, "FINDING the record of {p} is deleted, whose topic nobody wants deleted");
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::shard::ScriptedShard;
 use super::{Cluster, Plan};
+use millrace_storage::compactor::collect::{self, SegmentCollector};
 use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, ShardIndex, TopicPartition, Wid};
 use millrace_storage::lane::{LaneCommand, LaneEnds, LaneIdentity, LanePump, LaneReport, ShardEnd};
@@ -9,7 +10,7 @@ use millrace_storage::mailbox::{Receiver, Sender, mailbox};
 use millrace_storage::recovery::{self, Collector, Stores};
 use millrace_storage::sim::{Chance, ProcessId};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,7 +21,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The same while hours pass in which little happens.
 const QUIET_LOOK: Duration = Duration::from_secs(20);
 /// Between two collections, then.
-const QUIET_COLLECT: Duration = Duration::from_secs(600);
+pub(super) const QUIET_COLLECT: Duration = Duration::from_secs(600);
+/// Readers of segments get this part of the time between two collections.
+const GRACES_PER_COLLECTION: u32 = 2;
 /// A partition that was asked for and is not led is asked for again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -227,9 +230,13 @@ impl Life {
 
 async fn collect(env: Env, stores: Stores, cluster: Cluster) {
     let mut collector = Collector::default();
+    let mut of_segments = SegmentCollector::new(cluster.plan.collect_every / GRACES_PER_COLLECTION);
     loop {
         env.sleep(if cluster.quiet.get() { QUIET_COLLECT } else { cluster.plan.collect_every }).await;
         drop(collector.pass(&env, &stores).await);
+        if let Ok(topics) = collect::topics(&*stores.objects).await {
+            drop(of_segments.pass(&env, &stores, &topics, &BTreeSet::new()).await);
+        }
     }
 }
 

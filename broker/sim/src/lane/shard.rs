@@ -4,6 +4,7 @@
 //! lane tells it is compared with what it knows and with the truth.
 
 use crate::ledger::{Ledger, RecordId};
+use crate::node::batch::{self, Stamp};
 use crate::truth::Truth;
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -266,7 +267,11 @@ impl State {
                     assert!(!led.draining || lost == 0, "FINDING {partition} revoked with {lost} records in flight");
                 }
             }
-            ToShard::Covered { .. } => unreachable!("its records are no batches, so that nothing is rolled"),
+            ToShard::Covered { partition, epoch, covered } => {
+                if let Some(led) = self.led.get_mut(&partition).filter(|led| led.epoch == epoch) {
+                    led.committed.cover(covered);
+                }
+            }
             ToShard::StoreFull(full) => {
                 assert!(full != self.store_full, "FINDING shard {} is told twice that the store is full", self.shard);
                 self.store_full = full;
@@ -343,7 +348,15 @@ impl Led {
     fn append(&mut self, produce: &Produce, count: u32, now: millrace_storage::env::WallMs, answer: Answer) {
         let base = self.appended.append(produce.stamp, count, now);
         let before = self.bytes.len();
-        produce.ids.iter().for_each(|id| id.write(&mut self.bytes));
+        let none = Stamp { producer: -1, epoch: -1, sequence: -1 };
+        let stamp = produce.stamp.map_or(none, |stamp| {
+            let ProducerStamp { id, epoch, first_sequence } = stamp;
+            Stamp { producer: id, epoch, sequence: first_sequence }
+        });
+        self.bytes.extend_from_slice(&batch::write(stamp, now.0, &produce.ids));
+        // As a broker does, in place: the checksum leaves both out.
+        self.bytes[before..before + 8].copy_from_slice(&base.0.to_be_bytes());
+        self.bytes[before + 12..before + 16].copy_from_slice(&self.epoch.0.to_be_bytes());
         self.unsealed.push(BatchDescription {
             length: u32::try_from(self.bytes.len() - before).expect("a small batch"),
             count,

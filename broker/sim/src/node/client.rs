@@ -22,8 +22,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 const METADATA: i16 = 12;
-const PRODUCE: i16 = 9;
-const FETCH: i16 = 12;
+/// Names the topic by its id, so that nothing gets into a later topic of the same name.
+const PRODUCE: i16 = 13;
+/// Likewise.
+const FETCH: i16 = 13;
 const INIT_PRODUCER_ID: i16 = 4;
 /// Kafka's `max.in.flight.requests.per.connection`.
 const IN_FLIGHT: usize = 5;
@@ -33,6 +35,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(12);
 const TIMEOUT_MS: i32 = 6_000;
 /// `retry.backoff.ms`.
 pub(super) const BACKOFF: Duration = Duration::from_millis(100);
+/// Within this time every shard knows that a topic is deleted, once one client was told.
+const NEWS: Duration = Duration::from_secs(5);
 const MAX_RECORDS: u64 = 4;
 const FETCH_BYTES: i32 = 2_000;
 
@@ -53,7 +57,9 @@ pub(super) struct World {
     pub bootstrap: Rc<Vec<SocketAddr>>,
     /// Clients that are done.
     pub done: Rc<Cell<u64>>,
-    /// Everything is healed: readers go on to the end and stop.
+    /// Everything is healed: nothing is deleted any more.
+    pub healed: Rc<Cell<bool>>,
+    /// All is produced too: readers go on to the end and stop.
     pub finishing: Rc<Cell<bool>>,
 }
 
@@ -83,10 +89,14 @@ impl World {
 
     async fn try_route(&self, topic: &str, index: u32) -> Result<Option<Route>, Lost> {
         let mut connection = self.any_connection().await?;
+        let asked = self.sim.now();
         let name = MetadataRequestTopic { name: Some(topic.into()), ..MetadataRequestTopic::default() };
         let request = MetadataRequest { topics: Some(vec![name]), ..MetadataRequest::default() };
         let answer = connection.call(&request, METADATA, PATIENCE).await?;
         let Some(found) = answer.topics.first().filter(|t| t.error_code == ErrorCode::None) else { return Ok(None) };
+        let gone = self.ledger.deleted_since(TopicId(found.topic_id));
+        let back = gone.is_some_and(|since| asked > since + NEWS.as_nanos() as u64);
+        assert!(!back, "FINDING {topic} is {} again, which was deleted at {gone:?}", found.topic_id);
         let wanted = i32::try_from(index).expect("a small index");
         let partition = found.partitions.iter().find(|p| p.partition_index == wanted);
         let leader = partition.filter(|p| p.error_code == ErrorCode::None).map(|p| p.leader_id);
@@ -111,6 +121,9 @@ pub(super) struct Producer {
     index: u32,
     name: u64,
     producer: Option<i64>,
+    /// The topic that it writes to, and whether that has acknowledged nothing so far.
+    writes_to: Option<TopicId>,
+    fresh: bool,
     next_number: u64,
     unacknowledged: VecDeque<Pending>,
 }
@@ -124,6 +137,8 @@ impl Producer {
             index,
             name,
             producer: None,
+            writes_to: None,
+            fresh: true,
             next_number: 0,
             unacknowledged: VecDeque::new(),
         }
@@ -134,11 +149,9 @@ impl Producer {
         let sim = self.world.sim.clone();
         let mut done = 0;
         while done < batches {
-            while self.unacknowledged.len() < self.window(done).min((batches - done) as usize) {
-                let pending = self.next_batch();
-                self.unacknowledged.push_back(pending);
-            }
             let route = self.world.route(&self.topic, self.index).await;
+            self.write_to(route.partition.topic);
+            self.fill(batches - done);
             let before = done;
             if let Ok(mut connection) = Connection::open(&sim, &self.world.network, route.address).await {
                 while done < batches
@@ -150,10 +163,7 @@ impl Producer {
                     }
                     let pause = sim.dice(|d| d.latency(&(Duration::ZERO..Duration::from_millis(200))));
                     sim.sleep(pause).await;
-                    while self.unacknowledged.len() < self.window(done).min((batches - done.min(batches)) as usize) {
-                        let pending = self.next_batch();
-                        self.unacknowledged.push_back(pending);
-                    }
+                    self.fill(batches - done.min(batches));
                 }
             }
             if done == before {
@@ -163,10 +173,25 @@ impl Producer {
         self.world.done.set(self.world.done.get() + 1);
     }
 
+    /// In a new topic of the name an idempotent producer begins anew.
+    fn write_to(&mut self, topic: TopicId) {
+        if self.writes_to.replace(topic) != Some(topic) {
+            (self.producer, self.fresh) = (None, true);
+        }
+    }
+
+    /// Has as many batches under way as fit, of which `left` are wanted.
+    fn fill(&mut self, left: u64) {
+        while self.unacknowledged.len() < self.window().min(left as usize) {
+            let pending = self.next_batch();
+            self.unacknowledged.push_back(pending);
+        }
+    }
+
     /// Batches under way. An idempotent producer without an acknowledgement sends one at a time: a broker that does not
     /// know it takes any sequence for its first, so that a second batch may get in while the first is refused.
-    fn window(&self, done: u64) -> usize {
-        if self.name < PLAIN_PRODUCERS && done == 0 { 1 } else { IN_FLIGHT }
+    fn window(&self) -> usize {
+        if self.name < PLAIN_PRODUCERS && self.fresh { 1 } else { IN_FLIGHT }
     }
 
     fn next_batch(&mut self) -> Pending {
@@ -193,7 +218,8 @@ impl Producer {
     /// acknowledged. After the first failure the rest is sent again, in order.
     async fn send_all(&mut self, connection: &mut Connection, route: &Route) -> Result<u64, Lost> {
         let producer = self.stamp(connection).await?;
-        for pending in &self.unacknowledged {
+        let sent = self.unacknowledged.len().min(self.window());
+        for pending in self.unacknowledged.iter().take(sent) {
             let stamp = match producer {
                 Some(producer) => Stamp { producer, epoch: 0, sequence: pending.sequence },
                 None => Stamp { producer: -1, epoch: -1, sequence: -1 },
@@ -201,11 +227,11 @@ impl Producer {
             let now = self.world.env.wall();
             self.world.ledger.sent(route.partition, &pending.ids, now);
             let records = batch::write(stamp, now.0, &pending.ids);
-            connection.send(&self.request(records), PRODUCE, PATIENCE).await?;
+            connection.send(&self.request(route, records), PRODUCE, PATIENCE).await?;
         }
         let mut acknowledged = 0;
         let mut failed = false;
-        for _ in 0..self.unacknowledged.len() {
+        for _ in 0..sent {
             let answer: Result<ProduceResponse, Lost> = connection.receive(PRODUCE, PATIENCE).await;
             let Ok(answer) = answer else { break };
             let result = &answer.responses[0].partition_responses[0];
@@ -222,6 +248,7 @@ impl Producer {
             self.world.ledger.readable(route.partition, base, &pending.ids);
             self.world.ledger.acknowledged(route.partition, base, &pending.ids);
             acknowledged += 1;
+            self.fresh = false;
         }
         if producer.is_none() && acknowledged < IN_FLIGHT as u64 {
             // Nobody knows whether the rest is in the log; it is given up, and new records are sent.
@@ -230,11 +257,11 @@ impl Producer {
         Ok(acknowledged)
     }
 
-    fn request(&self, records: bytes::Bytes) -> ProduceRequest {
+    fn request(&self, route: &Route, records: bytes::Bytes) -> ProduceRequest {
         let partition =
             PartitionProduceData { index: i32::try_from(self.index).expect("small"), records: Some(records) };
         let topic = TopicProduceData {
-            name: self.topic.as_str().into(),
+            topic_id: route.partition.topic.0,
             partition_data: vec![partition],
             ..TopicProduceData::default()
         };
@@ -263,6 +290,7 @@ pub(super) fn passing(error: ErrorCode) -> bool {
         ErrorCode::NotLeaderOrFollower
             | ErrorCode::LeaderNotAvailable
             | ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::UnknownTopicId
             | ErrorCode::KafkaStorageError
             | ErrorCode::FencedLeaderEpoch
             | ErrorCode::UnknownLeaderEpoch
@@ -275,19 +303,23 @@ pub(super) struct Consumer {
     world: World,
     topic: String,
     index: u32,
+    reads: Option<TopicId>,
     next: i64,
 }
 
 impl Consumer {
     /// A consumer at offset 0.
     pub(super) fn new(world: &World, topic: &str, index: u32) -> Consumer {
-        Consumer { world: world.clone(), topic: topic.to_owned(), index, next: 0 }
+        Consumer { world: world.clone(), topic: topic.to_owned(), index, reads: None, next: 0 }
     }
 
     /// Reads until everything is healed and the end of the log is reached.
     pub(super) async fn run(mut self) {
         loop {
             let route = self.world.route(&self.topic, self.index).await;
+            if self.reads.replace(route.partition.topic) != Some(route.partition.topic) {
+                self.next = 0;
+            }
             if let Ok(mut connection) = Connection::open(&self.world.sim, &self.world.network, route.address).await
                 && let Ok(true) = self.read(&mut connection, &route).await
             {
@@ -303,7 +335,7 @@ impl Consumer {
         loop {
             let finishing = self.world.finishing.get();
             let started = self.world.ledger.start(route.partition);
-            let answer = connection.call(&self.request(), FETCH, PATIENCE).await?;
+            let answer = connection.call(&self.request(route), FETCH, PATIENCE).await?;
             let Some(topic) = answer.responses.first() else {
                 assert!(answer.error_code != ErrorCode::None, "FINDING a fetch without a session names no topic");
                 return Ok(false);
@@ -345,15 +377,15 @@ impl Consumer {
         self.next = start.0;
     }
 
-    fn request(&self) -> FetchRequest {
+    fn request(&self, route: &Route) -> FetchRequest {
         let partition = FetchPartition {
             partition: i32::try_from(self.index).expect("small"),
             fetch_offset: self.next,
             partition_max_bytes: FETCH_BYTES,
             ..FetchPartition::default()
         };
-        let topic =
-            FetchTopic { topic: self.topic.as_str().into(), partitions: vec![partition], ..FetchTopic::default() };
+        let topic_id = route.partition.topic.0;
+        let topic = FetchTopic { topic_id, partitions: vec![partition], ..FetchTopic::default() };
         FetchRequest {
             max_wait_ms: 500,
             min_bytes: 1,

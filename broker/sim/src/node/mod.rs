@@ -4,14 +4,16 @@
 pub mod batch;
 mod client;
 mod connection;
+mod deleter;
 mod limiter;
 mod network;
 mod shortener;
 
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
-use crate::{audit, rebuild};
+use crate::{audit, rebuild, segments};
 use client::{Consumer, Producer, World};
+use deleter::Deleter;
 use limiter::Limiter;
 use millrace_broker::control::core::ControlConfig;
 use millrace_broker::control::start::Process;
@@ -19,10 +21,9 @@ use millrace_broker::net::budget::Pools;
 use millrace_broker::process::assembly::{self, Wiring};
 use millrace_broker::process::housekeeping::Housekeeping;
 use millrace_storage::audit::Bodies;
-use millrace_storage::compaction::PlannerConfig;
 use millrace_storage::env::Env;
 use millrace_storage::ids::BootId;
-use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump, RollMemory};
+use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
 use millrace_storage::mailbox::Sender;
 use millrace_storage::recovery::Stores;
 use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimMeta, Temper};
@@ -65,27 +66,6 @@ impl Plan {
     }
 }
 
-/// Rolls soon and often, so that readers meet segments.
-fn compaction(dice: &mut Dice) -> PlannerConfig {
-    let ms = Duration::from_millis;
-    PlannerConfig {
-        roll_bytes: dice.below(1..100_000),
-        roll_after: ms(dice.below(0..2_000)),
-        roll_within: ms(dice.below(1_000..20_000)),
-        held_bytes: dice.below(1_000..1_000_000),
-        paid_bytes: dice.below(1..10_000),
-        objects_per_roll: dice.below(1..4),
-        effects: dice.below(1..4) as usize,
-        ..PlannerConfig::default()
-    }
-}
-
-/// Keeps everything that waits for a roll, some of it or next to nothing.
-fn roll_memory(dice: &mut Dice) -> RollMemory {
-    let bytes = [0, dice.below(1_000..100_000), 64 << 20][dice.index(3)];
-    RollMemory { bytes, entry_bytes: [1_000, u64::MAX][dice.index(2)] }
-}
-
 /// Collects often, and gives readers little time.
 fn housekeeping(dice: &mut Dice) -> Housekeeping {
     let ms = Duration::from_millis;
@@ -125,8 +105,8 @@ impl Node {
         let network = Network::new(sim, breaks);
         let (plan, lane_config) = sim.dice(|d| (Plan::drawn(d), super::lane::lane_config(d)));
         // Real batches are larger than the scripted scenario's; objects hold at least one.
-        let compaction = sim.dice(|d| (d.index(4) > 0).then(|| compaction(d)));
-        let roll_memory = sim.dice(roll_memory);
+        let compaction = sim.dice(|d| (d.index(4) > 0).then(|| super::lane::compaction(d)));
+        let roll_memory = sim.dice(super::lane::roll_memory);
         let lane_config = LaneConfig {
             object_limit_bytes: 1 << 20,
             in_flight_bytes: 1 << 20,
@@ -146,6 +126,7 @@ impl Node {
             ledger: ledger.clone(),
             bootstrap: Rc::new((0..plan.shards).map(address).collect()),
             done: Rc::default(),
+            healed: Rc::default(),
             finishing: Rc::default(),
         };
         Node { sim: sim.clone(), bucket, meta, network, world, plan, lane_config, housekeeping }
@@ -275,7 +256,11 @@ pub async fn run(sim: Sim) {
     let node = Rc::new(Node::new(&sim));
     let mut clients = 0;
     for topic in 0..node.plan.topics {
-        if sim.dice(|d| d.index(4)) == 0 {
+        // Settings and log starts are asked for by name, so that who asks would not know of which topic.
+        let deletes = sim.dice(|d| d.index(4)) == 0;
+        if deletes {
+            sim.spawn(ProcessId::WORLD, "deleter", Deleter::new(&node.world, &format!("topic-{topic}")).run());
+        } else if sim.dice(|d| d.index(4)) == 0 {
             sim.spawn(ProcessId::WORLD, "limiter", Limiter::new(&node.world, &format!("topic-{topic}")).run());
         }
         for index in 0..sim.dice(|d| d.below(1..MAX_INDEX + 1)) {
@@ -286,7 +271,7 @@ pub async fn run(sim: Sim) {
             let producer = Producer::new(&node.world, &topic, index, name);
             sim.spawn(ProcessId::WORLD, "producer", producer.run(node.plan.batches));
             sim.spawn(ProcessId::WORLD, "consumer", Consumer::new(&node.world, &topic, index).run());
-            if sim.dice(|d| d.index(3)) == 0 {
+            if !deletes && sim.dice(|d| d.index(3)) == 0 {
                 sim.spawn(ProcessId::WORLD, "shortener", Shortener::new(&node.world, &topic, index).run());
             }
         }
@@ -303,6 +288,7 @@ pub async fn run(sim: Sim) {
     node.bucket.heal();
     node.meta.heal();
     node.network.heal();
+    node.world.healed.set(true);
     let done: &Cell<u64> = &node.world.done;
     let produced = node.sim.within(LIVENESS, || done.get() >= clients / 2).await;
     assert!(
@@ -314,6 +300,9 @@ pub async fn run(sim: Sim) {
     node.world.finishing.set(true);
     let read = node.sim.within(LIVENESS, || done.get() == clients).await;
     assert!(read, "FINDING liveness: {} of {clients} clients are done {LIVENESS:?} after all was healed", done.get());
+    let left = || [segments::uncollected(&node.bucket), segments::of_deleted_topics(&node.bucket)].concat();
+    let clean = node.sim.within(LIVENESS, || left().is_empty()).await;
+    assert!(clean, "FINDING litter: {:?} stay {LIVENESS:?} after all was healed", left());
     // A cold start serves the same log from its beginning.
     sim.kill(current.borrow().process);
     let partitions = node.world.ledger.partitions();
