@@ -41,6 +41,10 @@ pub(crate) enum Workload {
     FanOut(FanOut),
     /// Readers from offset 0 on, over and over, beside the load.
     CatchUp(CatchUp),
+    /// Everything that the topic holds, from its start to the end that it has now; nothing is written.
+    #[command(mut_arg("seconds", |arg| arg.default_value("3600").help("Seconds that it may take at most; with --again, that it takes")))]
+    #[command(mut_arg("warm_up", |arg| arg.default_value("0")))]
+    Replay(Replay),
     /// Produce to a thousand partitions.
     #[command(mut_arg("partitions", |arg| arg.default_value("1000")))]
     #[command(mut_arg("batch_bytes", |arg| arg.default_value("4096")))]
@@ -112,6 +116,20 @@ pub(crate) struct CatchUp {
     pub readers: u32,
 }
 
+/// `millrace-bench replay`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Replay {
+    /// What is read, by so many --threads for each reader.
+    #[command(flatten)]
+    pub load: Load,
+    /// Readers of everything, each with threads of its own, and of those each with a connection to each node.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub readers: u32,
+    /// Over and over, until --seconds are over.
+    #[arg(long, conflicts_with = "identify")]
+    pub again: bool,
+}
+
 /// `millrace-bench cold-start`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ColdStart {
@@ -133,6 +151,7 @@ macro_rules! load_of {
             Workload::Ramp(Ramp { load, .. })
             | Workload::FanOut(FanOut { load, .. })
             | Workload::CatchUp(CatchUp { load, .. })
+            | Workload::Replay(Replay { load, .. })
             | Workload::ColdStart(ColdStart { load, .. })
             | Workload::Produce(load)
             | Workload::EndToEnd(load)
@@ -154,6 +173,7 @@ impl Workload {
             Workload::EndToEnd(_) => "end-to-end",
             Workload::FanOut(_) => "fan-out",
             Workload::CatchUp(_) => "catch-up",
+            Workload::Replay(_) => "replay",
             Workload::ManyPartitions(_) => "many-partitions",
             Workload::ManyConnections(_) => "many-connections",
             Workload::SmallProducers(_) => "small-producers",
@@ -247,6 +267,10 @@ pub(crate) struct Load {
     /// is lost, doubled, reordered or changed. The topic must have no other writer.
     #[arg(long)]
     pub validate: bool,
+    /// With produce: every record carries who it is, in a run of this number, and a checksum. With replay: what is read
+    /// is held against that, and summed up in a digest that does not depend on the broker.
+    #[arg(long)]
+    pub identify: Option<u64>,
     /// Seconds that are measured.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
@@ -266,8 +290,9 @@ impl Load {
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let rate = self.rate.map_or_else(|| "as fast as answered".to_owned(), |rate| rate.to_string());
         let cpus = self.cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        let identify = self.identify.map_or_else(|| "no".to_owned(), |run| run.to_string());
         let compression = format!("{:?}", self.compression).to_lowercase();
-        let all: [(&str, &dyn ToString); 18] = [
+        let all: [(&str, &dyn ToString); 19] = [
             ("bootstrap", &self.bootstrap),
             ("topic", &self.topic),
             ("partitions", &self.partitions),
@@ -283,6 +308,7 @@ impl Load {
             ("keys", &self.keys),
             ("idempotent", &self.idempotent),
             ("validate", &self.validate),
+            ("identify", &identify),
             ("seconds", &self.seconds),
             ("warm-up", &self.warm_up),
             ("rate", &rate),

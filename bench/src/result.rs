@@ -77,6 +77,17 @@ pub(crate) struct Series {
     pub intervals: Vec<Interval>,
 }
 
+impl Series {
+    /// The same in a window that ended earlier than was planned: without the intervals that never were.
+    pub(crate) fn within(mut self, window: Duration) -> Series {
+        self.intervals.retain(|interval| interval.start < window);
+        if let Some(last) = self.intervals.last_mut() {
+            last.end = last.end.min(window);
+        }
+        self
+    }
+}
+
 /// A part of the window.
 #[derive(Clone, Debug)]
 pub(crate) struct Interval {
@@ -152,6 +163,16 @@ mod tests {
     fn intervals_grow_only_when_there_would_be_too_many() {
         let length = |seconds| interval_length(Duration::from_secs(seconds)).as_secs();
         assert_eq!([1, 10, 600, 601, 1200, 86_400].map(length), [1, 1, 1, 2, 2, 144]);
+    }
+
+    #[test]
+    fn a_window_that_ended_early_has_no_interval_behind_its_end() {
+        let at = Duration::from_secs;
+        let interval = |start| Interval { start: at(start), end: at(start + 6), counts: Counts::new() };
+        let series = Series { name: String::new(), total: Counts::new(), intervals: [0, 6, 12].map(interval).into() };
+        let ends = |window| series.clone().within(window).intervals.iter().map(|each| each.end).collect::<Vec<_>>();
+        assert_eq!(ends(at(7)), [at(6), at(7)]);
+        assert_eq!(ends(at(30)), [at(6), at(12), at(18)]);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! 1. A record counts as read once: the first time. Each further time it is doubled.
 //! 2. Within a producer and partition records are read in the order in which they were sent; one that comes after a later
 //!    one is reordered, and not lost.
-//! 3. What is remembered is bounded by [`MOST_MISSING`] for each producer and partition and [`MOST_LISTED`] in all.
+//! 3. [`Checker::digest`] is the sum of what every record read well is: whose, where, and with which bytes. Neither the order in
+//!    which partitions are read nor who reads which changes it.
+//! 4. What is remembered is bounded by [`MOST_MISSING`] for each producer and partition and [`MOST_LISTED`] in all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,12 +88,14 @@ pub(crate) struct Checker {
     pub listed: Vec<String>,
     /// Records read well.
     pub records: u64,
+    /// The sum of them.
+    pub digest: u64,
 }
 
 impl Checker {
     /// Knows the run that it belongs to.
     pub(crate) fn new(run: u64) -> Checker {
-        Checker { run, seen: BTreeMap::new(), failures: BTreeMap::new(), listed: Vec::new(), records: 0 }
+        Checker { run, seen: BTreeMap::new(), failures: BTreeMap::new(), listed: Vec::new(), records: 0, digest: 0 }
     }
 
     fn fail(&mut self, kind: &'static str, times: u64, what: impl FnOnce() -> String) {
@@ -122,13 +126,31 @@ impl Checker {
             seen.missing.extend(left_out.start..left_out.start + remembered);
             seen.forgotten += left_out.end - left_out.start - remembered;
             seen.next = sequence + 1;
-            self.records += 1;
+            self.read_well(value);
         } else if seen.missing.remove(&sequence) {
-            self.records += 1;
+            self.read_well(value);
             self.fail("records reordered", 1, || format!("{} producer {producer} sequence {sequence}", place()));
         } else {
             self.fail("records doubled", 1, || format!("{} producer {producer} sequence {sequence}", place()));
         }
+    }
+
+    fn read_well(&mut self, value: &[u8]) {
+        self.records += 1;
+        // The checksum that the value carries has been found right: it stands for its bytes.
+        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
+        digest.update(&value[..IDENTITY_BYTES]);
+        digest.update(&value.len().to_be_bytes());
+        self.digest = self.digest.wrapping_add(digest.finalize());
+    }
+
+    /// Everything was read that there is, and nobody tells how much was sent: what lies before the last record of each
+    /// producer must be there.
+    pub(crate) fn finish_as_read(&mut self) {
+        let read =
+            |(&(producer, partition), seen): (&(u32, u32), &Seen)| Sent { producer, partition, records: seen.next };
+        let sent: Vec<Sent> = self.seen.iter().map(read).collect();
+        self.finish(&sent);
     }
 
     /// Everything was read: what was sent and not read is lost.
@@ -193,6 +215,21 @@ mod tests {
             checker.listed,
             ["records of others: partition 3 offset 3", "records corrupted: partition 2 offset 4"]
         );
+    }
+
+    #[test]
+    fn the_digest_is_of_what_was_read_and_not_of_who_read_it_when() {
+        let digest = |sequences: &[u64]| {
+            let mut checker = Checker::new(5);
+            sequences.iter().for_each(|sequence| checker.read(2, 0, &value(*sequence)));
+            checker.finish_as_read();
+            (checker.digest, checker.failures)
+        };
+        assert_eq!(digest(&[0, 1, 2]).0, digest(&[1, 0, 2]).0);
+        assert_ne!(digest(&[0, 1, 2]).0, digest(&[0, 1]).0);
+        assert_eq!(digest(&[0]).0.wrapping_add(digest(&[1]).0), digest(&[0, 1]).0);
+        assert_eq!(digest(&[0, 1]).1, BTreeMap::new());
+        assert_eq!(digest(&[0, 2]).1, BTreeMap::from([("records lost", 1)]));
     }
 
     proptest! {

@@ -35,6 +35,8 @@ pub(crate) enum Way {
     Everything,
     /// Starts again at offset 0 when it has everything, until the window is over.
     Again,
+    /// Ends once it has what was there when it began, or when the window is over.
+    Once,
 }
 
 /// A partition and the next offset to read.

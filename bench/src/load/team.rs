@@ -2,7 +2,8 @@
 //! of the window, shows how it goes, and adds up what they counted.
 //!
 //! 1. All members run by the same clock and window.
-//! 2. Readers are told when every sender has ended, and end by themselves after that.
+//! 2. An open run ends with its members: its window is then as long as that took.
+//! 3. Readers are told when every sender has ended, and end by themselves after that.
 
 use crate::arguments::Load;
 use crate::load::clock::Clock;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub clock: Clock,
     /// What counts, nanoseconds since the run began.
     pub window: Range<u64>,
+    /// Whether the window ends with the members, if they end before it does.
+    open: bool,
     /// How long answers may take after the window, nanoseconds.
     pub drain: u64,
     /// By partition, the offset behind the last one that was acknowledged. Complete once `sent` is true.
@@ -45,7 +48,16 @@ impl Shared {
         let window = load.warm_up * SECOND..(load.warm_up + load.seconds) * SECOND;
         let acknowledged = (0..load.partitions).map(|_| AtomicI64::new(0)).collect();
         let drain = drain.map_or(DRAIN, |drain| nanos(drain).min(DRAIN));
-        Arc::new(Shared { clock: Clock::start(), window, drain, acknowledged, sent: AtomicBool::new(false) })
+        let (clock, sent) = (Clock::start(), AtomicBool::new(false));
+        Arc::new(Shared { clock, window, open: false, drain, acknowledged, sent })
+    }
+
+    /// A run that begins now, is measured from now on, and ends with its members.
+    pub(crate) fn open(load: &Load) -> Arc<Shared> {
+        let shared = Shared::start(load, None);
+        let mut shared = Arc::into_inner(shared).expect("nobody else has it yet");
+        (shared.open, shared.window.start) = (true, 0);
+        Arc::new(shared)
     }
 
     /// A producer was told that `partition` reaches up to `offset`.
@@ -71,11 +83,18 @@ struct Watched {
     series: Vec<(String, LiveCell)>,
     from: u64,
     to: u64,
+    open: bool,
     drain: u64,
 }
 
 /// What was used during the window: of the broker, if its process was named, and of this process.
 type Used = (Option<Usage>, Usage);
+
+/// How long the window was, and what was used meanwhile.
+struct Window {
+    length: Duration,
+    used: Used,
+}
 
 /// Runs the members to their ends.
 ///
@@ -108,7 +127,8 @@ pub(crate) fn run(
             let _ = ended.send((place, member.sends, recorder));
         });
     }
-    let watched = Watched { series, from: shared.window.start, to: shared.window.end, drain: shared.drain };
+    let Shared { window, open, drain, .. } = shared;
+    let watched = Watched { series, from: window.start, to: window.end, open: *open, drain: *drain };
     let mut totals: Vec<Option<Recorder>> = watched.series.iter().map(|_| None).collect();
     let mut left = count;
     let mut on_end = |(place, sends, recorder): (usize, bool, io::Result<Recorder>)| -> io::Result<bool> {
@@ -124,11 +144,11 @@ pub(crate) fn run(
         }
         Ok(left == 0)
     };
-    let used = watch(load, shared.clock, &watched, &ends, &mut on_end, show)?;
+    let Window { length, used } = watch(load, shared.clock, &watched, &ends, &mut on_end, show)?;
     let mut result = RunResult {
         workload: workload.to_owned(),
         settings: load.settings(),
-        window: Duration::from_secs(load.seconds),
+        window: length,
         series: Vec::new(),
         findings: Vec::<Finding>::new(),
         errors: BTreeMap::new(),
@@ -141,7 +161,7 @@ pub(crate) fn run(
         let mut total = total.expect("each series has a member that ended");
         add(&mut result.errors, mem::take(&mut total.errors));
         add(&mut result.retries, mem::take(&mut total.retries));
-        result.series.push(total.series(name));
+        result.series.push(total.series(name).within(length));
     }
     Ok(result)
 }
@@ -158,7 +178,7 @@ fn watch<E>(
     ends: &Receiver<E>,
     on_end: &mut dyn FnMut(E) -> io::Result<bool>,
     show: &mut dyn FnMut(&Progress),
-) -> io::Result<Used> {
+) -> io::Result<Window> {
     let (mut watches, mut used, mut done) = (None, None, false);
     let mut shown = 0;
     loop {
@@ -170,10 +190,11 @@ fn watch<E>(
             shown = now;
             show(&watched.progress(now));
         }
-        if now >= watched.to
+        if (now >= watched.to || done && watched.open)
             && let Some((broker, own)) = watches.take()
         {
-            used = Some((broker.map(Watch::end).transpose()?, own.end()?));
+            let length = Duration::from_nanos(now.min(watched.to) - watched.from);
+            used = Some(Window { length, used: (broker.map(Watch::end).transpose()?, own.end()?) });
         }
         if done && let Some(used) = used {
             return Ok(used);

@@ -5,6 +5,7 @@ mod consume;
 mod idle;
 mod produce;
 mod ramp;
+mod replay;
 mod validated;
 
 use crate::arguments::Workload;
@@ -40,6 +41,10 @@ pub(crate) fn run(workload: &Workload, show: &mut dyn FnMut(&Progress)) -> Resul
     if workload.load().validate && !matches!(workload, Workload::Produce(_)) {
         return Err(RunError::Settings("--validate goes with produce"));
     }
+    let load = workload.load();
+    if load.identify.is_some() && (load.validate || !matches!(workload, Workload::Produce(_) | Workload::Replay(_))) {
+        return Err(RunError::Settings("--identify goes with produce without --validate, and with replay"));
+    }
     match workload {
         Workload::Produce(load) if load.validate => validated::run(name, load, show),
         Workload::Produce(load)
@@ -51,6 +56,7 @@ pub(crate) fn run(workload: &Workload, show: &mut dyn FnMut(&Progress)) -> Resul
         Workload::EndToEnd(load) => consume::end_to_end(name, load, show),
         Workload::FanOut(fan_out) => consume::fan_out(name, fan_out, show),
         Workload::CatchUp(catch_up) => consume::catch_up(name, catch_up, show),
+        Workload::Replay(replay) => replay::run(name, replay, show),
         Workload::ColdStart(cold_start) => cold_start::run(name, cold_start, show),
         Workload::Idle(load) => idle::run(name, load, show),
     }

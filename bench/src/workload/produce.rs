@@ -2,6 +2,7 @@
 
 use super::{RunError, failed};
 use crate::arguments::Load;
+use crate::load::compress::Codec;
 use crate::load::crew::Crew;
 use crate::load::team::{self, Shared};
 use crate::load::template::Content;
@@ -15,7 +16,11 @@ pub(crate) fn run(
     drain: Option<Duration>,
     show: &mut dyn FnMut(&Progress),
 ) -> Result<RunResult, RunError> {
-    let crew = Crew::gather(load, Content::Plain, 0)?;
+    let content = if load.identify.is_some() { Content::Identified } else { Content::Plain };
+    if content == Content::Identified && load.compression != Codec::None {
+        return Err(RunError::Settings("--identify needs uncompressed batches: leave out --compression"));
+    }
+    let crew = Crew::gather(load, content, load.identify.unwrap_or_default())?;
     let shared = Shared::start(load, drain);
     let members = crew.members(load, &shared, None);
     team::run(name, load, &shared, members, show).map_err(failed)

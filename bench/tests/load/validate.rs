@@ -38,3 +38,40 @@ fn full_speed_and_idempotent_producers_whose_leader_changes_are_proved_too() {
     assert!(output.status.success(), "{text}");
     assert!(number(&text, " records\n") > 240.0, "{text}");
 }
+
+/// Writes 200 batches of eight identified records, reads them back once, and gives whether that went well, and what was said.
+fn replayed(manner: Manner, more: &[&str]) -> (bool, String) {
+    let broker = Broker::start(manner);
+    let (output, text) = run(broker, "produce", &["--identify", "9", "--rate", "200"]);
+    assert!(output.status.success(), "{text}");
+    let (output, text) = run(broker, "replay", more);
+    (output.status.success(), text)
+}
+
+#[test]
+fn a_replay_reads_what_is_there_once_and_its_digest_is_that_of_any_broker_with_the_same_records() {
+    let digest = |threads| {
+        let (success, text) = replayed(Manner::Answers, &["--identify", "9", "--threads", threads]);
+        assert!(success && text.contains("validated   1600.000 records\n"), "{text}");
+        number(text.split("digest ").nth(1).unwrap(), " \n")
+    };
+    assert_eq!(digest("1"), digest("2"));
+}
+
+#[test]
+fn a_replay_finds_what_a_broker_lost_doubled_or_changed() {
+    for (manner, found) in
+        [(Manner::Loses, "records lost"), (Manner::Doubles, "records doubled"), (Manner::Corrupts, "records corrupted")]
+    {
+        let (success, text) = replayed(manner, &["--identify", "9"]);
+        assert!(!success && text.contains(found), "{manner:?}: {text}");
+    }
+}
+
+#[test]
+fn a_replay_without_a_look_at_records_counts_them_and_again_goes_on_until_the_time_is_over() {
+    let (success, text) = replayed(Manner::Answers, &[]);
+    assert!(success && number(&text, " records/s") > 0.0 && !text.contains("validated"), "{text}");
+    let (success, text) = replayed(Manner::Answers, &["--again", "--readers", "2"]);
+    assert!(success && number(text.split("to their end ").nth(1).unwrap(), " \n") > 2.0, "{text}");
+}
