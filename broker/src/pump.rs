@@ -25,7 +25,7 @@ use crate::shard::search::{SearchError, Seek};
 use crate::signal::{Gauge, Signal};
 use bytes::Bytes;
 use futures::{FutureExt, select_biased};
-use millrace_storage::env::{Env, Mono};
+use millrace_storage::env::{Env, Mono, WallMs};
 use millrace_storage::ids::{Seq, Wid};
 use millrace_storage::lane::{ToLane, ToShard};
 use millrace_storage::mailbox::{Receiver, SendError, Sender};
@@ -176,13 +176,14 @@ impl ShardPump {
         self.0.drain().await;
     }
 
-    /// Looks so often for records that have expired.
-    pub fn expire_every(&self, pause: Duration) {
+    /// Looks so often for records that have expired; `looked` is told of each look at all logs.
+    pub fn expire_every(&self, pause: Duration, looked: impl Fn(WallMs) + 'static) {
         let pump = self.0.clone();
         self.0.env.spawn("retention", async move {
             loop {
                 pump.env.sleep(pause).await;
                 pump.turn(ShardCore::expire);
+                looked(pump.env.wall());
             }
         });
     }

@@ -37,6 +37,13 @@ impl Mono {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct WallMs(pub i64);
 
+impl WallMs {
+    /// Whole seconds since the Unix epoch, as metrics tell times; 0 before it.
+    pub fn seconds(self) -> u64 {
+        u64::try_from(self.0 / 1_000).unwrap_or(0)
+    }
+}
+
 /// What a runtime offers. Implemented once per runtime and once by the simulator.
 pub trait Runtime {
     /// The monotonic clock.

@@ -35,7 +35,10 @@ const LANE_COUNTERS: [LaneValue; 7] = [
     ("merge_read_bytes", "Bytes of the segments that they replaced", |totals| totals.merge_read_bytes),
     ("merge_written_bytes", "Bytes of the segments that they made", |totals| totals.merge_written_bytes),
 ];
-const LANE_GAUGES: [LaneValue; 2] = [
+const LANE_GAUGES: [LaneValue; 3] = [
+    ("uncovered_bytes", "Bytes of committed records that are in no segment yet; 0 where none are made", |totals| {
+        totals.uncovered_bytes
+    }),
     ("merge_last_success_seconds", "Unix seconds at which the last merge was done; 0 before", |totals| {
         totals.merged_at
     }),
@@ -66,6 +69,7 @@ pub struct Cells {
     counters: [AtomicU64; FIELDS],
     pools: PoolCells,
     acks: Arc<Histogram>,
+    retention_at: AtomicU64,
 }
 
 impl Cells {
@@ -79,7 +83,23 @@ impl Cells {
             counters: [const { AtomicU64::new(0) }; FIELDS],
             pools: PoolCells::default(),
             acks: Arc::default(),
+            retention_at: AtomicU64::new(0),
         })
+    }
+
+    /// Its number.
+    pub(super) fn shard(&self) -> u16 {
+        self.shard
+    }
+
+    /// All logs of the shard were looked at for records that have expired.
+    pub fn looked_for_expired(&self, now: WallMs) {
+        self.retention_at.store(now.seconds(), Ordering::Relaxed);
+    }
+
+    /// When that was last, Unix seconds; 0: never.
+    pub(super) fn retention_at(&self) -> u64 {
+        self.retention_at.load(Ordering::Relaxed)
     }
 
     /// Where the shard records the broker's own share of acknowledgements.
@@ -182,7 +202,7 @@ impl Collector for Exposition {
         for cells in &self.shards {
             encode_histogram(&cells.acks.snapshot(), family.encode_family(&[("shard", cells.shard)])?)?;
         }
-        self.jobs.encode(&mut encoder)?;
+        self.jobs.encode(&self.lanes, &self.shards, &mut encoder)?;
         super::threads::encode(&mut encoder)?;
         let gauge = ConstGauge::new(0_i64);
         let mut family = encoder.encode_descriptor("connections", "Open connections", None, gauge.metric_type())?;
@@ -256,6 +276,7 @@ mod tests {
         pools[2] = PoolLevel { bytes: 5, bound: 9 };
         cells.publish(Mono(1), true, 2, &counters, &pools);
         cells.acks().record(Duration::from_micros(40));
+        cells.looked_for_expired(WallMs(4_999));
         let lanes = vec![Arc::default()];
         let all = Exposition {
             shards: vec![cells],
@@ -271,6 +292,7 @@ mod tests {
         assert!(text.contains("millrace_roll_memory_bytes{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_merges_total{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_merges_due{lane=\"0\"} 0"), "{text}");
+        assert!(text.contains("millrace_uncovered_bytes{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_store_puts_total 0"), "{text}");
         assert!(text.contains("millrace_ack_share_seconds_bucket{le=\"0.00005\",shard=\"3\"} 1"), "{text}");
         assert!(text.contains("millrace_run_queue_seconds_total{thread="), "{text}");
@@ -278,6 +300,9 @@ mod tests {
         assert!(text.contains("millrace_pool_bytes{shard=\"3\",pool=\"tail\"} 5"), "{text}");
         assert!(text.contains("millrace_pool_bound_bytes{shard=\"3\",pool=\"tail\"} 9"), "{text}");
         assert!(text.contains("millrace_start_time_seconds 5"), "{text}");
+        assert!(text.contains("millrace_job_last_success_seconds{job=\"retention\",shard=\"3\"} 4"), "{text}");
+        assert!(text.contains("millrace_job_last_success_seconds{job=\"roll\",lane=\"0\"} 0"), "{text}");
+        assert!(text.contains("millrace_wal_undeleted_since_seconds{lane=\"0\"} 0"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

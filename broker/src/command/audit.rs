@@ -28,6 +28,16 @@ fn text(audited: &Audited) -> String {
     line("partitions", report.partitions.to_string());
     line("records", format!("{} in {} segments and {} bytes", report.records, report.segments, report.record_bytes));
     line("objects", format!("{} in {} bytes, {} logs", report.objects, report.object_bytes, report.logs));
-    line("unreferenced", format!("{} in {} bytes", report.unreferenced, report.unreferenced_bytes));
+    line(
+        "unreferenced",
+        format!(
+            "{} in {} bytes: {} of segments, {} write-ahead objects, {} checkpoints",
+            report.unreferenced,
+            report.unreferenced_bytes,
+            report.unreferenced_segments,
+            report.unreferenced_wal,
+            report.unreferenced_checkpoints
+        ),
+    );
     text
 }

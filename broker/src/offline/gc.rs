@@ -1,9 +1,10 @@
-//! `millrace gc --dry-run`: the segments that nothing needs any more, or not yet.
+//! `millrace gc --dry-run`: the segments, write-ahead objects and checkpoints that nothing needs any more, or not yet.
 
 use super::OfflineError;
 use super::read_only::ReadOnly;
 use crate::process::housekeeping::deleted_topics;
 use crate::settings::Settings;
+use millrace_storage::audit::{LogLitter, log_litter};
 use millrace_storage::compactor::collect::{self, Orphan};
 use millrace_storage::object::url::StoreUrl;
 use millrace_storage::recovery::{Stores, committed_log_starts};
@@ -17,8 +18,10 @@ pub struct Orphans {
     pub url: StoreUrl,
     /// What it was compared with, for people.
     pub metadata: String,
-    /// In the order of their keys.
-    pub orphans: Vec<Orphan>,
+    /// Segments, in the order of their keys.
+    pub segments: Vec<Orphan>,
+    /// Of logs.
+    pub logs: LogLitter,
 }
 
 /// Looks at the store that `settings` name. Nothing is changed.
@@ -33,14 +36,15 @@ pub fn orphans(settings: &Settings) -> Result<Orphans, OfflineError> {
         let objects = &*stores.objects;
         let gone = deleted_topics(objects, &collect::topics(objects).await?).await?;
         // Without metadata nobody knows which checkpoint is the newest.
-        let log_starts = match stores.meta {
+        let log_starts = match stores.meta.clone() {
             Some(meta) => {
                 let stores = Stores { wal: stores.wal.clone(), objects: stores.objects.clone(), meta };
                 committed_log_starts(&stores).await?
             }
             None => BTreeMap::new(),
         };
-        let orphans = collect::orphans(objects, &gone, &log_starts).await?;
-        Ok(Orphans { url: opened.url.clone(), metadata: opened.metadata.clone(), orphans })
+        let segments = collect::orphans(objects, &gone, &log_starts).await?;
+        let logs = log_litter(&stores).await?;
+        Ok(Orphans { url: opened.url.clone(), metadata: opened.metadata.clone(), segments, logs })
     })?
 }

@@ -26,16 +26,6 @@ pub struct Housekeeping {
     pub jobs: Arc<JobCells>,
 }
 
-impl Default for Housekeeping {
-    fn default() -> Housekeeping {
-        Housekeeping {
-            segments_every: Duration::from_secs(15 * 60),
-            segments_grace: Duration::from_secs(10 * 60),
-            jobs: Arc::default(),
-        }
-    }
-}
-
 impl Housekeeping {
     /// Starts both collectors on this thread.
     pub(super) fn start(self, env: &Env, stores: &Stores) {
@@ -88,7 +78,7 @@ async fn collect_logs(env: Env, stores: Stores, jobs: Arc<JobCells>) {
         env.sleep(COLLECT_LOGS_EVERY).await;
         match collector.pass(&env, &stores).await {
             Ok(done) => {
-                jobs.logs_collected(env.wall());
+                jobs.logs_collected(env.wall(), &done);
                 let Collected { logs, keys, held_back, .. } = done;
                 if logs + keys > 0 {
                     tracing::info!(logs, keys, held_back, "collected sealed write-ahead logs");

@@ -193,7 +193,8 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
                 let stores = stores.handles(&env);
                 let pump = assembly::start_shard(env.clone(), shard, node, &stores, pools, ends);
                 pump.core().borrow_mut().record_acks_in(cells.acks());
-                pump.expire_every(retention_check);
+                let looked = cells.clone();
+                pump.expire_every(retention_check, move |now| looked.looked_for_expired(now));
                 env.spawn("publish", publish(env.clone(), pump.clone(), cells));
                 let listener = ShardListener::adopt(listener).expect("the address of a bound socket is known");
                 pump.run(Box::new(listener)).await;
@@ -415,7 +416,7 @@ fn lane_config(settings: &Settings, stores: &SharedStores) -> LaneConfig {
         linger: Duration::from_millis(settings.linger_ms.unwrap_or(if remote { 25 } else { 0 })),
         puts_per_second: settings.max_puts_per_second.or(remote.then_some(8)),
         hedge_percent: settings.hedge_percent.unwrap_or(if remote { 5 } else { 0 }),
-        readers_grace: if kind == StoreKind::Remote { Duration::from_secs(600) } else { Duration::ZERO },
+        readers_grace: Duration::from_millis(if kind == StoreKind::Remote { settings.segment_grace_ms } else { 0 }),
         // In memory a checkpoint costs nothing, and the ring lets go of objects with the next one.
         checkpoint_gap: if kind == StoreKind::Memory { Duration::ZERO } else { LaneConfig::default().checkpoint_gap },
         ring_bytes: (kind == StoreKind::Memory).then_some(settings.memory_mib << 20),

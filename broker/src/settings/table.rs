@@ -183,7 +183,7 @@ pub const SETTINGS: &[Spec] = &[
         "milliseconds",
         (100, 7 * 24 * 3_600_000),
         Some("600000"),
-        "How long such a segment stays after it was found, for those who are reading it",
+        "How long such a segment stays after it was found, for those who are reading it; on an object store also write-ahead objects that nothing needs",
     ),
     number(
         "max-partitions",

@@ -1,7 +1,7 @@
 //! `millrace gc --dry-run`, and what the endpoint says of collection.
 
 use crate::kafka::Client;
-use crate::program::{Broker, directory, run};
+use crate::program::{Broker, directory, run, until};
 use std::fs;
 
 /// Status and everything that was written.
@@ -38,4 +38,30 @@ fn a_dry_run_lists_what_no_manifest_names_and_changes_nothing() {
     let (status, text) = gc(&["--data-dir", path]);
     assert_eq!(status, Some(1), "{text}");
     assert!(text.contains("--dry-run"), "{text}");
+}
+
+#[test]
+fn a_dry_run_lists_logs_that_nothing_needs_and_stray_checkpoints() {
+    let (_directory, data) = directory();
+    let rolling = ["--shards", "1", "--roll-segments", "true", "--roll-after-ms", "1"];
+    let broker = Broker::start(&data, &rolling);
+    let mut client = Client::new(broker.bootstrap());
+    client.create_topic("t", 1);
+    client.write("t", 0, &["a"]);
+    broker.kill();
+    // The log of the first life holds a record until that is rolled; afterwards its fence is all that is needed of it.
+    let broker = Broker::start(&data, &rolling);
+    Client::new(broker.bootstrap()).write("t", 0, &["b"]);
+    until("segments hold everything", || (broker.metric("millrace_uncovered_bytes") == 0).then_some(()));
+    assert!(broker.metric("millrace_wal_undeleted_since_seconds") == 0);
+    broker.stop();
+    let logs: Vec<_> = fs::read_dir(data.join("log/ckpt")).expect("there are checkpoints").collect();
+    let stray = logs[0].as_ref().expect("a folder").path().join(format!("{:020}", 99_999));
+    fs::write(&stray, "litter").expect("the directory is ours");
+    let (status, text) = gc(&["--dry-run", "--data-dir", data.to_str().expect("a plain path")]);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains(": nothing of their log is needed any more\n"), "{text}");
+    assert!(text.contains("/00000000000000099999: no"), "{text}");
+    assert!(text.contains("orphans       0 segments in 0 bytes\n"), "{text}");
+    assert!(!text.contains(" 0 write-ahead objects") && !text.contains(" 0 checkpoints"), "{text}");
 }

@@ -392,6 +392,7 @@ impl Checker {
     /// What nothing refers to.
     fn unreferenced(&mut self, states: &States, referenced: &BTreeSet<(Wid, Seq)>, report: &mut Report) {
         let mut litter: Vec<Beside> = Vec::new();
+        let mut checkpoints: Vec<Beside> = Vec::new();
         for (&wid, log) in &self.logs {
             let record = self.metadata.as_ref().and_then(|metadata| metadata.wals.get(&wid));
             let (s, newest_lw) = log.bounds();
@@ -408,8 +409,10 @@ impl Checker {
                 }
             }
             let kept = kept_beside(wid, log, record);
-            litter.extend(log.beside.iter().filter(|one| !needed || !kept.contains(&one.key)).cloned());
+            checkpoints.extend(log.beside.iter().filter(|one| !needed || !kept.contains(&one.key)).cloned());
         }
+        (report.unreferenced_wal, report.unreferenced_checkpoints) = (litter.len() as u64, checkpoints.len() as u64);
+        litter.append(&mut checkpoints);
         let (now, since) = (self.now(), self.newest_checkpoint_ms());
         // Nobody knows since when: at the latest since the newest checkpoint, which does not refer to it.
         let of_logs = litter.iter().map(|one| (one.key.as_str(), one.bytes, one.written_ms.max(since)));
@@ -420,6 +423,7 @@ impl Checker {
                 self.findings.insert(Finding::Unreferenced { key: key.to_owned(), bytes });
             }
         }
+        report.unreferenced_segments = report.unreferenced - litter.len() as u64;
     }
 
     fn newest_checkpoint_ms(&self) -> i64 {

@@ -102,6 +102,12 @@ pub struct Report {
     pub unreferenced: u64,
     /// Their bytes.
     pub unreferenced_bytes: u64,
+    /// Of them, those of segments.
+    pub unreferenced_segments: u64,
+    /// Of them, write-ahead objects.
+    pub unreferenced_wal: u64,
+    /// Of them, checkpoints and their chunks.
+    pub unreferenced_checkpoints: u64,
 }
 
 impl Report {

@@ -5,10 +5,13 @@
 //! from its bytes, [`SeenPartition`] says what is stored of one partition. The simulator tells a checker from the true state
 //! of its stores.
 //!
+//! [`log_litter`] lists what of logs and checkpoints nothing needs, without a look at what is in them.
+//!
 //! Nothing here writes.
 
 mod checker;
 mod findings;
+mod litter;
 mod logs;
 mod object;
 mod segment;
@@ -20,6 +23,7 @@ mod walk;
 
 pub use checker::{Checker, Clock, Metadata, Rules};
 pub use findings::{Finding, Report};
+pub use litter::{Litter, LogLitter, log_litter};
 pub use logs::BrokenCheckpoint;
 pub use object::{Bodies, SeenObject, examine};
 pub use segment::SegmentLook;

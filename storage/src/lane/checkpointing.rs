@@ -12,7 +12,7 @@ use super::core::LaneCore;
 use super::events::{Effect, Token};
 use super::leadership::Role;
 use super::transactions::Purpose;
-use crate::env::Mono;
+use crate::env::{Mono, WallMs};
 use crate::format::checkpoint::{Checkpoint, ChunkName, ReferenceChunk, checkpoint_key, chunk_key};
 use crate::ids::{Offset, Seq, TopicPartition};
 use crate::meta::records::{WalRecord, WalState};
@@ -317,6 +317,7 @@ impl LaneCore {
         let old_ck = std::mem::replace(&mut self.record, record).ck;
         self.checkpointing.newest_s = draft.s;
         self.log_bytes.drop_below(draft.lw);
+        self.checkpoint_at = self.now.wall.seconds();
         let old_chunks = std::mem::replace(&mut self.checkpointing.chunks, draft.chunks);
         let fresh = self.checkpointing.chunks.last().filter(|chunk| chunk.name.number == draft.number);
         for (partition, &(_, to)) in fresh.iter().flat_map(|chunk| &chunk.ranges) {
@@ -353,6 +354,15 @@ impl LaneCore {
         if draft.last {
             self.stopped(true);
         }
+    }
+
+    /// Since when the first of the objects below the low-water mark wait for their readers' grace.
+    /// Unix seconds; 0: none does.
+    pub(super) fn unneeded_since(&self) -> u64 {
+        let Some((at, _)) = self.checkpointing.deletions.front() else { return 0 };
+        let left = i64::try_from(at.since(self.now.mono).as_millis()).unwrap_or(i64::MAX);
+        let grace = i64::try_from(self.config.readers_grace.as_millis()).unwrap_or(i64::MAX);
+        WallMs(self.now.wall.0.saturating_add(left).saturating_sub(grace)).seconds()
     }
 
     fn make_claimable(&mut self) {

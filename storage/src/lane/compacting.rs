@@ -270,7 +270,10 @@ impl LaneCore {
         }
         let planned = self.plan_ended(partition, name, result.as_ref().ok());
         let through = match result {
-            Ok(Coverage { covered, .. }) => covered,
+            Ok(Coverage { covered, .. }) => {
+                self.rolled_at = self.now.wall.seconds();
+                covered
+            }
             Err(RollError::Store(error)) => {
                 return tracing::warn!(%partition, %error, "records stay in the write-ahead log for now");
             }
@@ -316,7 +319,7 @@ impl LaneCore {
                 let totals = &mut compacting.totals;
                 totals.merges += 1;
                 (totals.read, totals.written) = (totals.read + read, totals.written + written);
-                totals.last_at = u64::try_from(self.now.wall.0 / 1_000).unwrap_or(0);
+                totals.last_at = self.now.wall.seconds();
             }
             Err(RollError::Store(error)) => tracing::warn!(%partition, %error, "segments are not merged for now"),
             Err(error @ RollError::Damage(_)) => tracing::error!(%partition, %error, "segments can't be merged"),
@@ -356,6 +359,11 @@ impl LaneCore {
             Ok(_) => {}
             Err(error) => tracing::warn!(%partition, %error, "its segments are not merged for now"),
         }
+    }
+
+    /// Bytes that no segment holds; 0 without a planner.
+    pub(super) fn uncovered_bytes(&self) -> u64 {
+        self.compacting.as_ref().map_or(0, |compacting| compacting.planner.uncovered_bytes())
     }
 
     /// When the planner wants to look without an event.

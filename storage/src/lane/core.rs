@@ -81,6 +81,10 @@ pub struct LaneCore {
     pub(super) compacting: Option<Compacting>,
     pub(super) log_bytes: LogBytes,
     pub(super) deleted_below: Seq,
+    /// When a roll last succeeded, Unix seconds; 0: none did.
+    pub(super) rolled_at: u64,
+    /// When a checkpoint last came to stand, likewise.
+    pub(super) checkpoint_at: u64,
     pub(super) producer_ids: i64,
     pub(super) stop: Option<Stop>,
     pub(super) ended: bool,
@@ -140,6 +144,8 @@ impl LaneCore {
             checkpointing: Checkpointing::new(),
             log_bytes: LogBytes::default(),
             deleted_below: Seq(0),
+            rolled_at: 0,
+            checkpoint_at: 0,
             producer_ids: 0,
             stop: None,
             ended: false,
@@ -297,9 +303,16 @@ impl LaneCore {
         self.is_open().then_some(self.wid)
     }
 
-    /// What was put so far.
+    /// What was put so far, and what it leaves to be rolled.
     pub fn totals(&self) -> LaneTotals {
-        let totals = LaneTotals { held_bytes: self.held_bytes(), ..self.flights.totals() };
+        let totals = LaneTotals {
+            held_bytes: self.held_bytes(),
+            uncovered_bytes: self.uncovered_bytes(),
+            rolled_at: self.rolled_at,
+            checkpoint_at: self.checkpoint_at,
+            unneeded_since: self.unneeded_since(),
+            ..self.flights.totals()
+        };
         self.compacting.as_ref().map_or(totals, |compacting| compacting.add_to(totals))
     }
 

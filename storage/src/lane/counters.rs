@@ -1,10 +1,11 @@
-//! What a lane counts: written by its pump, read by whoever shows it.
+//! What a lane counts and when its jobs last succeeded: written by its pump, read by whoever shows it.
 
 use crate::compactor::background::SegmentMeter;
+use crate::env::WallMs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Totals since the lane started.
+/// Totals since the lane started, and what it holds now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LaneTotals {
     /// Write-ahead objects put, each once however often it was sent.
@@ -27,6 +28,25 @@ pub struct LaneTotals {
     pub merged_at: u64,
     /// Partitions of which segments wait to be merged.
     pub merges_due: u64,
+    /// Bytes of committed records that no segment holds now, if they are rolled at all.
+    pub uncovered_bytes: u64,
+    /// When a roll last ended with its manifest committed, Unix seconds; 0: none did.
+    pub rolled_at: u64,
+    /// When a checkpoint last came to stand, likewise.
+    pub checkpoint_at: u64,
+    /// Since when the oldest of the write-ahead objects that nothing needs have waited for their readers' grace, Unix
+    /// seconds; 0: none does.
+    pub unneeded_since: u64,
+}
+
+/// Since when the oldest of some objects wait to be deleted by the pump, Unix seconds; 0: none does.
+#[derive(Debug, Default)]
+pub(super) struct Undeleted(AtomicU64);
+
+impl Undeleted {
+    pub(super) fn set(&self, since: Option<WallMs>) {
+        self.0.store(since.map_or(0, WallMs::seconds), Ordering::Relaxed);
+    }
 }
 
 /// The totals as other threads see them. Single numbers are current; together they may be of two moments.
@@ -34,9 +54,13 @@ pub struct LaneTotals {
 pub struct LaneCells {
     totals: [AtomicU64; FIELDS],
     segments: Arc<SegmentMeter>,
+    /// Write-ahead objects whose deletion failed.
+    pub(super) objects: Undeleted,
+    /// Checkpoints whose deletion failed.
+    pub(super) checkpoints: Undeleted,
 }
 
-const FIELDS: usize = 10;
+const FIELDS: usize = 14;
 
 /// The fields, in one order for writing and reading.
 fn fields(totals: &mut LaneTotals) -> [&mut u64; FIELDS] {
@@ -51,6 +75,10 @@ fn fields(totals: &mut LaneTotals) -> [&mut u64; FIELDS] {
         merge_written_bytes,
         merged_at,
         merges_due,
+        uncovered_bytes,
+        rolled_at,
+        checkpoint_at,
+        unneeded_since,
     } = totals;
     [
         objects,
@@ -63,6 +91,10 @@ fn fields(totals: &mut LaneTotals) -> [&mut u64; FIELDS] {
         merge_written_bytes,
         merged_at,
         merges_due,
+        uncovered_bytes,
+        rolled_at,
+        checkpoint_at,
+        unneeded_since,
     ]
 }
 
@@ -85,5 +117,17 @@ impl LaneCells {
     /// What the lane's rolls count.
     pub fn segments(&self) -> Arc<SegmentMeter> {
         self.segments.clone()
+    }
+
+    /// Since when the oldest of the write-ahead objects that nothing needs have waited, in their grace or because a deletion
+    /// failed; Unix seconds, 0: none does.
+    pub fn objects_undeleted_since(&self) -> u64 {
+        let both = [self.objects.0.load(Ordering::Relaxed), self.totals().unneeded_since];
+        both.into_iter().filter(|since| *since > 0).min().unwrap_or(0)
+    }
+
+    /// The same of checkpoints, which have no grace.
+    pub fn checkpoints_undeleted_since(&self) -> u64 {
+        self.checkpoints.0.load(Ordering::Relaxed)
     }
 }

@@ -7,6 +7,7 @@ mod compacting;
 mod config;
 pub mod core;
 mod counters;
+mod deletions;
 pub mod events;
 mod hedging;
 mod holding;

@@ -10,6 +10,7 @@
 use super::config::{LaneConfig, LaneIdentity, backoff};
 use super::core::LaneCore;
 use super::counters::LaneCells;
+use super::deletions::Deletions;
 use super::events::{Effect, Event, Now};
 use super::messages::{LaneCommand, LaneReport, ToLane, ToShard};
 use super::outage::{News, Outage};
@@ -63,6 +64,7 @@ pub struct LanePump {
     operations: FuturesUnordered<LocalBoxFuture<'static, Event>>,
     outage: Outage,
     background: Rc<Background>,
+    deletions: Deletions,
     cells: Arc<LaneCells>,
 }
 
@@ -89,14 +91,16 @@ impl LanePump {
         let core = LaneCore::new(identity.clone(), config, shards, now, env.random());
         let (operations, outage) = (FuturesUnordered::new(), Outage::default());
         let (background, cells) = (Rc::default(), Arc::default());
-        LanePump { env, stores, ends, identity, core, operations, outage, background, cells }
+        let deletions = Deletions::new(Arc::clone(&cells));
+        LanePump { env, stores, ends, identity, core, operations, outage, background, deletions, cells }
     }
 
     /// The same lane, whose totals `cells` shows.
     #[must_use]
     pub fn counted(self, cells: Arc<LaneCells>) -> LanePump {
         let background = Rc::new(Background::new(cells.segments()));
-        LanePump { cells, background, ..self }
+        let deletions = Deletions::new(Arc::clone(&cells));
+        LanePump { cells, background, deletions, ..self }
     }
 
     /// Runs until a graceful stop is done or the mailboxes close.
@@ -304,24 +308,12 @@ impl LanePump {
                 }
                 .boxed_local()
             }
-            Effect::DeleteWalBelow { wid, below } => {
-                let delete = wal.delete_below(wid, below);
-                return self.env.spawn("delete below the low-water mark", log_failure(delete));
-            }
-            Effect::DeleteObjects(keys) => {
-                let delete = objects.delete(keys);
-                return self.env.spawn("delete old checkpoints", log_failure(delete));
-            }
+            Effect::DeleteWalBelow { wid, below } => return self.deletions.objects(&self.env, wal, wid, below),
+            Effect::DeleteObjects(keys) => return self.deletions.checkpoints(&self.env, objects, keys),
             Effect::NewWid | Effect::ToShard(..) | Effect::Report(_) | Effect::Abort(_) => {
                 unreachable!("carried out by the caller")
             }
         };
         self.operations.push(operation);
-    }
-}
-
-async fn log_failure(delete: crate::wal::StoreFuture<()>) {
-    if let Err(error) = delete.await {
-        tracing::info!(%error, "a deletion failed; a later one covers it");
     }
 }

@@ -32,6 +32,7 @@ use shortener::Shortener;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Polls of one run at most.
@@ -72,7 +73,7 @@ fn housekeeping(dice: &mut Dice) -> Housekeeping {
     Housekeeping {
         segments_every: ms(dice.below(100..5_000)),
         segments_grace: ms(dice.below(0..2_000)),
-        ..Housekeeping::default()
+        jobs: Arc::default(),
     }
 }
 
@@ -232,7 +233,7 @@ impl Starting {
             let shard = node.shard.expect("its own nodes");
             let pools = Pools::split(SHARD_BYTES);
             let pump = assembly::start_shard(self.env.clone(), shard, node.id, &self.stores, pools, ends);
-            pump.expire_every(self.expire_every);
+            pump.expire_every(self.expire_every, |_| ());
             let listener = self.network.listen(address(shard.0));
             self.env.spawn("serve", async move { pump.run(listener).await });
         }
