@@ -1,9 +1,10 @@
 //! What a client must know of the cluster: who leads which partition, where logs begin and end.
 
 use crate::connection::Connection;
+use crate::process::Broker;
 use crate::trouble::{Trouble, is_retriable};
 use bytes::Bytes;
-use millrace_protocol::messages::create_topics::CreatableTopic;
+use millrace_protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
 use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
 use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
@@ -96,8 +97,28 @@ pub(crate) fn create_topic(
     partitions: i32,
     limit: Duration,
 ) -> Result<Leaders, Trouble> {
-    let topic =
-        CreatableTopic { name: name.into(), num_partitions: partitions, replication_factor: -1, ..Default::default() };
+    create_topic_with(bootstrap, name, partitions, &[], limit)
+}
+
+/// The same with settings by Kafka's names.
+pub(crate) fn create_topic_with(
+    bootstrap: SocketAddr,
+    name: &str,
+    partitions: i32,
+    settings: &[(&str, String)],
+    limit: Duration,
+) -> Result<Leaders, Trouble> {
+    let setting = |(name, value): &(&str, String)| CreatableTopicConfig {
+        name: (*name).into(),
+        value: Some(value.as_str().into()),
+    };
+    let topic = CreatableTopic {
+        name: name.into(),
+        num_partitions: partitions,
+        replication_factor: -1,
+        configs: settings.iter().map(setting).collect(),
+        ..Default::default()
+    };
     let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: ADMIN_TIMEOUT_MS, validate_only: false };
     let answer = retry(limit, || greet(bootstrap)?.call(&request, CREATE_TOPICS_VERSION))?;
     if let Some(refused) = answer.topics.iter().find(|topic| !topic.error_code.is_none()) {
@@ -144,6 +165,24 @@ pub(crate) fn produce(leader: SocketAddr, topic: &str, partitions: &[i32], batch
         return Err(Trouble::proof(format!("{} of {} partitions answered", results.len(), partitions.len())));
     }
     results.iter().find(|result| !result.error_code.is_none()).map_or(Ok(()), |bad| Err(Trouble::Code(bad.error_code)))
+}
+
+/// Waits until a broker that was started has acknowledged a batch to partition 0 of `topic` as durable, and gives the time
+/// since its start.
+pub(crate) fn first_produce(
+    broker: &mut Broker,
+    bootstrap: SocketAddr,
+    topic: &str,
+    batch: &Bytes,
+    limit: Duration,
+) -> Result<Duration, Trouble> {
+    retry(limit, || {
+        if !broker.is_alive()? {
+            return Err(Trouble::proof("the broker ended at its restart"));
+        }
+        produce(leaders(bootstrap, topic)?[0], topic, &[0], batch)
+    })?;
+    Ok(broker.started.elapsed())
 }
 
 /// The high watermark of a partition, asked of its leader.

@@ -141,7 +141,7 @@ impl Rounds<'_> {
         let at_kill = self.load.shared().ledger().acknowledged() - before;
         broker.kill()?;
         let mut broker = self.setup.start()?;
-        let restart = self.await_produce(&mut broker)?;
+        let restart = cluster::first_produce(&mut broker, self.setup.bootstrap, PROBE, &probe_batch(), LIMIT)?;
         self.restarts.push(restart);
         self.load.drain(LIMIT)?;
         let ends = self.load.verify(&self.starts, LIMIT)?;
@@ -156,19 +156,6 @@ impl Rounds<'_> {
         );
         self.starts = ends;
         if ledger.verdict().is_clean() { Ok(broker) } else { Err(findings(ledger.findings())) }
-    }
-
-    /// From the start of the process to the first produce that it acknowledged as durable.
-    fn await_produce(&self, broker: &mut Broker) -> Result<Duration, Trouble> {
-        let batch = probe_batch();
-        cluster::retry(LIMIT, || {
-            if !broker.is_alive()? {
-                return Err(Trouble::proof("the broker ended at its restart"));
-            }
-            let leader = cluster::leaders(self.setup.bootstrap, PROBE)?[0];
-            cluster::produce(leader, PROBE, &[0], &batch)
-        })?;
-        Ok(broker.started.elapsed())
     }
 
     fn finish(mut self, broker: &Broker) -> Result<(), Trouble> {

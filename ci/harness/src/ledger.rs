@@ -5,6 +5,8 @@
 //! 3. An offset has one record: for acknowledgements, for every reader, at every time.
 //! 4. In each partition the records of a producer stand in the order in which it sent them.
 //!
+//! What was read and found right can be settled: it is forgotten, so that a proof may go on for ever.
+//!
 //! Does no I/O: producers and readers tell it.
 
 use crate::batch::Identity;
@@ -66,8 +68,17 @@ impl Ack {
 struct Partition {
     /// By base offset.
     acks: BTreeMap<i64, Ack>,
-    /// What live readers saw, from offset 0 without gap.
+    /// What live readers saw, from `settled` on without gap.
     read: Vec<Identity>,
+    /// Everything below this offset was found right and forgotten.
+    settled: i64,
+}
+
+impl Partition {
+    /// Behind the last record that was acknowledged.
+    fn acknowledged_end(&self) -> i64 {
+        self.acks.last_key_value().map_or(self.settled, |(base, ack)| base + i64::from(ack.count))
+    }
 }
 
 /// Set of small numbers.
@@ -96,6 +107,8 @@ pub(crate) struct Ledger {
     partitions: Vec<Partition>,
     /// Records made by each producer so far.
     sent: Vec<u64>,
+    /// Of those, how many were found and settled.
+    settled: Vec<u64>,
     acknowledged: u64,
     verdict: Verdict,
     findings: Vec<String>,
@@ -107,6 +120,7 @@ impl Ledger {
         Ledger {
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             sent: vec![0; producers],
+            settled: vec![0; producers],
             acknowledged: 0,
             verdict: Verdict::default(),
             findings: Vec::new(),
@@ -167,9 +181,10 @@ impl Ledger {
 
     /// A live reader saw this record.
     pub(crate) fn read_at(&mut self, partition: usize, offset: i64, record: Identity) {
-        let read = &mut self.partitions[partition].read;
-        match read.get(offset as usize) {
-            None if offset as usize == read.len() => read.push(record),
+        let Partition { read, settled, .. } = &mut self.partitions[partition];
+        let place = offset - *settled;
+        match usize::try_from(place).ok().and_then(|place| read.get(place)) {
+            None if place == read.len() as i64 => read.push(record),
             Some(known) if *known == record => {}
             None => self.other(format!("partition {partition}: a reader skipped to offset {offset}")),
             Some(&known) => {
@@ -201,6 +216,34 @@ impl Ledger {
                 self.other(format!("{sent} records sent, {acknowledged} acknowledged, {found} in the log"));
             }
         }
+    }
+
+    /// Records that were acknowledged and that the reader has not seen.
+    pub(crate) fn unread(&self) -> i64 {
+        let unread = |each: &Partition| each.acknowledged_end() - each.settled - each.read.len() as i64;
+        self.partitions.iter().map(|each| unread(each).max(0)).sum()
+    }
+
+    /// Holds what one reader saw since the last time against what was sent and acknowledged, and forgets both. To be called
+    /// while no batch is under way and nothing is unread.
+    pub(crate) fn settle(&mut self) {
+        let mut seen: Vec<Numbers> = self.sent.iter().map(|_| Numbers::default()).collect();
+        for partition in 0..self.partitions.len() {
+            let from = self.partitions[partition].settled;
+            let log = std::mem::take(&mut self.partitions[partition].read);
+            self.compare_acks(partition, from, &log);
+            self.compare_order(partition, from, &log, &mut seen);
+            let known = &mut self.partitions[partition];
+            known.acks.clear();
+            known.settled = from + log.len() as i64;
+        }
+        for (producer, found) in seen.iter().enumerate() {
+            let (sent, settled) = (self.sent[producer], self.settled[producer]);
+            if found.len() != sent - settled {
+                self.other(format!("producer {producer}: {} of {} records were read", found.len(), sent - settled));
+            }
+        }
+        self.settled.clone_from(&self.sent);
     }
 
     fn compare_acks(&mut self, partition: usize, from: i64, log: &[Identity]) {
@@ -243,7 +286,9 @@ impl Ledger {
             };
             if record.number >= sent {
                 self.other(format!("{at}: {record:?} was never sent"));
-            } else if !seen[record.producer as usize].insert(record.number) {
+            } else if record.number < self.settled[record.producer as usize]
+                || !seen[record.producer as usize].insert(record.number - self.settled[record.producer as usize])
+            {
                 self.verdict.duplicates += 1;
                 self.keep(format!("{at}: {record:?} stands in the log twice"));
             } else if last.insert(record.producer, record.number).is_some_and(|before| before > record.number) {
@@ -320,6 +365,37 @@ mod tests {
         assert!(ledger.verdict().is_clean());
         ledger.read_at(0, 3, record(8));
         assert_eq!(ledger.verdict().vanished, 1);
+    }
+
+    #[test]
+    fn what_is_settled_is_forgotten_and_must_not_come_again() {
+        let mut ledger = ledger();
+        assert_eq!(ledger.unread(), 0);
+        ledger.settle();
+        assert!(ledger.verdict().is_clean());
+        ledger.sent(0, 12);
+        ledger.acknowledged_at(0, 10, Ack { first: record(10), count: 2 });
+        assert_eq!(ledger.unread(), 2);
+        ledger.read_at(0, 10, record(10));
+        ledger.read_at(0, 11, record(11));
+        ledger.settle();
+        assert!(ledger.verdict().is_clean(), "{:?}", ledger.findings());
+        ledger.read_at(0, 12, record(3));
+        ledger.settle();
+        assert_eq!(ledger.verdict().duplicates, 1);
+    }
+
+    #[test]
+    fn what_is_lost_or_left_out_is_found_when_the_rest_is_settled() {
+        let mut ledger = Ledger::new(1, 1);
+        ledger.sent(0, 3);
+        ledger.acknowledged_at(0, 0, Ack { first: record(0), count: 3 });
+        ledger.read_at(0, 0, record(0));
+        ledger.read_at(0, 1, record(2));
+        ledger.read_at(0, 2, record(2));
+        ledger.settle();
+        let verdict = ledger.verdict();
+        assert_eq!((verdict.lost, verdict.duplicates, verdict.other), (1, 1, 1), "{:?}", ledger.findings());
     }
 
     #[test]

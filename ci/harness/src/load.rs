@@ -122,6 +122,17 @@ impl Load {
             .map_err(|_| Trouble::proof(format!("{} batches not acknowledged after {limit:?}", outstanding())))
     }
 
+    /// Waits until the reader has seen everything that was acknowledged, holds it against that, and forgets it. The load must
+    /// be drained.
+    pub(crate) fn settle(&self, limit: Duration) -> Result<(), Trouble> {
+        self.await_condition(limit, || self.shared.ledger().unread() == 0).map_err(|_| {
+            let unread = self.shared.ledger().unread();
+            Trouble::proof(format!("{unread} acknowledged records not read after {limit:?}"))
+        })?;
+        self.shared.ledger().settle();
+        Ok(())
+    }
+
     /// Makes records again.
     pub(crate) fn resume(&self) {
         self.shared.set_paused(false);

@@ -21,7 +21,9 @@ mod member;
 mod process;
 mod producer;
 mod random;
+mod sizes;
 mod slow_proxy;
+mod soak;
 mod trouble;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +44,8 @@ enum Proof {
     Backpressure(backpressure::Options),
     /// Bytes that are no Kafka: the process lives, memory stays bounded, errors are Kafka's.
     Garbage(garbage::Options),
+    /// Produce, consume and retention at a steady rate, with kills: nothing grows.
+    Soak(soak::Options),
     /// Resident size of an idle broker, without and with partitions.
     Idle(idle::Options),
 }
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Proof::Crash(options) => crash::run(&options),
         Proof::Backpressure(options) => backpressure::run(&options),
         Proof::Garbage(options) => garbage::run(&options),
+        Proof::Soak(options) => soak::run(&options),
         Proof::Idle(options) => idle::run(&options),
     };
     match outcome {
