@@ -1,4 +1,4 @@
-//! The command line: `serve`, `config`, `topic`, `audit`, `gc`, `recover`, `segment`.
+//! The command line: `serve`, `config`, `topic`, `audit`, `gc`, `recover`, `restore`, `segment`.
 //!
 //! Every error ends the program with one line on standard error that names what the user can do, and status 1
 //! (2 for a wrong command line, as clap does).
@@ -6,7 +6,9 @@
 mod audit;
 mod client;
 mod gc;
+mod moment;
 mod recover;
+mod restore;
 mod segment;
 mod segment_copy;
 mod serve;
@@ -33,6 +35,7 @@ pub fn command() -> Command {
         .subcommand(audit_command())
         .subcommand(gc_command())
         .subcommand(add_flags(Command::new("recover").about(RECOVER)))
+        .subcommand(restore::command())
         .subcommand(segment_command())
 }
 
@@ -55,7 +58,7 @@ fn gc_command() -> Command {
         .long("dry-run")
         .action(clap::ArgAction::SetTrue)
         .help("Only list: needed, since a running broker collects by itself");
-    let about = "List segments in a store that nothing needs: expired, replaced, of deleted topics, or on their way";
+    let about = "List what in a store nothing needs: segments, write-ahead objects and checkpoints, expired, replaced or on their way";
     add_flags(Command::new("gc").about(about).arg(dry_run))
 }
 
@@ -112,6 +115,7 @@ pub fn run() -> ExitCode {
         Some(("audit", matches)) => audit::run(matches),
         Some(("gc", matches)) => gc::run(matches),
         Some(("recover", matches)) => recover::run(matches),
+        Some(("restore", matches)) => restore::run(matches),
         Some(("segment", matches)) => segment::run(matches),
         _ => unreachable!("clap requires one of the subcommands"),
     };

@@ -8,6 +8,7 @@
 //! 3. Memory is bounded: one segment, one piece of a file, one entry of a write-ahead object.
 
 use super::OfflineError;
+use super::batches::{self, Take};
 use super::kafscale::{self, Place, SEGMENT_BYTES, TransferError};
 use super::read_only::ReadOnly;
 use super::topics::Topics;
@@ -15,7 +16,7 @@ use crate::control::start::kafka_uuid;
 use crate::settings::Settings;
 use bytes::Bytes;
 use millrace_protocol::records::RecordBatch;
-use millrace_storage::compactor::{manifest, roll};
+use millrace_storage::compactor::manifest;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{Offset, TopicPartition};
 use millrace_storage::meta::memory::MemoryMeta;
@@ -23,9 +24,9 @@ use millrace_storage::object::url::StoreUrl;
 use millrace_storage::object::{ObjectStore, OpenError};
 use millrace_storage::partition::CommittedPartition;
 use millrace_storage::recovery::{Stores, observe, put_object};
-use millrace_storage::segment::{SegmentCutter, SegmentReader, WrittenSegment, data_key};
+use millrace_storage::segment::{SegmentCutter, WrittenSegment};
 use millrace_storage::side::{SideRuntime, block_on_local};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -116,34 +117,10 @@ impl Copy<'_> {
         let manifest = manifest::read(&*stores.objects, partition).await?.manifest;
         let log_end = state.end.max(manifest.covered);
         let range = self.left(asked, state.log_start.max(manifest.log_start), log_end).await?;
-        let mut writing = Writing { cutter: SegmentCutter::new(SEGMENT_BYTES), range, files: 0, records: 0 };
-        let Range { start: from, end: to } = writing.range;
-        for named in &manifest.segments {
-            if named.segment.last < from || named.segment.base >= to {
-                continue;
-            }
-            let key = data_key(partition, named.name, named.segment.base);
-            let damaged = |error: &dyn ToString| TransferError::Damaged { key: key.clone(), detail: error.to_string() };
-            let mut reader = SegmentReader::open(&*stores.objects, key.clone(), None).await.map_err(|e| damaged(&e))?;
-            while let Some(batches) = reader.next().await.map_err(|error| damaged(&error))? {
-                for batch in batches {
-                    self.batch(&mut writing, batch.freeze()).await?;
-                }
-            }
-            reader.finish().map_err(|error| damaged(&error))?;
-        }
-        let rest = state.references.iter().filter(|one| one.base >= manifest.covered);
-        for reference in rest.filter(|one| one.last >= from && one.base < to) {
-            let key = format!("{}/{}", reference.wid, reference.seq);
-            let damaged = |error: &dyn ToString| TransferError::Damaged { key: key.clone(), detail: error.to_string() };
-            let (_, mut bytes) = roll::read(stores, reference).await.map_err(|error| damaged(&error))?;
-            while !bytes.is_empty() {
-                let split = RecordBatch::split(&bytes).map_err(|error| damaged(&error))?;
-                let (batch, _) = split.ok_or_else(|| damaged(&"a batch is cut off"))?;
-                let length = batch.bytes().len();
-                self.batch(&mut writing, bytes.split_to(length)).await?;
-            }
-        }
+        let writing = Writing { cutter: SegmentCutter::new(SEGMENT_BYTES), range: range.clone(), files: 0, records: 0 };
+        let mut taking = Taking { copy: self, writing };
+        let _ = batches::give(stores, partition, (&manifest, state), range, &mut taking).await?;
+        let mut writing = taking.writing;
         let last = writing.cutter.finish(self.env.wall());
         self.put(&mut writing, last).await?;
         let Writing { range, files, records, .. } = writing;
@@ -168,19 +145,6 @@ impl Copy<'_> {
         Ok(held..end.max(held))
     }
 
-    async fn batch(&self, writing: &mut Writing, bytes: Bytes) -> Result<(), OfflineError> {
-        let (batch, _) = RecordBatch::split(&bytes).ok().flatten().expect("whoever cut it out found it whole");
-        let (base, last) = (Offset(batch.base_offset()), Offset(batch.last_offset()));
-        if last < writing.range.start || base >= writing.range.end {
-            return Ok(());
-        }
-        let pushed = writing.cutter.push(bytes, self.env.wall());
-        let damaged = |detail: String| TransferError::Damaged { key: self.place.partition(self.index), detail };
-        let written = pushed.map_err(|error| damaged(error.to_string()))?;
-        writing.range.start = last.plus(1);
-        self.put(writing, written).await
-    }
-
     async fn put(&self, writing: &mut Writing, written: Option<WrittenSegment>) -> Result<(), OfflineError> {
         let Some(written) = written else { return Ok(()) };
         let base = written.segment.base;
@@ -192,6 +156,25 @@ impl Copy<'_> {
         writing.files += 1;
         writing.records += written.records;
         Ok(())
+    }
+}
+
+/// Takes the batches of a partition.
+struct Taking<'a> {
+    copy: &'a Copy<'a>,
+    writing: Writing,
+}
+
+impl Take for Taking<'_> {
+    async fn take(&mut self, key: &str, bytes: Bytes) -> Result<ControlFlow<()>, OfflineError> {
+        let Taking { copy, writing } = self;
+        let (batch, _) = RecordBatch::split(&bytes).ok().flatten().expect("whoever gives it found it whole");
+        let last = Offset(batch.last_offset());
+        let damaged = |detail: String| TransferError::Damaged { key: key.to_owned(), detail };
+        let written = writing.cutter.push(bytes, copy.env.wall()).map_err(|error| damaged(error.to_string()))?;
+        writing.range.start = last.plus(1);
+        copy.put(writing, written).await?;
+        Ok(ControlFlow::Continue(()))
     }
 }
 

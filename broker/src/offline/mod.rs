@@ -1,13 +1,16 @@
 //! Work on a store that no broker serves from meanwhile: `millrace audit`, `millrace gc`, `millrace recover`,
-//! `millrace segment export` and `import`.
+//! `millrace restore`, `millrace segment export` and `import`.
 
 pub mod audit;
+mod batches;
 pub mod export;
 pub mod gc;
 pub mod import;
 mod kafscale;
+mod new_topic;
 mod read_only;
 pub mod recover;
+pub mod restore;
 mod topics;
 
 pub use kafscale::TransferError;

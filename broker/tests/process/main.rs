@@ -21,6 +21,7 @@ mod produce;
 mod program;
 mod recover;
 mod restart;
+mod restore;
 mod segment_copy;
 mod segments;
 mod settings;
