@@ -4,6 +4,7 @@ mod collecting;
 mod compacting;
 mod core;
 mod damage;
+mod deletions;
 mod faults;
 mod hedging;
 mod holding;
