@@ -252,10 +252,12 @@ pub async fn run(sim: Sim) {
     play(&Cluster::new(&sim)).await;
 }
 
-/// The stores that a seed leaves behind, and what its partitions hold, to be damaged on purpose.
+/// The stores that a seed leaves behind, and what its partitions hold, to be damaged on purpose. Nothing is rolled, so that
+/// write-ahead logs hold all of it.
 pub fn remains(seed: u64) -> Remains {
     let sim = Sim::new(seed, false);
-    let cluster = Cluster::new(&sim);
+    let drawn = Cluster::new(&sim);
+    let cluster = Cluster { lane_config: LaneConfig { compaction: None, ..drawn.lane_config.clone() }, ..drawn };
     let played = cluster.clone();
     let ended = sim.run(MAX_STEPS, async move { play(&played).await });
     assert!(ended == Ended::Done, "seed {seed} ended by {ended:?}");
