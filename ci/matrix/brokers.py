@@ -76,8 +76,10 @@ class Millrace(Broker):
         self.start(command, self.listening)
 
     def listening(self):
-        found = re.search(r"^ *kafka *([^\s,]+)", self.log.read_text(errors="replace"), re.M)
-        self.address = found and found.group(1)
+        found = re.search(r"^ *kafka *(.*)$", self.log.read_text(errors="replace"), re.M)
+        if found:
+            self.listens = re.findall(r"[\d.]+:\d+", found.group(1))
+            self.address = self.listens[0]
         return found
 
 

@@ -31,8 +31,8 @@ func connect(bootstrap string) (cases.Client, error) {
 func (a *adapter) Lacks() map[string]string { return nil }
 
 func limit() context.Context {
-	// The process is short-lived: the timer need not be released early.
-	ctx, _ := context.WithTimeout(context.Background(), cases.Patience) //nolint:govet
+	ctx, release := context.WithTimeout(context.Background(), cases.Patience)
+	time.AfterFunc(cases.Patience, release)
 	return ctx
 }
 
