@@ -342,10 +342,20 @@ impl Planner {
 
     /// Whether the load was near a limit of the write-ahead log.
     pub fn is_pressed(&self) -> bool {
-        let near = |found: u64, limit: Option<u64>| limit.is_some_and(|limit| found >= limit / 4 * PRESSURE_QUARTERS);
-        near(self.load.uncovered_objects, self.config.uncovered_objects)
-            || near(self.load.uncovered_bytes, self.config.uncovered_bytes)
-            || near(self.load.references, self.config.references)
+        self.exceeds(PRESSURE_QUARTERS)
+    }
+
+    /// Whether it was at one.
+    pub fn is_full(&self) -> bool {
+        self.exceeds(4)
+    }
+
+    /// Whether the load was at so many quarters of a limit.
+    fn exceeds(&self, quarters: u64) -> bool {
+        let at = |found: u64, limit: Option<u64>| limit.is_some_and(|limit| found >= limit / 4 * quarters);
+        at(self.load.uncovered_objects, self.config.uncovered_objects)
+            || at(self.load.uncovered_bytes, self.config.uncovered_bytes)
+            || at(self.load.references, self.config.references)
     }
 
     /// Which partition to roll, and what that costs in credit.

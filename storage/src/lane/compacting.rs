@@ -10,6 +10,7 @@
 //! 5. What segments a partition has is learnt by its rolls, which read the manifest anyway; of partitions that are not
 //!    rolled, by one look at a time and one in [`LOOK`], however many the lane leads. What the planner knows may be out of
 //!    date: a merge takes what the manifest names, or nothing.
+//! 6. At a limit of the write-ahead log seals wait in their mailboxes, for as long as rolls get on (PROTOCOL.md section 2).
 
 use super::config::RollMemory;
 use super::core::LaneCore;
@@ -34,6 +35,8 @@ use std::time::Duration;
 
 /// How often time alone may make something due.
 const LOOK: Duration = Duration::from_secs(1);
+/// Rolls that let go of nothing for so long do not hold produce back: what ails them is not what it sends.
+const PROGRESS: Duration = Duration::from_secs(5);
 
 /// The planner of a lane.
 pub(super) struct Compacting {
@@ -44,6 +47,8 @@ pub(super) struct Compacting {
     under_way: BTreeMap<TopicPartition, SegmentName>,
     holding: Holding,
     look_at: Mono,
+    /// When a roll let go of something last.
+    covered_at: Option<Mono>,
     /// Where it differs from the default.
     retention: BTreeMap<TopicPartition, Retention>,
     /// Partitions whose segments the planner does not know.
@@ -73,6 +78,7 @@ impl Compacting {
             under_way: BTreeMap::new(),
             holding: Holding::new(memory),
             look_at: now.plus(LOOK),
+            covered_at: None,
             retention: BTreeMap::new(),
             unknown: BTreeSet::new(),
             looked: None,
@@ -129,6 +135,21 @@ impl LaneCore {
             _ => {}
         }
         compacting.planner.handle(now, event);
+    }
+
+    /// Whether the write-ahead log is near one of its limits, so that rolls need the processor as much as produce does.
+    pub fn is_pressed(&self) -> bool {
+        self.compacting.as_ref().is_some_and(|compacting| compacting.planner.is_pressed())
+    }
+
+    /// Whether produce waits until rolls have let go of something (invariant 6).
+    pub(super) fn waits_for_rolls(&self) -> bool {
+        let gets_on = |at: Mono| self.now.mono.since(at) < PROGRESS;
+        self.stop.is_none()
+            && self
+                .compacting
+                .as_ref()
+                .is_some_and(|compacting| compacting.planner.is_full() && compacting.covered_at.is_some_and(gets_on))
     }
 
     /// Memory of rolls and of what waits for them.
@@ -294,6 +315,7 @@ impl LaneCore {
         let (shard, epoch, covered) = (led.shard, led.committed.epoch, led.committed.covered);
         if let Some(compacting) = &mut self.compacting {
             compacting.holding.drop_below(partition, covered);
+            compacting.covered_at = Some(self.now.mono);
             if compacting.planner.is_pressed() {
                 // Before more is rolled for a pressure that is gone.
                 compacting.look_at = self.now.mono;

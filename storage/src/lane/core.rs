@@ -290,7 +290,7 @@ impl LaneCore {
 
     /// Whether messages of shards are taken now; if not, they wait in their mailboxes.
     pub fn accepts_seals(&self) -> bool {
-        self.joining.bytes() < WAITING_OBJECTS * self.config.object_limit_bytes
+        self.joining.bytes() < WAITING_OBJECTS * self.config.object_limit_bytes && !self.waits_for_rolls()
     }
 
     /// Whether produce is at work.

@@ -116,7 +116,7 @@ impl LanePump {
             }
             self.core.advance(self.now());
             self.cells.publish(self.core.totals());
-            self.background.set_busy(self.core.is_busy());
+            self.background.set_busy(self.core.is_busy() && !self.core.is_pressed());
             if self.carry_out().await == Flow::End {
                 return;
             }

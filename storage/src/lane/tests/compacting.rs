@@ -206,6 +206,34 @@ fn a_log_near_its_limit_of_bytes_is_rolled_though_nothing_else_makes_it_due() {
 }
 
 #[test]
+fn a_log_at_its_limit_takes_no_seals_while_rolls_get_on() {
+    const MIB: u64 = 1 << 20;
+    let config = PlannerConfig { uncovered_bytes: Some(16 * MIB), ..PlannerConfig::default() };
+    let mut bare =
+        Bare::leading(LaneConfig { linger: Duration::ZERO, compaction: Some(config), ..LaneConfig::default() });
+    let text = "a".repeat(2 * MIB as usize);
+    let mut started = VecDeque::new();
+    for seq in 0..20 {
+        bare.seal(entry(partition(0), 1, i64::try_from(seq).expect("few"), 1, &text));
+        bare.put(seq, Ok(Stored));
+        started.extend(rolls(&bare.pass(Duration::from_secs(1))));
+    }
+    assert!(bare.accepts_seals(), "no roll has ended: nothing says that waiting helps");
+    let roll = started.pop_front().expect("the limit is near");
+    let first = roll.references.last().expect("it rolls something").last.0 + 1;
+    assert!(first < 12, "what is left exceeds the limit");
+    let next = rolls(&bare.give(Event::Rolled(partition(0), roll.name, Ok(covers(first))))).remove(0);
+    assert!(!bare.accepts_seals());
+    bare.pass(Duration::from_secs(4));
+    assert!(!bare.accepts_seals());
+    bare.pass(Duration::from_secs(2));
+    assert!(bare.accepts_seals(), "rolls that do not get on hold nobody back");
+    bare.give(Event::Rolled(partition(0), next.name, Ok(covers(20))));
+    bare.pass(Duration::from_secs(1));
+    assert!(bare.accepts_seals(), "there is room again");
+}
+
+#[test]
 fn a_roll_has_what_was_committed_in_memory_also_when_it_is_tried_again() {
     let mut bare = rolling();
     commit(&mut bare, 0);

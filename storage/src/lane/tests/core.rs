@@ -81,6 +81,10 @@ impl Bare {
         self.core.take_effects()
     }
 
+    pub(super) fn accepts_seals(&self) -> bool {
+        self.core.accepts_seals()
+    }
+
     pub(super) fn totals(&self) -> LaneTotals {
         self.core.totals()
     }
