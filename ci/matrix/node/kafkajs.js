@@ -21,8 +21,9 @@ const text = (buffer) => (buffer === null ? null : buffer.toString());
 
 async function topic(what, numPartitions = 1, configEntries = []) {
   const name = fresh(what);
-  await admin.createTopics({ topics: [{ topic: name, numPartitions, replicationFactor: 1, configEntries }] });
-  // Kafka answers before it knows the topic everywhere.
+  // Kafka answers before it knows the topic everywhere, which the client's own wait takes for a failure.
+  const topics = [{ topic: name, numPartitions, replicationFactor: 1, configEntries }];
+  await admin.createTopics({ topics, waitForLeaders: false });
   await until(async () => (await partitions(name).catch(() => 0)) === numPartitions, "the topic is not there");
   return name;
 }
