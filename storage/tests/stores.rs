@@ -3,6 +3,7 @@
 //! test starts with `ci/s3-server.sh` and ends.
 
 use millrace_storage::env::Env;
+use millrace_storage::object::dialect::Cloud;
 use millrace_storage::object::local::LocalStore;
 use millrace_storage::object::memory::MemoryStore;
 use millrace_storage::object::remote::RemoteStore;
@@ -23,6 +24,12 @@ struct S3Server {
     ours: bool,
 }
 
+/// A line that a script prints for a shell.
+fn assignment(line: &str) -> Option<(String, String)> {
+    let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+    Some((name.to_owned(), value.to_owned()))
+}
+
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ci/s3-server.sh");
 
 impl S3Server {
@@ -33,17 +40,13 @@ impl S3Server {
         let output = Command::new(SCRIPT).arg("start").output().expect("bash runs");
         assert!(output.status.success(), "no S3 server: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
-        let assignment = |line: &str| {
-            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
-            Some((name.to_owned(), value.to_owned()))
-        };
         S3Server { variables: text.lines().filter_map(assignment).collect(), ours: true }
     }
 
     /// A store under a prefix of its own.
     fn store(&self, side: &SideRuntime, prefix: &str) -> RemoteStore {
         let bucket = &self.variables["MILLRACE_TEST_S3_BUCKET"];
-        RemoteStore::from_variables(bucket, prefix, self.variables.clone(), side).unwrap()
+        RemoteStore::from_variables(Cloud::S3, bucket, prefix, self.variables.clone(), side).unwrap()
     }
 }
 
@@ -92,13 +95,60 @@ fn an_s3_server_conforms() {
     conforms(|side, env| SharedObjects::Remote(server.store(side, "")).handle(env, &Arc::default()));
 }
 
+/// An emulator of Azure, which `ci/azure-server.sh` starts, and ends with this.
+struct AzureServer {
+    variables: BTreeMap<String, String>,
+}
+
+const AZURE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ci/azure-server.sh");
+
+impl AzureServer {
+    fn start() -> AzureServer {
+        let output = Command::new(AZURE_SCRIPT).arg("start").output().expect("bash runs");
+        assert!(output.status.success(), "no Azurite: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        AzureServer { variables: text.lines().filter_map(assignment).collect() }
+    }
+
+    fn store(&self, container: &str, side: &SideRuntime, prefix: &str) -> RemoteStore {
+        RemoteStore::from_variables(Cloud::Azure, container, prefix, self.variables.clone(), side).unwrap()
+    }
+}
+
+impl Drop for AzureServer {
+    fn drop(&mut self) {
+        let stopped = Command::new(AZURE_SCRIPT).arg("stop").envs(&self.variables).status();
+        assert!(stopped.is_ok_and(|status| status.success()));
+    }
+}
+
+#[test]
+#[ignore = "takes Azurite from npm: ci/prove azure"]
+fn an_emulator_of_azure_conforms() {
+    let server = AzureServer::start();
+    for prefix in ["some/prefix", ""] {
+        conforms(|side, env| {
+            let store = server.store(&server.variables["MILLRACE_TEST_CONTAINER"], side, prefix);
+            SharedObjects::Remote(store).handle(env, &Arc::default())
+        });
+    }
+    let side = SideRuntime::start().unwrap();
+    let error = block_on_local(|env| async move {
+        let store = server.store("no-such-container", &side, "");
+        assert!(store.get("k").await.is_err(), "no container is not no object");
+        race::check(&store, &env, "the store under test").await.unwrap_err()
+    })
+    .unwrap();
+    assert!(error.to_string().contains("bucket exists"), "{error}");
+}
+
 #[test]
 fn a_missing_bucket_is_named_by_the_start_up_check() {
     let server = S3Server::get();
     let side = SideRuntime::start().unwrap();
     let error = block_on_local(|env| async move {
         let variables = server.variables.clone();
-        let store = RemoteStore::from_variables("no-such-bucket", "", variables, &side).unwrap();
+        let store = RemoteStore::from_variables(Cloud::S3, "no-such-bucket", "", variables, &side).unwrap();
         race::check(&store, &env, "s3://no-such-bucket").await.unwrap_err()
     })
     .unwrap();

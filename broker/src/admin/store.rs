@@ -1,6 +1,6 @@
 //! The text form of what is asked of the store, and of times in buckets.
 
-use millrace_storage::meter::{BOUNDS, Operation, Snapshot, StoreMeter};
+use millrace_storage::meter::{BOUNDS, Extra, Operation, Snapshot, StoreMeter};
 use millrace_storage::store_error::FailureKind;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -37,10 +37,37 @@ pub(super) fn encode(store: &StoreMeter, encoder: &mut DescriptorEncoder<'_>) ->
             counter.encode(family.encode_family(&[("operation", operation.name()), ("kind", kind.name())])?)?;
         }
     }
+    for (name, help, extra) in EXTRAS {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for operation in Operation::ALL {
+            let counter = ConstCounter::new(store.extras(operation, extra));
+            counter.encode(family.encode_family(&[("operation", operation.name())])?)?;
+        }
+    }
     let help = "How long puts took that the store answered without an error";
     let metric = encoder.encode_descriptor("store_put_seconds", help, None, MetricType::Histogram)?;
-    encode_histogram(&store.puts().snapshot(), metric)
+    encode_histogram(&store.puts().snapshot(), metric)?;
+    let help = "How long reads took that the store answered without an error";
+    let metric = encoder.encode_descriptor("store_get_seconds", help, None, MetricType::Histogram)?;
+    encode_histogram(&store.gets().snapshot(), metric)
 }
+
+/// Name, help text and kind of what is done beyond sending each request once.
+const EXTRAS: [(&str, &str, Extra); Extra::ALL.len()] = [
+    ("store_retries", "Requests sent again after a failure; those of write-ahead uploads are the lane's", Extra::Retry),
+    (
+        "store_hedges",
+        "Second requests beside ones that took long; those of write-ahead uploads are the lane's",
+        Extra::Hedge,
+    ),
+    ("store_hedges_won", "Of those, how many were answered first", Extra::HedgeWon),
+    (
+        "store_given_up",
+        "Requests whose answer was not waited for, since it took far longer than others",
+        Extra::GivenUp,
+    ),
+    ("store_waits", "Requests that waited for others, since the store had said that it is asked too much", Extra::Wait),
+];
 
 /// Writes one histogram.
 pub(super) fn encode_histogram(times: &Snapshot, mut metric: MetricEncoder<'_>) -> Result<(), Error> {
@@ -79,6 +106,12 @@ mod tests {
             "millrace_store_sent_bytes_total 7",
             "millrace_store_received_bytes_total 7",
             "millrace_store_failures_total{operation=\"list\",kind=\"timeout\"} 0",
+            "millrace_store_retries_total{operation=\"get\"} 0",
+            "millrace_store_hedges_total{operation=\"put\"} 0",
+            "millrace_store_hedges_won_total{operation=\"get\"} 0",
+            "millrace_store_given_up_total{operation=\"get\"} 0",
+            "millrace_store_waits_total{operation=\"delete\"} 0",
+            "millrace_store_get_seconds_count 1",
             "millrace_store_put_seconds_bucket{le=\"+Inf\"} 1",
             "millrace_store_put_seconds_count 1",
         ] {

@@ -184,7 +184,7 @@ pub(super) fn source(url: &StoreUrl, side: &SideRuntime) -> Result<SharedObjects
         StoreUrl::File(root) if root.is_dir() => Ok(SharedObjects::Local(LocalStore::existing(root, side))),
         StoreUrl::File(_) => Err(OpenError::new(format!("{url} is no directory"), "name another with --source")),
         StoreUrl::Memory => Err(memory("--source")),
-        StoreUrl::S3 { .. } => SharedObjects::open(url, side),
+        StoreUrl::Bucket { .. } => SharedObjects::open(url, side),
     }
 }
 
@@ -193,7 +193,7 @@ pub(super) fn target(url: &StoreUrl, side: &SideRuntime) -> Result<(SharedObject
     let lock = match url {
         StoreUrl::File(root) => Some(DirectoryLock::take(root, "--target")?),
         StoreUrl::Memory => return Err(memory("--target")),
-        StoreUrl::S3 { .. } => None,
+        StoreUrl::Bucket { .. } => None,
     };
     Ok((SharedObjects::open(url, side)?, lock))
 }

@@ -47,7 +47,7 @@ impl ReadOnly {
                 let problem = "a memory: store ends with its process";
                 return Err(OpenError::new(problem, "name another with --object-store").into());
             }
-            StoreUrl::S3 { .. } => (SharedObjects::open(&places.store, side)?, None, false),
+            StoreUrl::Bucket { .. } => (SharedObjects::open(&places.store, side)?, None, false),
             StoreUrl::File(root) => {
                 exists(root)?;
                 locks.extend(lock(root, "--object-store")?);

@@ -78,9 +78,9 @@ pub fn recover(settings: &Settings) -> Result<Recovered, OfflineError> {
         StoreUrl::File(root) if settings.store_model.is_none() => {
             Some(ExtentWal::open(&root.join("wal"), true, &side)?.0)
         }
-        StoreUrl::File(_) | StoreUrl::S3 { .. } | StoreUrl::Memory => None,
+        StoreUrl::File(_) | StoreUrl::Bucket { .. } | StoreUrl::Memory => None,
     };
-    let remote = matches!(places.store, StoreUrl::S3 { .. });
+    let remote = matches!(places.store, StoreUrl::Bucket { .. });
     let staged = metadata.with_added_extension(UNFINISHED);
     if staged.exists() {
         fs::remove_dir_all(&staged)?;

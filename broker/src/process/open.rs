@@ -14,7 +14,7 @@ use millrace_storage::meta::memory::MemoryMeta;
 use millrace_storage::meter::{Counting, StoreMeter};
 use millrace_storage::object::model::{Parameters, SharedModel};
 use millrace_storage::object::url::StoreUrl;
-use millrace_storage::object::{OpenError, SharedObjects};
+use millrace_storage::object::{HEDGE_PERCENT, OpenError, SharedObjects};
 use millrace_storage::recovery::Stores;
 use millrace_storage::side::SideRuntime;
 use millrace_storage::wal::WalStore;
@@ -126,6 +126,8 @@ pub struct SharedStores {
     pub remote: bool,
     /// What is asked of the store.
     pub meter: Arc<StoreMeter>,
+    /// Of a hundred requests at most so many are sent a second time.
+    pub hedge_percent: u32,
 }
 
 #[derive(Clone)]
@@ -174,7 +176,7 @@ impl Places {
         let apart = |place: PathBuf| if settings.store_model.is_some() { place.join(MODELLED) } else { place };
         let store = match store {
             StoreUrl::File(root) => StoreUrl::File(apart(root)),
-            other @ (StoreUrl::S3 { .. } | StoreUrl::Memory) => other,
+            other @ (StoreUrl::Bucket { .. } | StoreUrl::Memory) => other,
         };
         let metadata = match (&settings.metadata, &store) {
             (_, StoreUrl::Memory) => None,
@@ -188,7 +190,7 @@ impl Places {
     pub fn to_lock(&self) -> Option<&Path> {
         match &self.store {
             StoreUrl::File(root) => Some(root),
-            StoreUrl::S3 { .. } | StoreUrl::Memory => None,
+            StoreUrl::Bucket { .. } | StoreUrl::Memory => None,
         }
     }
 }
@@ -203,7 +205,7 @@ impl SharedStores {
     ) -> Result<SharedStores, OpenError> {
         let model = settings.store_model.as_deref().map(open_model).transpose()?;
         let (kind, wal) = match &places.store {
-            StoreUrl::S3 { .. } => (StoreKind::Remote, SharedWal::Objects),
+            StoreUrl::Bucket { .. } => (StoreKind::Remote, SharedWal::Objects),
             StoreUrl::File(_) if model.is_some() => (StoreKind::Local, SharedWal::Objects),
             StoreUrl::Memory if model.is_some() => (StoreKind::Memory, SharedWal::Objects),
             StoreUrl::File(root) => (StoreKind::Local, open_extents(&root.join("wal"), settings.fsync, side)?),
@@ -223,12 +225,13 @@ impl SharedStores {
             Some(model) => SharedObjects::Modelled(Box::new(objects), model),
             None => objects,
         };
-        Ok(SharedStores { wal, objects, meta, kind, remote, meter: Arc::default() })
+        let hedge_percent = settings.hedge_percent.unwrap_or(if remote { HEDGE_PERCENT } else { 0 });
+        Ok(SharedStores { wal, objects, meta, kind, remote, meter: Arc::default(), hedge_percent })
     }
 
     /// The handles of the thread that `env` belongs to.
     pub fn handles(&self, env: &Env) -> Stores {
-        let objects = self.objects.handle(env, &self.meter);
+        let objects = self.objects.handle_hedging(env, &self.meter, self.hedge_percent);
         let counted = |wal| CountedWal::new(wal, Counting::new(self.meter.clone(), env.clone()));
         let wal: Rc<dyn WalStore> = match &self.wal {
             SharedWal::Extents(wal) => Rc::new(counted(Rc::new(wal.clone()))),

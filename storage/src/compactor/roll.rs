@@ -17,7 +17,7 @@ use crate::partition::{EpochHistory, Reference};
 use crate::recovery::Stores;
 use crate::segment::{SegmentError, SegmentWriter, data_key, index_key};
 use crate::store_error::{FailureKind, StoreError};
-use crate::wal::{PutOutcome, StoreFuture};
+use crate::wal::StoreFuture;
 use crate::wrong::{Wrong, wrong};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -174,9 +174,9 @@ pub async fn read(stores: &Stores, reference: Reference) -> Result<(Reference, B
 pub(super) async fn put(env: &Env, stores: &Stores, key: String, slices: Vec<Bytes>) -> Result<(), StoreError> {
     let mut attempt = 1;
     loop {
-        let put: StoreFuture<PutOutcome> = stores.objects.put_if_absent(&key, slices.clone());
+        let put: StoreFuture<()> = stores.objects.put_own(&key, slices.clone());
         match put.await {
-            Ok(PutOutcome::Stored | PutOutcome::AlreadyExists) => return Ok(()),
+            Ok(()) => return Ok(()),
             Err(error) if attempt == PUTS => return Err(error),
             Err(_) => attempt += 1,
         }

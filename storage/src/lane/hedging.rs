@@ -6,22 +6,15 @@
 //!
 //! Invariants:
 //! 1. Of any number of puts at most the stated share, and [`BURST`] besides, is sent a second time for this reason.
-//! 2. The delay follows what was observed: without [`LEAST_SAMPLES`] there is no hedge.
+//! 2. The delay follows what was observed: without experience ([`Times`]) there is no hedge.
 //! 3. A store that says SlowDown gets none for [`THROTTLED_PAUSE`].
 
 use crate::env::Mono;
+use crate::object::times::Times;
 use std::time::Duration;
 
 /// Hedges that a quiet time saves up.
 const BURST: u64 = 4;
-/// Objects whose times the delay follows.
-const SAMPLES: usize = 256;
-/// No delay is derived from fewer.
-const LEAST_SAMPLES: usize = 16;
-/// The delay is derived again after so many.
-const RENEW_AFTER: u64 = 16;
-/// The share of objects that are stored within the delay, in per cent.
-const QUANTILE_PERCENT: usize = 95;
 /// No hedge is sent earlier: it would save less than it costs.
 const LEAST_DELAY: Duration = Duration::from_millis(2);
 /// After a SlowDown the store is left alone for so long.
@@ -32,10 +25,8 @@ const PRICE: u64 = 100;
 /// Budget and delay.
 #[derive(Debug, Default)]
 pub(super) struct Hedging {
-    /// How long the last objects took from their first put on, a ring.
-    times: Vec<Duration>,
-    seen: u64,
-    delay: Option<Duration>,
+    /// How long the last objects took from their first put on.
+    times: Times,
     /// In hundredths of a hedge.
     budget: u64,
     quiet_until: Mono,
@@ -54,18 +45,7 @@ impl Hedging {
     /// An object was stored `took` after its first put, without an error. A hedge that came first does not distort the
     /// delay: whatever it shortens had taken longer than that already.
     pub(super) fn stored(&mut self, took: Duration) {
-        if self.times.len() < SAMPLES {
-            self.times.push(took);
-        } else {
-            self.times[(self.seen % SAMPLES as u64) as usize] = took;
-        }
-        self.seen += 1;
-        if self.times.len() >= LEAST_SAMPLES && self.seen.is_multiple_of(RENEW_AFTER) {
-            let mut sorted = self.times.clone();
-            let at = sorted.len() * QUANTILE_PERCENT / 100;
-            let (_, delay, _) = sorted.select_nth_unstable(at);
-            self.delay = Some((*delay).max(LEAST_DELAY));
-        }
+        self.times.record(took);
     }
 
     /// The store said SlowDown.
@@ -75,7 +55,7 @@ impl Hedging {
 
     /// When an object that was first put at `sent` is worth a hedge; `None` if none can be paid.
     pub(super) fn due(&self, sent: Mono) -> Option<Mono> {
-        let delay = self.delay.filter(|_| self.budget >= PRICE)?;
+        let delay = self.times.quantiles().filter(|_| self.budget >= PRICE)?.most.max(LEAST_DELAY);
         Some(sent.plus(delay).max(self.quiet_until))
     }
 
@@ -89,6 +69,7 @@ impl Hedging {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::times::LEAST_SAMPLES;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)

@@ -257,10 +257,9 @@ impl LanePump {
             Effect::ReadMeta(token, keys) => {
                 meta.get(keys).map(move |result| Event::MetaRead(token, result)).boxed_local()
             }
-            Effect::PutObject { token, key, bytes } => objects
-                .put_if_absent(&key, vec![bytes])
-                .map(move |result| Event::Stored(token, result.map(|_present_or_new| ())))
-                .boxed_local(),
+            Effect::PutObject { token, key, bytes } => {
+                objects.put_own(&key, vec![bytes]).map(move |result| Event::Stored(token, result)).boxed_local()
+            }
             Effect::SyncBelow { token, wid, below } => {
                 wal.sync_below(wid, below).map(move |result| Event::Stored(token, result)).boxed_local()
             }

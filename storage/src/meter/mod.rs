@@ -49,6 +49,26 @@ impl Operation {
     }
 }
 
+/// What is done beyond sending each request once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extra {
+    /// A failed request was sent again.
+    Retry,
+    /// A second request was sent beside one that took long.
+    Hedge,
+    /// It was answered first.
+    HedgeWon,
+    /// A request took so much longer than others that its answer was not waited for.
+    GivenUp,
+    /// A request had to wait for others, since the store had said that it is asked too much.
+    Wait,
+}
+
+impl Extra {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Extra; 5] = [Extra::Retry, Extra::Hedge, Extra::HedgeWon, Extra::GivenUp, Extra::Wait];
+}
+
 /// The requests of a process to its store since it started. Single numbers are current; together they may be of two
 /// moments.
 #[derive(Debug, Default)]
@@ -56,8 +76,10 @@ pub struct StoreMeter {
     requests: [AtomicU64; Operation::ALL.len()],
     failures: [[AtomicU64; FailureKind::ALL.len()]; Operation::ALL.len()],
     sent_bytes: AtomicU64,
+    extras: [[AtomicU64; Extra::ALL.len()]; Operation::ALL.len()],
     received_bytes: AtomicU64,
     puts: Histogram,
+    gets: Histogram,
 }
 
 impl StoreMeter {
@@ -86,6 +108,16 @@ impl StoreMeter {
         &self.puts
     }
 
+    /// How long reads took that were answered without an error.
+    pub fn gets(&self) -> &Histogram {
+        &self.gets
+    }
+
+    /// How often this was done for requests of this kind.
+    pub fn extras(&self, operation: Operation, extra: Extra) -> u64 {
+        self.extras[operation as usize][extra as usize].load(Ordering::Relaxed)
+    }
+
     fn count(&self, operation: Operation, requests: usize) {
         self.requests[operation as usize].fetch_add(requests as u64, Ordering::Relaxed);
     }
@@ -110,6 +142,11 @@ impl Counting {
         Counting { meter, env }
     }
 
+    /// Something was done beyond a request.
+    pub(crate) fn extra(&self, operation: Operation, extra: Extra) {
+        self.meter.extras[operation as usize][extra as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A put of `bytes`.
     pub(crate) fn put<T: 'static>(&self, bytes: usize, call: StoreFuture<T>) -> StoreFuture<T> {
         let (counting, begun) = (self.clone(), self.env.now());
@@ -131,11 +168,14 @@ impl Counting {
         call: StoreFuture<Option<T>>,
         size: impl Fn(&T) -> usize + 'static,
     ) -> StoreFuture<Option<T>> {
-        let meter = self.meter.clone();
+        let (Counting { meter, env }, begun) = (self.clone(), self.env.now());
         meter.count(Operation::Get, 1);
         Box::pin(async move {
             let result = call.await;
             meter.ended(Operation::Get, &result);
+            if result.is_ok() {
+                meter.gets.record(env.now().since(begun));
+            }
             let bytes = result.iter().flatten().map(size).sum::<usize>();
             meter.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             result

@@ -1,6 +1,6 @@
 //! Plain objects under the cluster's prefix: checkpoints, manifests, segments, `meta/…` (PROTOCOL.md section 2).
 //!
-//! Implementations: [`remote`] (S3 and its like through the `object_store` crate), [`local`] (files, fsynced),
+//! Implementations: [`remote`] (buckets, through the `object_store` crate, with [`dialect`] for where they differ), [`local`] (files, fsynced),
 //! [`memory`]; [`model`] gives any of them another's manners, [`counted`] counts what is asked of them. One conformance
 //! suite runs against all; [`race`] proves put-if-absent at start-up. Keys are relative to the prefix, with `/` between
 //! parts, in ASCII without `..`.
@@ -8,13 +8,16 @@
 #[cfg(any(test, feature = "sim"))]
 pub mod conformance;
 pub mod counted;
+pub mod dialect;
 pub mod local;
 pub mod memory;
 pub mod model;
 mod pacing;
+mod policy;
 pub mod race;
 pub mod remote;
 pub mod retry;
+pub(crate) mod times;
 pub mod url;
 
 use crate::env::Env;
@@ -27,6 +30,9 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use url::StoreUrl;
+
+/// Of a hundred requests to a remote store at most so many are sent a second time, unless the settings say otherwise.
+pub const HEDGE_PERCENT: u32 = 5;
 
 /// What identifies one version of an object's bytes (an ETag).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -66,6 +72,12 @@ pub struct ListedObject {
 pub trait ObjectStore {
     /// Writes an object unless one is there. See guarantee 3 of [`crate::wal`].
     fn put_if_absent(&self, key: &str, slices: Vec<Bytes>) -> StoreFuture<PutOutcome>;
+    /// Writes an object that nobody else writes under this key, or with the same bytes alone: one that is there is it. May
+    /// be retried and sent twice.
+    fn put_own(&self, key: &str, slices: Vec<Bytes>) -> StoreFuture<()> {
+        let put = self.put_if_absent(key, slices);
+        Box::pin(async move { put.await.map(drop) })
+    }
     /// Replaces the object that has this version.
     fn put_if_match(&self, key: &str, bytes: Bytes, version: Version) -> StoreFuture<MatchOutcome>;
     /// The object; `None` if there is none.
@@ -110,7 +122,7 @@ impl OpenError {
 /// An opened store as it crosses threads; each thread makes its own handle.
 #[derive(Clone)]
 pub enum SharedObjects {
-    /// S3 and its like.
+    /// A bucket.
     Remote(remote::RemoteStore),
     /// Files.
     Local(local::LocalStore),
@@ -124,21 +136,28 @@ impl SharedObjects {
     /// Opens what `url` names. Nothing is sent to a remote store yet: [`race::check`] does that.
     pub fn open(url: &StoreUrl, side: &SideRuntime) -> Result<SharedObjects, OpenError> {
         Ok(match url {
-            StoreUrl::S3 { bucket, prefix } => {
-                SharedObjects::Remote(remote::RemoteStore::from_env(bucket, prefix, side)?)
+            StoreUrl::Bucket { cloud, bucket, prefix } => {
+                SharedObjects::Remote(remote::RemoteStore::from_env(*cloud, bucket, prefix, side)?)
             }
             StoreUrl::File(root) => SharedObjects::Local(local::LocalStore::open(root, side)?),
             StoreUrl::Memory => SharedObjects::Memory(memory::MemoryStore::new()),
         })
     }
 
-    /// This thread's handle, which counts in `meter`. Reads and deletes of a remote store are retried, conditional puts
-    /// never are.
+    /// This thread's handle, which counts in `meter`: [`SharedObjects::handle_hedging`] with [`HEDGE_PERCENT`].
     pub fn handle(&self, env: &Env, meter: &Arc<StoreMeter>) -> Rc<dyn ObjectStore> {
+        self.handle_hedging(env, meter, HEDGE_PERCENT)
+    }
+
+    /// This thread's handle, which counts in `meter`. What of a remote store may be asked twice is retried, and of a
+    /// hundred such requests at most `percent` are hedged ([`retry`]); conditional puts never are.
+    pub fn handle_hedging(&self, env: &Env, meter: &Arc<StoreMeter>, percent: u32) -> Rc<dyn ObjectStore> {
         let counting = Counting::new(meter.clone(), env.clone());
-        let store = Rc::new(counted::Counted::new(self.once(env), counting));
+        let store = Rc::new(counted::Counted::new(self.once(env), counting.clone()));
         match self {
-            SharedObjects::Remote(_) | SharedObjects::Modelled(..) => Rc::new(retry::Retrying::new(store, env.clone())),
+            SharedObjects::Remote(_) | SharedObjects::Modelled(..) => {
+                Rc::new(retry::Retrying::new(store, env.clone(), counting, percent))
+            }
             SharedObjects::Local(_) | SharedObjects::Memory(_) => store,
         }
     }

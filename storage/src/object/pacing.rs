@@ -1,4 +1,4 @@
-//! How many reads and deletes a thread asks of its store at once: fewer when the store says that they are too many (503
+//! How many requests of a kind a thread has at its store at once: fewer when the store says that they are too many (503
 //! SlowDown, 429), then slowly more again (additive increase, multiplicative decrease).
 //!
 //! Invariants:
@@ -7,7 +7,8 @@
 //! 3. Whoever waits is let in in the order of arrival, and a place is given back however its request ends, also when it is
 //!    abandoned.
 //!
-//! Not here: conditional puts, which lanes bound themselves. How many wait is up to the callers, each of which has a bound.
+//! Conditional puts, which lanes bound themselves, take no place; a refusal of theirs lowers the limit of the others all the
+//! same ([`Gate::refused_elsewhere`]). How many wait is up to the callers, each of which has a bound.
 
 use crate::env::{Env, Mono};
 use futures::channel::oneshot;
@@ -59,14 +60,19 @@ impl Limit {
         match taken {
             // One more for each round of answers.
             Taken::Done => self.milli = (self.milli + MILLI * MILLI / self.milli).min(CEILING * MILLI),
-            Taken::Throttled if self.lowered.is_none_or(|lowered| sent > lowered) => {
-                // Half of what was too much, which may be far less than was allowed.
-                self.milli = (self.milli.min(self.in_flight * MILLI) / 2).max(FLOOR * MILLI);
-                self.lowered = Some(now);
-            }
-            Taken::Throttled | Taken::Otherwise => {}
+            Taken::Throttled => self.refuse(sent, now),
+            Taken::Otherwise => {}
         }
         self.in_flight -= 1;
+    }
+
+    /// There were too many requests, of which one was sent at `sent`.
+    fn refuse(&mut self, sent: Mono, now: Mono) {
+        if self.lowered.is_none_or(|lowered| sent > lowered) {
+            // Half of what was too much, which may be far less than was allowed.
+            self.milli = (self.milli.min(self.in_flight * MILLI) / 2).max(FLOOR * MILLI);
+            self.lowered = Some(now);
+        }
     }
 }
 
@@ -96,22 +102,38 @@ impl Gate {
 
     /// Waits for a place.
     pub(super) async fn enter(&self) -> Pass {
-        let given = {
-            let mut state = self.state.borrow_mut();
-            if state.waiting.is_empty() && state.limit.admits() {
-                state.limit.begin();
-                drop(state);
-                return self.pass();
-            }
-            let (give, given) = oneshot::channel();
-            state.waiting.push_back(give);
-            given
-        };
+        if let Some(pass) = self.try_enter() {
+            return pass;
+        }
+        let (give, given) = oneshot::channel();
+        self.state.borrow_mut().waiting.push_back(give);
         given.await.expect("the gate lives as long as somebody waits at it")
+    }
+
+    /// A place, if there is one and nobody waits.
+    pub(super) fn try_enter(&self) -> Option<Pass> {
+        let mut state = self.state.borrow_mut();
+        if !state.waiting.is_empty() || !state.limit.admits() {
+            return None;
+        }
+        state.limit.begin();
+        drop(state);
+        Some(self.pass())
+    }
+
+    /// The store refused a request that was sent at `sent` and had no place here.
+    pub(super) fn refused_elsewhere(&self, sent: Mono) {
+        self.state.borrow_mut().limit.refuse(sent, self.env.now());
     }
 
     fn pass(&self) -> Pass {
         Pass { gate: self.clone(), sent: self.env.now(), taken: Taken::Otherwise }
+    }
+
+    /// Requests that have a place.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> u64 {
+        self.state.borrow().limit.in_flight
     }
 
     /// Lets in who waits, as far as there is room.

@@ -8,20 +8,26 @@
 
 use super::{MatchOutcome, Object, ObjectStore, OpenError};
 use crate::env::Env;
-use crate::store_error::{FailureKind, StoreError};
+use crate::store_error::{Certainty, FailureKind, StoreError};
 use crate::wal::PutOutcome;
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::join_all;
+use std::time::Duration;
 
 /// Writers in a race.
 const RACERS: u8 = 16;
 /// Decided rounds that must be won by one.
 const ROUNDS: u32 = 3;
-/// Undecided rounds before the store is called unusable.
+/// Undecided rounds before the store is called unusable;
 const UNDECIDED_ROUNDS: u32 = 3;
+/// so many where it answers that it is busy, with a pause after each: a bad minute is no reason to refuse a start.
+const BUSY_ROUNDS: u32 = 60;
+/// Longest of those pauses; the first one is a sixteenth of it.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
 
-const FIX: &str = "use a store that honours If-None-Match and If-Match on PutObject (S3, MinIO, versitygw, R2 do), \
-                   or file:// on one machine";
+const FIX: &str = "use a store that honours If-None-Match and If-Match on puts (S3, MinIO, versitygw, R2, Azure do, Google \
+                   Cloud Storage in its own way), or file:// on one machine";
 
 /// Refuses `store` (called `name` in messages) unless its conditional puts hold under a race.
 pub async fn check(store: &dyn ObjectStore, env: &Env, name: &str) -> Result<(), OpenError> {
@@ -31,19 +37,42 @@ pub async fn check(store: &dyn ObjectStore, env: &Env, name: &str) -> Result<(),
         let key = format!("meta/check/{:032x}", env.random_u128());
         let result = race(store, &key, name).await;
         // What stays when this fails are a few bytes under a key that is never used again.
-        let _ = store.delete(vec![key]).await;
+        let delete = store.delete(vec![key]);
         match result {
-            Ok(()) => decided += 1,
-            Err(Verdict::Refused(error)) => return Err(error),
+            Ok(()) => {
+                let _ = delete.await;
+                decided += 1;
+            }
+            Err(Verdict::Refused(error)) => {
+                let _ = delete.await;
+                return Err(error);
+            }
             Err(Verdict::Undecided(error)) => {
+                // Not waited for: a store that takes no puts may take long over this as well.
+                env.spawn("delete what was raced for", delete.map(drop));
                 undecided += 1;
-                if undecided == UNDECIDED_ROUNDS || error.kind == FailureKind::Denied {
+                let busy = is_busy(&error);
+                if error.kind == FailureKind::Denied || undecided >= if busy { BUSY_ROUNDS } else { UNDECIDED_ROUNDS } {
                     return Err(unusable(name, error));
+                }
+                if busy {
+                    env.sleep((BUSY_PAUSE / 16 * (1 << undecided.min(4))).min(BUSY_PAUSE)).await;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Whether the store itself said that it can't take this now.
+fn is_busy(error: &StoreError) -> bool {
+    match error.kind {
+        FailureKind::Throttled => true,
+        FailureKind::Unavailable => error.certainty == Certainty::Unknown,
+        FailureKind::Timeout | FailureKind::Denied | FailureKind::Full | FailureKind::Corrupt | FailureKind::Other => {
+            false
+        }
+    }
 }
 
 enum Verdict {
@@ -127,13 +156,16 @@ fn mark(step: &str, racer: u8) -> Bytes {
 fn unusable(name: &str, error: StoreError) -> OpenError {
     let fix = match error.kind {
         FailureKind::Denied => {
-            "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, the bucket's policy and this machine's clock"
+            "check the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or those in GOOGLE_ or AZURE_ variables), \
+             the bucket's policy and this machine's clock"
         }
         FailureKind::Timeout | FailureKind::Unavailable | FailureKind::Throttled => {
-            "check that the store is up and that AWS_ENDPOINT_URL and AWS_REGION name it"
+            "check that the store is up and that AWS_ENDPOINT_URL and AWS_REGION (or the account of the other clouds) name it"
         }
         FailureKind::Full => "make room in the store",
-        FailureKind::Corrupt | FailureKind::Other => "check that the bucket exists and AWS_REGION is its region",
+        FailureKind::Corrupt | FailureKind::Other => {
+            "check that the bucket exists and, on S3, that AWS_REGION is its region"
+        }
     };
     let problem = format!("{name} does not take a first write: {}", error.detail);
     OpenError { problem, fix: fix.to_owned(), source_error: Some(error) }

@@ -2,6 +2,7 @@
 //! request with fixed bytes, since no server at hand returns a 409 or a 503 when asked.
 
 use super::*;
+use crate::store_error::Certainty;
 use futures::executor::block_on;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -43,7 +44,7 @@ fn store(address: SocketAddr) -> RemoteStore {
     ];
     let side = SideRuntime::start().unwrap();
     let variables = variables.map(|(name, value)| (name.to_owned(), value));
-    RemoteStore::from_variables("bucket", "some/prefix", variables, &side).unwrap()
+    RemoteStore::from_variables(Cloud::S3, "bucket", "some/prefix", variables, &side).unwrap()
 }
 
 fn answer(status: &str, code: &str) -> String {

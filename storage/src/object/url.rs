@@ -1,6 +1,8 @@
-//! Where objects live, as the operator writes it: `file:///root`, `s3://bucket/prefix` or `memory:`.
+//! Where objects live, as the operator writes it: `file:///root`, `s3://bucket/prefix`, `gs://bucket/prefix`,
+//! `az://container/prefix` or `memory:`.
 
 use super::OpenError;
+use super::dialect::Cloud;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,8 +12,10 @@ use std::str::FromStr;
 pub enum StoreUrl {
     /// Files under an absolute directory.
     File(PathBuf),
-    /// A bucket of S3 or of anything that speaks its protocol; credentials, region and endpoint come from `AWS_…`.
-    S3 {
+    /// A bucket; credentials, region and endpoint come from the variables of its cloud.
+    Bucket {
+        /// Whose.
+        cloud: Cloud,
         /// The bucket.
         bucket: String,
         /// Key prefix without slashes at either end; may be empty.
@@ -21,7 +25,8 @@ pub enum StoreUrl {
     Memory,
 }
 
-const FIX: &str = "give file:///absolute/directory, s3://bucket/prefix or memory:";
+const FIX: &str =
+    "give file:///absolute/directory, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or memory:";
 
 impl FromStr for StoreUrl {
     type Err = OpenError;
@@ -37,7 +42,8 @@ impl FromStr for StoreUrl {
             }
             return Ok(StoreUrl::File(PathBuf::from(path)));
         }
-        let Some(rest) = text.strip_prefix("s3://") else { return refuse("unknown kind of store") };
+        let of = |cloud: Cloud| Some((cloud, text.strip_prefix(cloud.scheme())?.strip_prefix("://")?));
+        let Some((cloud, rest)) = Cloud::ALL.into_iter().find_map(of) else { return refuse("unknown kind of store") };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.trim_end_matches('/');
         if bucket.is_empty() {
@@ -51,7 +57,7 @@ impl FromStr for StoreUrl {
         if !prefix.is_empty() && prefix.split('/').any(odd_part) {
             return refuse("parts of the prefix have letters, digits, '.', '-' and '_' only");
         }
-        Ok(StoreUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+        Ok(StoreUrl::Bucket { cloud, bucket: bucket.to_owned(), prefix: prefix.to_owned() })
     }
 }
 
@@ -59,8 +65,10 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreUrl::File(path) => write!(f, "file://{}", path.display()),
-            StoreUrl::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            StoreUrl::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            StoreUrl::Bucket { cloud, bucket, prefix } if prefix.is_empty() => {
+                write!(f, "{}://{bucket}", cloud.scheme())
+            }
+            StoreUrl::Bucket { cloud, bucket, prefix } => write!(f, "{}://{bucket}/{prefix}", cloud.scheme()),
             StoreUrl::Memory => f.write_str("memory:"),
         }
     }
@@ -72,7 +80,9 @@ mod tests {
 
     #[test]
     fn every_form_comes_back_as_it_was_written() {
-        for text in ["memory:", "file:///var/lib/log", "s3://bucket", "s3://my-bucket.eu/clusters/a_1"] {
+        for text in
+            ["memory:", "file:///var/lib/log", "s3://bucket", "s3://my-bucket.eu/clusters/a_1", "gs://b/p", "az://c"]
+        {
             assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), text);
         }
         assert_eq!("s3://b/p/".parse::<StoreUrl>().unwrap(), "s3://b/p".parse().unwrap());
@@ -89,7 +99,9 @@ mod tests {
             "s3:///p",
             "s3://b//p",
             "s3://b/../p",
-            "gs://b",
+            "abfs://b",
+            "gs:/b",
+            "az://",
             "s3://b/a b",
         ] {
             let error = text.parse::<StoreUrl>().unwrap_err();

@@ -297,7 +297,7 @@ pub async fn put_object(
     key: String,
     slices: Vec<Bytes>,
 ) -> Result<(), StoreError> {
-    patiently(env, async || objects.put_if_absent(&key, slices.clone()).await.map(drop)).await
+    patiently(env, async || objects.put_own(&key, slices.clone()).await).await
 }
 
 async fn patiently(env: &Env, mut step: impl AsyncFnMut() -> Result<(), StoreError>) -> Result<(), StoreError> {

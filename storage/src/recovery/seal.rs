@@ -17,10 +17,13 @@ use futures::StreamExt;
 use futures::future::join_all;
 use std::time::Duration;
 
-/// Attempts of one step before the error is given to the caller, who may call again.
-const ATTEMPTS: u32 = 10;
-/// Between attempts.
+/// Attempts of one step before the error is given to the caller, who may call again: about two minutes, since a start in
+/// a bad minute of the store is slow, not refused.
+const ATTEMPTS: u32 = 40;
+/// Before the second attempt; each further one waits twice as long, up to
 const PAUSE: Duration = Duration::from_millis(100);
+/// this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Logs sealed at once at start-up.
 const PARALLEL: usize = 16;
 /// `/wal` records read at once.
@@ -189,6 +192,6 @@ fn gave_up(what: &str) -> StoreError {
 
 async fn pause(env: &Env, attempt: u32) {
     if attempt > 0 {
-        env.sleep(PAUSE).await;
+        env.sleep((PAUSE * (1 << (attempt - 1).min(5))).min(LONGEST_PAUSE)).await;
     }
 }
