@@ -201,7 +201,17 @@ impl ShardPump {
     /// What the shard counted, its reader of segments included.
     pub fn counters(&self) -> Counters {
         let ColdTotals { gets, bytes } = self.0.cold.totals();
-        Counters { segment_gets: gets, segment_get_bytes: bytes, ..*self.0.core.borrow().counters() }
+        let disk = self.0.cold.disk_totals();
+        Counters {
+            segment_gets: gets,
+            segment_get_bytes: bytes,
+            segment_disk_hits: disk.hits,
+            segment_disk_writes: disk.writes,
+            segment_disk_damaged: disk.damaged,
+            segment_disk_skipped: disk.skipped,
+            segment_disk_stopped: disk.stopped,
+            ..*self.0.core.borrow().counters()
+        }
     }
 
     /// Bytes that are cached of segments.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 /// Bookkeeping of one entry in bytes, an upper estimate.
-const OVERHEAD_BYTES: usize = 256;
+pub const OVERHEAD_BYTES: usize = 256;
 
 /// Values by key, with what each of them takes.
 #[derive(Debug)]
@@ -75,6 +75,14 @@ impl<K: Ord + Clone, V: Clone> Cache<K, V> {
         }
     }
 
+    /// Takes out what was used least recently.
+    pub fn take_oldest(&mut self) -> Option<(K, V)> {
+        let key = self.by_use.values().next()?.clone();
+        let value = self.by_key.get(&key).expect("as many uses as entries").value.clone();
+        self.remove(&key);
+        Some((key, value))
+    }
+
     /// Bytes charged.
     pub fn used(&self) -> usize {
         self.used
@@ -97,6 +105,15 @@ mod tests {
         assert_eq!(cache.insert(2, 22, 10), [0; 0], "in its own place");
         assert_eq!(cache.insert(4, 4, 10), [0]);
         assert_eq!(cache.get(&2), Some(22));
+    }
+
+    #[test]
+    fn what_is_taken_out_is_what_was_used_least_recently() {
+        let mut cache = Cache::new(10_000, 10);
+        (0..3).for_each(|key| drop(cache.insert(key, key * 10, 10)));
+        cache.get(&0);
+        assert_eq!([cache.take_oldest(), cache.take_oldest()], [Some((1, 10)), Some((2, 20))]);
+        assert_eq!((cache.take_oldest(), cache.take_oldest(), cache.used()), (Some((0, 0)), None, 0));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Reads a partition's records out of its segments: manifest, then index, then blocks of the segment's file, each from
-//! a cache where possible. Runs on the shard's thread; the store's work is done elsewhere.
+//! a cache where possible, blocks also from the local disk. Runs on the shard's thread; the work of store and disk is
+//! done elsewhere.
 //!
 //! 1. What is given is whole batches without a gap, beginning with the one that holds the offset asked for.
 //! 2. An object that is gone was replaced or has expired: the manifest is read again, once. Gone again: damage, since
@@ -10,6 +11,7 @@
 //!    Searches check what they open.
 
 use super::cache::Cache;
+use super::disk::{DiskBlocks, DiskPlan, DiskTotals, entries_bytes};
 use super::select::{Selection, Step, Wanted};
 use super::shelf::{Load, Loaded, Shelf};
 use super::window::{Block, Window};
@@ -92,11 +94,11 @@ pub struct ColdTotals {
 
 /// One segment's files.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct File {
-    partition: TopicPartition,
-    name: SegmentName,
-    base: Offset,
-    bytes: u64,
+pub struct File {
+    pub(super) partition: TopicPartition,
+    pub(super) name: SegmentName,
+    pub(super) base: Offset,
+    pub(super) bytes: u64,
 }
 
 /// Where a reader goes on.
@@ -132,6 +134,8 @@ struct Inner {
     manifests: Rc<Shelf<TopicPartition, Rc<Manifest>>>,
     indexes: Rc<Shelf<File, Rc<SegmentIndex>>>,
     blocks: Rc<Shelf<(File, u64), Rc<Block>>>,
+    /// The level under the blocks in memory.
+    disk: Option<Rc<DiskBlocks>>,
     /// By partition and the offset that they will ask for next.
     readers: RefCell<Cache<(TopicPartition, Offset), Place>>,
     gets: Budget,
@@ -141,12 +145,24 @@ struct Inner {
 impl ColdReader {
     /// A reader whose caches take `budget` bytes: an eighth for manifests, as much for indexes, the rest for blocks.
     pub fn new(env: &Env, objects: Rc<dyn ObjectStore>, budget: usize) -> ColdReader {
-        ColdReader::with_blocks(env, objects, budget, block_bytes(budget))
+        ColdReader::with_blocks(env, objects, budget, block_bytes(budget), None)
     }
 
-    fn with_blocks(env: &Env, objects: Rc<dyn ObjectStore>, budget: usize, block_bytes: usize) -> ColdReader {
+    /// The same with a second level of blocks on disk, whose table is charged to those in memory.
+    pub fn with_disk(env: &Env, objects: Rc<dyn ObjectStore>, budget: usize, disk: Option<DiskPlan>) -> ColdReader {
+        ColdReader::with_blocks(env, objects, budget, block_bytes(budget), disk)
+    }
+
+    fn with_blocks(
+        env: &Env,
+        objects: Rc<dyn ObjectStore>,
+        budget: usize,
+        block_bytes: usize,
+        disk: Option<DiskPlan>,
+    ) -> ColdReader {
         let eighth = budget / 8;
-        let for_blocks = budget - 2 * eighth;
+        let table = disk.as_ref().map_or(0, |plan| entries_bytes(plan.shape.slots));
+        let for_blocks = (budget - 2 * eighth).saturating_sub(table);
         ColdReader(Rc::new(Inner {
             objects,
             block_bytes: block_bytes as u64,
@@ -154,6 +170,7 @@ impl ColdReader {
             manifests: Shelf::new(env.clone(), eighth, ENTRIES, manifest_bytes),
             indexes: Shelf::new(env.clone(), eighth, ENTRIES, |index| index.memory()),
             blocks: Shelf::new(env.clone(), for_blocks, usize::MAX, |block| block.bytes().len()),
+            disk: disk.map(|plan| DiskBlocks::open(env, plan)),
             readers: RefCell::new(Cache::new(usize::MAX, READERS)),
             gets: Budget::new(GETS),
             totals: Rc::default(),
@@ -405,13 +422,22 @@ impl ColdReader {
         let range = start..file.bytes.min(start + self.0.block_bytes);
         let length = range.end - start;
         let get = self.get(file.key(), Some(range));
+        let disk = self.0.disk.clone();
         Box::pin(async move {
-            match get.await? {
-                Some(bytes) if bytes.len() as u64 != length => {
-                    Err(damaged(format_args!("{} ends before its {} bytes", file.key(), file.bytes)))
-                }
-                loaded => Ok(loaded.map(Block::new)),
+            let key = (file, number);
+            if let Some(disk) = &disk
+                && let Some(bytes) = disk.read(&key, length).await
+            {
+                return Ok(Some(Block::new(bytes)));
             }
+            let Some(bytes) = get.await? else { return Ok(None) };
+            if bytes.len() as u64 != length {
+                return Err(damaged(format_args!("{} ends before its {} bytes", file.key(), file.bytes)));
+            }
+            if let Some(disk) = &disk {
+                disk.keep(key, bytes.clone());
+            }
+            Ok(Some(Block::new(bytes)))
         })
     }
 
@@ -436,7 +462,12 @@ impl ColdReader {
         self.0.totals.get()
     }
 
-    /// Bytes that its caches hold.
+    /// What has come of its blocks on disk so far.
+    pub fn disk_totals(&self) -> DiskTotals {
+        self.0.disk.as_ref().map(|disk| disk.totals()).unwrap_or_default()
+    }
+
+    /// Bytes that its caches hold in memory.
     pub fn used(&self) -> usize {
         self.0.manifests.used() + self.0.indexes.used() + self.0.blocks.used()
     }

@@ -8,12 +8,15 @@ use millrace_storage::sim::{Ended, Faults, ProcessId, Sim, SimBucket};
 use proptest::prelude::*;
 use std::time::Duration;
 
+/// Longest way to the bucket and back, when nothing fails.
+const ROUND_TRIP: Duration = Duration::from_millis(40);
+
 /// Runs `scenario` with a reader of small blocks on a bucket that holds `log`.
 fn run<F: Future<Output = ()> + 'static>(log: Log, block_bytes: usize, scenario: impl FnOnce(World) -> F + 'static) {
     let sim = Sim::new(1, false);
     let env = sim.env(ProcessId::WORLD);
     let bucket = SimBucket::new(&sim, Faults::none());
-    let reader = ColdReader::with_blocks(&env, Rc::new(bucket.clone()), 1 << 20, block_bytes);
+    let reader = ColdReader::with_blocks(&env, Rc::new(bucket.clone()), 1 << 20, block_bytes, None);
     let world = World { env, bucket, reader, log };
     let task = async move {
         world.log.write(&world.bucket).await;
@@ -276,5 +279,129 @@ fn a_search_in_a_segment_that_was_replaced_is_told_so_and_one_with_a_newer_manif
         assert_eq!(newer.segments.len(), 2);
         let found = world.reader.batches_at(partition, &newer.segments[0], None, 0, Offset(0)).await.unwrap();
         assert_eq!(found.expect("it is there").0, segment::HEADER_BYTES as u64);
+    });
+}
+
+#[test]
+fn the_blocks_of_one_read_are_asked_for_at_once() {
+    run(plain_log(64, 1), 4096, |world| async move {
+        world.read(Offset(0), 1).await.unwrap();
+        let begun = world.env.now();
+        // From the middle of a block that is not here to the end of the sixteenth after it.
+        world.read(Offset(8), 15 * 4096).await.unwrap();
+        let took = world.env.now().since(begun);
+        // Index, blocks, and the rest of the last batch. One after the other they would take five times as long.
+        assert!(took <= 3 * ROUND_TRIP && world.reader.totals().gets >= 17, "{took:?}");
+    });
+}
+
+/// Runs `scenario` with readers of 4 KiB blocks in a few KiB of memory, over `slots` blocks on disk.
+fn run_on_disk<F: Future<Output = ()> + 'static>(slots: u32, scenario: impl FnOnce(DiskWorld) -> F + 'static) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("blocks");
+    let sim = Sim::new(1, false);
+    let env = sim.env(ProcessId::WORLD);
+    let bucket = SimBucket::new(&sim, Faults::none());
+    let log = plain_log(64, 1);
+    let task = async move {
+        log.write(&bucket).await;
+        scenario(DiskWorld { env, bucket, log, path, slots }).await;
+    };
+    assert_eq!(sim.run(1_000_000, task), Ended::Done);
+    sim.shut_down();
+}
+
+struct DiskWorld {
+    env: Env,
+    bucket: SimBucket,
+    log: Log,
+    path: std::path::PathBuf,
+    slots: u32,
+}
+
+impl DiskWorld {
+    /// A reader that knows nothing but what is on disk.
+    async fn reader(&self) -> ColdReader {
+        use crate::cold::disk_file::Shape;
+        let shape = Shape { slots: self.slots, block_bytes: 4096 };
+        let plan = DiskPlan { path: self.path.clone(), shape, store: "s3://bucket".to_owned() };
+        let memory = 32 << 10;
+        let reader = ColdReader::with_blocks(
+            &self.env,
+            Rc::new(self.bucket.clone()),
+            memory + entries_bytes(self.slots),
+            4096,
+            Some(plan),
+        );
+        self.env.sleep(Duration::from_millis(1)).await;
+        reader
+    }
+
+    /// Reads the whole log, batch by batch, and what that took: requests to the store.
+    async fn read_all(&self, reader: &ColdReader) -> u64 {
+        let before = reader.totals().gets;
+        for (from, batch) in (0..).zip(&self.log.batches) {
+            let read = ColdRead { partition: self.log.partition, from: Offset(from), most: 1, oversized: true };
+            assert_eq!(reader.read(&read).await.unwrap().concat(), batch.bytes);
+        }
+        // What is loaded ahead ends too.
+        self.env.sleep(Duration::from_secs(1)).await;
+        reader.totals().gets - before
+    }
+
+    fn blocks(&self) -> u64 {
+        self.log.manifest.segments.iter().map(|s| s.segment.bytes.div_ceil(4096)).sum()
+    }
+}
+
+#[test]
+fn what_has_left_memory_is_read_from_disk_without_a_request_also_after_a_restart() {
+    run_on_disk(64, async |world: DiskWorld| {
+        let reader = world.reader().await;
+        let first = world.read_all(&reader).await;
+        assert!(first > world.blocks(), "the manifest and every block: {first}");
+        let again = world.read_all(&reader).await;
+        assert!(
+            again <= 1,
+            "the manifest at most, of {} blocks in {} bytes of memory: {again}",
+            world.blocks(),
+            reader.used()
+        );
+        assert!(reader.disk_totals().hits >= world.blocks() / 2, "{:?}", reader.disk_totals());
+        drop(reader);
+        let reader = world.reader().await;
+        let restarted = world.read_all(&reader).await;
+        assert!(restarted <= 2, "manifest and index: {restarted}");
+    });
+}
+
+#[test]
+fn what_is_torn_on_disk_is_read_from_the_store_and_kept_anew() {
+    run_on_disk(64, async |world: DiskWorld| {
+        world.read_all(&world.reader().await).await;
+        let mut bytes = std::fs::read(&world.path).unwrap();
+        // The first page and the table stay; the blocks behind them are not what they were.
+        let table = 4096 + 64 * 128;
+        bytes[table..].iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&world.path, bytes).unwrap();
+        let reader = world.reader().await;
+        assert!(world.read_all(&reader).await >= world.blocks());
+        let totals = reader.disk_totals();
+        assert!(totals.damaged >= world.blocks() && totals.writes >= world.blocks(), "{totals:?}");
+        assert!(world.read_all(&reader).await <= 1);
+    });
+}
+
+#[test]
+fn a_disk_of_few_blocks_keeps_to_them() {
+    run_on_disk(4, async |world: DiskWorld| {
+        let reader = world.reader().await;
+        let length = std::fs::metadata(&world.path).unwrap().len();
+        for _ in 0..2 {
+            world.read_all(&reader).await;
+        }
+        assert!(reader.disk_totals().writes > world.blocks(), "{:?}", reader.disk_totals());
+        assert_eq!(std::fs::metadata(&world.path).unwrap().len(), length);
+        assert!(length <= 2 * 4096 + 4 * (4096 + 128) + 4096);
     });
 }

@@ -5,6 +5,7 @@
 //! not matter who begins first after `prepare`.
 
 use super::housekeeping::Housekeeping;
+use crate::cold::disk::DiskPlan;
 use crate::cold::reader::{ColdReader, block_bytes};
 use crate::control::core::ControlConfig;
 use crate::control::pump::{ControlEnds, ControlPump, ControlStores, Ended, LaneEnd, ShardEnd};
@@ -99,13 +100,14 @@ pub async fn run_control(
     Ok(pump.run().await)
 }
 
-/// Starts shard `shard` with node id `node`.
+/// Starts shard `shard` with node id `node`; `disk`: where it keeps blocks of segments besides in memory.
 pub fn start_shard(
     env: Env,
     shard: ShardIndex,
     node: i32,
     stores: &Stores,
     pools: Pools,
+    disk: Option<DiskPlan>,
     ends: ShardEnds,
 ) -> ShardPump {
     let config = ShardConfig {
@@ -125,7 +127,7 @@ pub fn start_shard(
     let parts = ShardParts {
         core: ShardCore::new(config),
         wal: stores.wal.clone(),
-        cold: ColdReader::new(&env, stores.objects.clone(), pools.cold),
+        cold: ColdReader::with_disk(&env, stores.objects.clone(), pools.cold, disk),
         pools,
         limits: Limits::within(&pools, FRAME_BYTES),
         ends,

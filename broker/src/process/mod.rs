@@ -13,6 +13,7 @@
 //!    A second signal ends it at once with exit code 130, which is as safe as kill −9.
 
 pub mod assembly;
+mod disk_blocks;
 pub mod housekeeping;
 pub mod open;
 mod probe;
@@ -118,6 +119,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let places = Places::of(settings)?;
     let store_setting = if settings.object_store.is_some() { "--object-store" } else { "--data-dir" };
     let _store_lock = places.to_lock().map(|root| DirectoryLock::take(root, store_setting)).transpose()?;
+    let disk_blocks = disk_blocks::plan(settings, &places, &pools, shards)?;
     let listeners = runtime::bind(&settings.listen, shards)?;
     let side = SideRuntime::start()?;
     let stores = SharedStores::open(&places, settings, &side, || {
@@ -187,11 +189,12 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         let shard = node.shard.expect("its own nodes are shards of this process");
         let cpu = processors.get(usize::from(shard.0)).copied().filter(|_| usize::from(shards) <= processors.len());
         let (node, stores, side, fate) = (node.id, stores.clone(), side.clone(), fate.clone());
+        let disk = disk_blocks.as_ref().map(|blocks| blocks.of(shard));
         thread(&format!("shard-{shard}"), move || {
             let quiet = fate.clone();
             let ran = runtime::run(cpu, Some(side), |env| async move {
                 let stores = stores.handles(&env);
-                let pump = assembly::start_shard(env.clone(), shard, node, &stores, pools, ends);
+                let pump = assembly::start_shard(env.clone(), shard, node, &stores, pools, disk, ends);
                 pump.core().borrow_mut().record_acks_in(cells.acks());
                 let looked = cells.clone();
                 pump.expire_every(retention_check, move |now| looked.looked_for_expired(now));
@@ -415,7 +418,7 @@ fn lane_config(settings: &Settings, stores: &SharedStores) -> LaneConfig {
     LaneConfig {
         linger: Duration::from_millis(settings.linger_ms.unwrap_or(if remote { 25 } else { 0 })),
         puts_per_second: settings.max_puts_per_second.or(remote.then_some(8)),
-        hedge_percent: settings.hedge_percent.unwrap_or(if remote { 5 } else { 0 }),
+        hedge_percent: stores.hedge_percent,
         readers_grace: Duration::from_millis(if kind == StoreKind::Remote { settings.segment_grace_ms } else { 0 }),
         // In memory a checkpoint costs nothing, and the ring lets go of objects with the next one.
         checkpoint_gap: if kind == StoreKind::Memory { Duration::ZERO } else { LaneConfig::default().checkpoint_gap },

@@ -143,6 +143,10 @@ pub struct Settings {
     pub fsync: bool,
     /// Total of all buffers, MiB.
     pub memory_mib: u64,
+    /// Where blocks of segments are kept on disk.
+    pub cold_cache_dir: Option<PathBuf>,
+    /// How much of that, MiB.
+    pub cold_cache_mib: u64,
     /// Between two looks for expired records, milliseconds.
     pub retention_check_ms: u64,
     /// Whether committed records are rolled into segments.
@@ -235,6 +239,8 @@ impl Effective {
             store_model: self.text("store-model").map(PathBuf::from),
             fsync: self.text("fsync") == Some("true"),
             memory_mib: self.number("memory-mib").expect("has a default"),
+            cold_cache_dir: self.text("cold-cache-dir").map(PathBuf::from),
+            cold_cache_mib: self.number("cold-cache-mib").expect("has a default"),
             retention_check_ms: self.number("retention-check-ms").expect("has a default"),
             roll_segments: self.text("roll-segments") == Some("true"),
             roll_bytes: self.number("roll-bytes").expect("has a default"),

@@ -92,7 +92,7 @@ pub const SETTINGS: &[Spec] = &[
         "object-store",
         "URL",
         None,
-        "file:///DIR, s3://BUCKET/PREFIX (credentials, region and endpoint from the usual AWS_ variables) or memory: (default: files under the data directory)",
+        "file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX (credentials, region and endpoint from the usual AWS_, GOOGLE_ or AZURE_ variables) or memory: (default: files under the data directory)",
     ),
     text(
         "metadata",
@@ -121,7 +121,7 @@ pub const SETTINGS: &[Spec] = &[
         "per cent",
         (0, 100),
         None,
-        "Of a hundred write-ahead uploads at most so many are sent a second time because they take longer than 95 of them; the first answer counts (default: 5 on an object store, else 0)",
+        "Of a hundred uploads, and of a hundred reads, at most so many are sent a second time because they take longer than 95 of them; the first answer counts (default: 5 on an object store, else 0)",
     ),
     text(
         "store-model",
@@ -142,6 +142,19 @@ pub const SETTINGS: &[Spec] = &[
         (64, 1 << 20),
         Some("1024"),
         "Total of all buffers of this process, and besides that the size of the memory: store",
+    ),
+    text(
+        "cold-cache-dir",
+        "DIR",
+        None,
+        "Directory of this process on a local disk where what was read of segments in an object store is kept for the next reader; may be emptied at any stop (default: off)",
+    ),
+    number(
+        "cold-cache-mib",
+        "MiB",
+        (64, 64 << 20),
+        Some("4096"),
+        "Bytes of all files in cold-cache-dir at most. About a quarter KiB of memory-mib goes with each MiB",
     ),
     number(
         "retention-check-ms",

@@ -53,6 +53,16 @@ counters! {
     segment_gets,
     /// Bytes that those brought
     segment_get_bytes,
+    /// Blocks of segments given from the local disk instead
+    segment_disk_hits,
+    /// Blocks of segments written to the local disk
+    segment_disk_writes,
+    /// Blocks on the local disk that were torn or could not be read
+    segment_disk_damaged,
+    /// Blocks not kept on the local disk because too many were being written
+    segment_disk_skipped,
+    /// 1 once the local disk takes no blocks any more, since it is full or broken
+    segment_disk_stopped,
     /// Searches of batches for a record by its timestamp
     searches,
     /// Batches of unknown producers refused because there are too many producers

@@ -200,3 +200,58 @@ fn small_segments_are_merged_and_those_that_were_replaced_go_and_of_a_deleted_to
     broker.kill();
     succeeds("audit", &data);
 }
+
+#[test]
+fn a_reader_at_the_end_causes_no_request_while_what_it_read_is_rolled() {
+    let (_directory, data) = directory();
+    let broker = Broker::start(&data, &ROLLING);
+    let mut client = Client::new(broker.bootstrap());
+    client.create_topic("t", 1);
+    for value in 0..200 {
+        let value = value.to_string();
+        let offset = client.write("t", 0, &[&value]);
+        assert_eq!(client.read("t", 0, offset), [value]);
+    }
+    until("segments hold everything", || (covered(&data) == 200).then_some(()));
+    until("what was read is counted", || (broker.metric("millrace_fetched_bytes_total") > 200 * 61).then_some(()));
+    for counter in ["cold_reads", "store_reads", "segment_gets"] {
+        assert_eq!(broker.metric(&format!("millrace_{counter}_total")), 0, "{counter}");
+    }
+    broker.stop();
+}
+
+#[test]
+fn what_was_read_of_segments_is_read_from_the_local_disk_after_a_restart() {
+    let (directory, data) = directory();
+    let store = format!("file://{}/store", directory.path().display());
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../perf/models/s3-express.toml");
+    let blocks = directory.path().join("blocks");
+    let mut settings = ROLLING.to_vec();
+    let blocks_text = blocks.to_str().expect("a plain path");
+    settings.extend(["--object-store", &store, "--store-model", model, "--cold-cache-dir", blocks_text]);
+    let broker = Broker::start(&data, &settings);
+    let mut client = Client::new(broker.bootstrap());
+    client.create_topic("t", PARTITIONS);
+    (0..PARTITIONS).for_each(|partition| _ = client.write("t", partition, &["a", "b", "c"]));
+    let folder = directory.path().join("store/modelled/man");
+    let covered = || -> i64 {
+        let read = |path: PathBuf| Manifest::decode(&fs::read(path).ok()?).ok();
+        files(&folder).into_iter().filter_map(read).map(|manifest| manifest.covered.0).sum()
+    };
+    until("segments hold everything", || (covered() == 3 * i64::from(PARTITIONS)).then_some(()));
+    // With the checkpoint of its end, nothing is read from write-ahead objects any more.
+    broker.stop();
+    let counted = |broker: &Broker, name: &str| broker.metric(&format!("millrace_segment_{name}_total"));
+    // A segment of three records is one block; manifests are always of the store.
+    let broker = Broker::start(&data, &settings);
+    assert_readable(&mut Client::new(broker.bootstrap()), &["a", "b", "c"]);
+    until("both blocks are on disk", || (counted(&broker, "disk_writes") == 2).then_some(()));
+    let gets = counted(&broker, "gets");
+    broker.kill();
+    let broker = Broker::start(&data, &settings);
+    assert_readable(&mut Client::new(broker.bootstrap()), &["a", "b", "c"]);
+    until("both blocks came from disk", || (counted(&broker, "disk_hits") == 2).then_some(()));
+    let again = counted(&broker, "gets");
+    assert_eq!(again + 2, gets, "all but those of the two blocks");
+    broker.stop();
+}

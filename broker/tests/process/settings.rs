@@ -51,7 +51,7 @@ fn settings_that_cannot_be_used_are_refused_by_name_before_anything_is_opened() 
         (&["--listen", "127.0.0.1:65535", "--shards", "2"], &["65535"]),
         (&["--object-store", "memory:", "--metadata", "embedded:/nowhere"], &["memory:", "--metadata"]),
         (&["--metadata", "etcd:x"], &["embedded:DIR"]),
-        (&["--object-store", "gs://bucket"], &["gs://bucket", "s3://bucket/prefix"]),
+        (&["--object-store", "abfs://bucket"], &["abfs://bucket", "s3://bucket/prefix"]),
         (&["--object-store", "file://relative"], &["absolute"]),
         (&["--shards", "64", "--memory-mib", "64"], &["--memory-mib", "512"]),
     ];

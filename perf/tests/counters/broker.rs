@@ -189,6 +189,7 @@ impl Broker {
             identity.nodes[0].id,
             &stores(&shard_env),
             Pools::split(SHARD_BYTES),
+            None,
             shards.remove(0),
         );
         let port = Port::default();

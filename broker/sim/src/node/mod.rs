@@ -232,7 +232,7 @@ impl Starting {
         for (ends, node) in shards.into_iter().zip(&identity.nodes) {
             let shard = node.shard.expect("its own nodes");
             let pools = Pools::split(SHARD_BYTES);
-            let pump = assembly::start_shard(self.env.clone(), shard, node.id, &self.stores, pools, ends);
+            let pump = assembly::start_shard(self.env.clone(), shard, node.id, &self.stores, pools, None, ends);
             pump.expire_every(self.expire_every, |_| ());
             let listener = self.network.listen(address(shard.0));
             self.env.spawn("serve", async move { pump.run(listener).await });

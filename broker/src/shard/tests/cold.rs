@@ -117,3 +117,61 @@ fn a_store_that_never_answers_gathers_no_cold_reads_without_end() {
     world.serve_cold(Ok(batches(0, 4)));
     assert_eq!(bases(&world.fetched(fetch).expect("answered")[0]), [0, 1, 2, 3]);
 }
+
+/// A restarted shard that leads `partitions` partitions of two batches each, which are in segments only.
+fn world_of_covered(partitions: u32) -> World {
+    let mut world = World::new();
+    for index in 0..partitions {
+        (0..2).for_each(|_| _ = world.write(index, BatchOf::plain(1, 100)));
+        let state = world.committed.get_mut(&partition(index)).unwrap();
+        state.covered = Offset(2);
+        state.references.drop_below(Offset(2));
+    }
+    world.restart(|_| {});
+    world
+}
+
+#[test]
+fn every_partition_of_a_full_fetch_is_served_from_segments_in_turn() {
+    let mut world = world_of_covered(2);
+    let ask = Ask { partitions: vec![(0, 0, 1 << 20), (1, 0, 1 << 20)], max_bytes: 1, ..Ask::from(0) };
+    let mut served = Vec::new();
+    for _ in 0..4 {
+        let fetch = world.fetch(&ask);
+        served.push(world.serve_cold(Ok(batches(0, 1))).partition.index);
+        let partitions = world.fetched(fetch).expect("answered");
+        assert_eq!(partitions.iter().filter(|data| !bases(data).is_empty()).count(), 1, "the room is for one");
+    }
+    assert_eq!(served.iter().filter(|index| **index == 0).count(), 2, "{served:?}");
+}
+
+#[test]
+fn a_fetch_with_room_for_all_reads_every_partition_from_segments() {
+    let mut world = world_of_covered(2);
+    let ask = Ask { partitions: vec![(0, 0, 1 << 20), (1, 0, 1 << 20)], max_bytes: 2 << 20, ..Ask::from(0) };
+    let fetch = world.fetch(&ask);
+    assert_eq!(world.cold.len(), 2, "both at once");
+    for (token, _) in std::mem::take(&mut world.cold) {
+        world.core.on_cold_read(world.now, token, Ok(batches(0, 2)));
+        world.collect();
+    }
+    let partitions = world.fetched(fetch).expect("answered");
+    assert_eq!(partitions.iter().map(bases).collect::<Vec<_>>(), [[0, 1], [0, 1]]);
+}
+
+#[test]
+fn segments_that_nobody_gives_delay_neither_producers_nor_readers_at_the_end() {
+    let mut world = world_covered(4);
+    // As many as come, of which the budget of reads lets the first begin.
+    let stuck: Vec<_> = (0..20).map(|_| world.fetch(&Ask::from(0))).collect();
+    assert!(!world.cold.is_empty());
+    let tail = world.core.tail_bytes();
+    for base in 4..30 {
+        let fetch = world.fetch(&Ask { wait_ms: 500, ..Ask::from(base) });
+        assert_eq!(world.write(0, BatchOf::plain(1, 100)), base);
+        assert_eq!(bases(&world.fetched(fetch).expect("at once")[0]), [base]);
+    }
+    assert!(world.core.tail_bytes() > tail, "nothing of the end had to leave");
+    assert!(stuck.iter().all(|fetch| world.fetched(*fetch).is_none()));
+    assert_eq!((world.core.counters().store_reads, world.reads.len()), (0, 0));
+}
