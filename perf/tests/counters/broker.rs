@@ -22,6 +22,7 @@ use millrace_storage::wal::memory::MemoryWal;
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use uuid::Uuid;
@@ -179,8 +180,10 @@ impl Broker {
         let env = control_env.clone();
         control_env.spawn("control", async move {
             let _never_stopped = stop;
-            let ended =
-                assembly::run_control(env, control_config, control_stores, control, Housekeeping::default()).await;
+            // No pass within a test.
+            let hour = Duration::from_secs(3_600);
+            let housekeeping = Housekeeping { segments_every: hour, segments_grace: hour, jobs: Arc::default() };
+            let ended = assembly::run_control(env, control_config, control_stores, control, housekeeping).await;
             panic!("the control task ended: {ended:?}");
         });
         let pump = assembly::start_shard(
