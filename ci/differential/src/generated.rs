@@ -6,7 +6,9 @@
 //!    joined or committed but in a group of no other use.
 
 mod admin;
+mod consumer_groups;
 
+use crate::dice::{Dice, MOST_ELEMENTS};
 use crate::names::unknown_id;
 use crate::pair::{Pair, Side, versions};
 use crate::scenarios::batch;
@@ -22,54 +24,21 @@ use millrace_protocol::messages::offset_fetch::{
 use millrace_protocol::messages::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
 use millrace_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreatePartitionsRequest,
-    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
-    DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest,
-    HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
-    ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest, create_topics, delete_topics, describe_configs,
-    join_group, leave_group, sync_group,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest,
+    ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest,
+    create_topics, delete_topics, describe_configs, join_group, leave_group, sync_group,
 };
 use std::io;
 use uuid::Uuid;
 
 /// Topics that exist for generated requests.
 const TOPICS: [&str; 2] = ["first", "second"];
-/// Elements of a generated list at most.
-const MOST_ELEMENTS: u64 = 4;
-
-/// Numbers with a seed (splitmix64).
-#[derive(Clone, Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn flip(&mut self) -> bool {
-        self.below(2) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize].clone()
-    }
-
-    fn list<T>(&mut self, mut make: impl FnMut(&mut Dice) -> T) -> Vec<T> {
-        (0..self.below(MOST_ELEMENTS)).map(|_| make(self)).collect()
-    }
-}
-
 /// What a request is made of on one side and in one version.
 struct Maker<'a> {
     side: &'a Side,
@@ -174,6 +143,8 @@ pub(crate) fn run(pair: &mut Pair, seed: u64, rounds: u64) -> io::Result<()> {
     each::<OffsetCommitRequest>(pair, seed, rounds)?;
     each::<OffsetFetchRequest>(pair, seed, rounds)?;
     each::<OffsetDeleteRequest>(pair, seed, rounds)?;
+    each::<ConsumerGroupHeartbeatRequest>(pair, seed, rounds)?;
+    each::<ConsumerGroupDescribeRequest>(pair, seed, rounds)?;
     each::<DescribeGroupsRequest>(pair, seed, rounds)?;
     each::<ListGroupsRequest>(pair, seed, rounds)?;
     each::<DeleteGroupsRequest>(pair, seed, rounds)

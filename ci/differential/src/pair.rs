@@ -70,6 +70,11 @@ impl Side {
         self.names.node
     }
 
+    /// What came of a request.
+    pub(crate) fn send<R: Request>(&mut self, request: &R, version: i16) -> io::Result<Outcome<R::Response>> {
+        self.client.exchange(request, version, PATIENCE)
+    }
+
     fn exchange<R: Request>(&mut self, request: &R, version: i16) -> io::Result<Option<R::Response>> {
         self.client.exchange(request, version, PATIENCE).map(Outcome::answer)
     }
@@ -109,6 +114,11 @@ impl Side {
         };
         let create = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
         self.exchange(&create, 7)?;
+        self.await_topic(name, partitions)
+    }
+
+    /// Learns of a topic and waits until the node leads all of it.
+    fn await_topic(&mut self, name: &str, partitions: i32) -> io::Result<()> {
         let named = MetadataRequestTopic { name: Some(self.name(name)), ..Default::default() };
         let ask = MetadataRequest { topics: Some(vec![named]), allow_auto_topic_creation: false, ..Default::default() };
         for _ in 0..LOOKS {
@@ -195,6 +205,12 @@ impl Pair {
         self.right.make_topic(name, partitions, configs)
     }
 
+    /// Learns of a topic that an earlier run made, on both.
+    pub(crate) fn find_topic(&mut self, name: &str, partitions: i32) -> io::Result<()> {
+        self.left.await_topic(name, partitions)?;
+        self.right.await_topic(name, partitions)
+    }
+
     /// Until both brokers give another timestamp than before.
     pub(crate) fn until_the_clock_moves(&self) {
         pause();
@@ -218,15 +234,26 @@ impl Pair {
         make: impl Fn(&Side) -> R,
         clean: impl Fn(&mut R::Response),
     ) -> io::Result<Answers<R::Response>> {
-        let ask = |side: &mut Side| {
-            let request = make(side);
+        self.ask_each(case, version, |side, _| make(side), clean)
+    }
+
+    /// As [`Pair::ask_and_clean`]; `make` is told whether a side is the left one.
+    pub(crate) fn ask_each<R: Request>(
+        &mut self,
+        case: &str,
+        version: i16,
+        make: impl Fn(&Side, bool) -> R,
+        clean: impl Fn(&mut R::Response),
+    ) -> io::Result<Answers<R::Response>> {
+        let ask = |side: &mut Side, is_left| {
+            let request = make(side, is_left);
             let mut outcome = side.client.exchange(&request, version, PATIENCE)?;
             if let Outcome::Answered(response) = &mut outcome {
                 clean(response);
             }
             Ok::<_, io::Error>(outcome)
         };
-        let (left, right) = (ask(&mut self.left)?, ask(&mut self.right)?);
+        let (left, right) = (ask(&mut self.left, true)?, ask(&mut self.right, false)?);
         self.compare(R::KEY, version, case, &left, &right);
         Ok(Answers { left: left.answer(), right: right.answer() })
     }
@@ -275,6 +302,20 @@ impl Pair {
         Ok(())
     }
 
+    /// Compares what was made of two answers.
+    pub(crate) fn compare_leaves(
+        &mut self,
+        api: ApiKey,
+        version: i16,
+        case: &str,
+        left: &BTreeMap<String, String>,
+        right: &BTreeMap<String, String>,
+    ) {
+        if self.only.as_ref().is_none_or(|only| format!("{api:?} {case}").contains(only.as_str())) {
+            self.report.compare(api, version, case, left, right);
+        }
+    }
+
     fn compare<T: std::fmt::Debug>(
         &mut self,
         api: ApiKey,
@@ -283,11 +324,8 @@ impl Pair {
         left: &Outcome<T>,
         right: &Outcome<T>,
     ) {
-        if self.only.as_ref().is_some_and(|only| !format!("{api:?} {case}").contains(only.as_str())) {
-            return;
-        }
         let (left, right) = (leaves(left, &self.left.names), leaves(right, &self.right.names));
-        self.report.compare(api, version, case, &left, &right);
+        self.compare_leaves(api, version, case, &left, &right);
     }
 }
 
@@ -329,6 +367,6 @@ fn leaves<T: std::fmt::Debug>(outcome: &Outcome<T>, names: &Names) -> BTreeMap<S
 
 /// Between two looks at something that this process can't be told of.
 #[expect(clippy::disallowed_methods, reason = "a program that watches two others from outside")]
-fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(PAUSE);
 }

@@ -2,7 +2,7 @@
 
 use crate::accepted::Accepted;
 use crate::tree::PRESENT;
-use millrace_protocol::api::ApiKey;
+use millrace_protocol::api::{ADVERTISED, AdvertisedApi, ApiKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -98,6 +98,21 @@ impl Report {
         self.differences.is_empty() && (!whole || self.used.len() == self.accepted.len())
     }
 
+    /// Whether every version that Millrace advertises was asked.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.unasked().next().is_none()
+    }
+
+    /// What Millrace advertises and nothing was compared of.
+    fn unasked(&self) -> impl Iterator<Item = (ApiKey, BTreeSet<i16>)> {
+        let missing = |api: &AdvertisedApi| {
+            let asked =
+                |version: &i16| self.tallies.get(&api.key).is_some_and(|tally| tally.versions.contains(version));
+            (api.key, (api.min..=api.max).filter(|version| !asked(version)).collect::<BTreeSet<i16>>())
+        };
+        ADVERTISED.iter().map(missing).filter(|(_, versions)| !versions.is_empty())
+    }
+
     /// For people: differences, entries that nothing needed (of a `whole` run), a table by API.
     pub(crate) fn render(&self, whole: bool) -> String {
         let mut text = String::new();
@@ -113,6 +128,9 @@ impl Report {
             if whole && !self.used.contains(&at) {
                 let _ = writeln!(text, "ACCEPTED IN VAIN {}", entry.title());
             }
+        }
+        for (api, versions) in self.unasked().filter(|_| whole) {
+            let _ = writeln!(text, "NOT ASKED {api:?} {}", ranges(&versions));
         }
         let _ = writeln!(
             text,
@@ -163,7 +181,7 @@ mod tests {
         let mut report = Report::new(parse("Fetch | a | error_code | None | * | why").unwrap());
         assert!(report.is_clean(false) && !report.is_clean(true), "the entry is in vain");
         report.compare(ApiKey::Fetch, 4, "a", &leaves("None"), &leaves("OffsetOutOfRange"));
-        assert!(report.is_clean(true));
+        assert!(report.is_clean(true) && !report.is_complete(), "a part of one API");
         report.compare(ApiKey::Fetch, 5, "b", &leaves("None"), &leaves("OffsetOutOfRange"));
         report.compare(ApiKey::Fetch, 6, "b", &leaves("None"), &leaves("OffsetOutOfRange"));
         assert!(!report.is_clean(false));
