@@ -162,7 +162,7 @@ impl Coordinator {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
         if caller.generation >= 0 && self.group_mut(slot, name).is_none() {
-            return Err(ErrorCode::IllegalGeneration);
+            return Err(if knows_epochs { ErrorCode::GroupIdNotFound } else { ErrorCode::IllegalGeneration });
         }
         let group = self.group_or_new(slot, name)?;
         let durable = &group.offsets.durable;

@@ -406,6 +406,9 @@ fn a_commit_that_changes_nothing_leaves_no_group_behind() {
 #[test]
 fn commits_of_strangers_and_of_old_generations_are_refused() {
     let mut bench = Bench::new();
+    let unheard_of = Caller { member: "m".into(), instance: None, generation: 0 };
+    let ticket = bench.commit(&unheard_of, 5);
+    assert_eq!(bench.code(ticket), ErrorCode::GroupIdNotFound);
     let member = bench.stable_member();
     let ticket = bench.commit(&outsider(), 5);
     assert_eq!(bench.code(ticket), ErrorCode::UnknownMemberId);

@@ -4,9 +4,9 @@
 //! 2. A partition without a leader keeps its topic listed without an error and says LEADER_NOT_AVAILABLE itself, so
 //!    that clients ask again instead of giving the topic up.
 
-use super::RequestContext;
 use super::questions::Question;
 use super::topics::topic_by_id;
+use super::{RequestContext, operations};
 use crate::control::{NewTopic, Node, ToControl, TopicAnswer, TopicImage};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
@@ -37,14 +37,28 @@ const LONGEST_NAME: usize = 249;
 pub(crate) struct Asked {
     topics: Vec<MetadataRequestTopic>,
     created: Vec<String>,
+    operations: Operations,
+}
+
+/// Of what the client wants to know what it may do (KIP-430).
+#[derive(Clone, Copy, Debug)]
+struct Operations {
+    cluster: bool,
+    topics: bool,
 }
 
 /// Answers from the image, or first has the missing topics created.
 pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, request: MetadataRequest) {
+    let operations = Operations {
+        cluster: request.include_cluster_authorized_operations,
+        topics: request.include_topic_authorized_operations,
+    };
     // In version 0 the empty list means all topics, later the null list does.
     let topics = match request.topics {
-        None => return respond(core, context, None, &[]),
-        Some(topics) if topics.is_empty() && context.version == 0 => return respond(core, context, None, &[]),
+        None => return respond(core, context, operations, None, &[]),
+        Some(topics) if topics.is_empty() && context.version == 0 => {
+            return respond(core, context, operations, None, &[]);
+        }
         Some(topics) => topics,
     };
     if context.version < IDS_FROM && topics.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_nil()) {
@@ -53,11 +67,11 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
     let may_create = core.config().auto_create && (context.version < 4 || request.allow_auto_topic_creation);
     let created = if may_create { missing(core, &topics) } else { Vec::new() };
     if created.is_empty() {
-        return respond(core, context, Some(topics), &[]);
+        return respond(core, context, operations, Some(topics), &[]);
     }
     let new_topic = |name: &String| NewTopic { name: name.clone(), partitions: None, settings: BTreeMap::new() };
     let new_topics = created.iter().map(new_topic).collect();
-    core.ask(now, Question::AutoCreate(context, Asked { topics, created }), CREATION_PATIENCE, |token| {
+    core.ask(now, Question::AutoCreate(context, Asked { topics, created, operations }), CREATION_PATIENCE, |token| {
         ToControl::CreateTopics { token, topics: new_topics, validate_only: false, auto: true }
     });
 }
@@ -102,7 +116,7 @@ pub(crate) fn created(core: &mut ShardCore, context: RequestContext, asked: Aske
         let error = if error == ErrorCode::None { ErrorCode::LeaderNotAvailable } else { error };
         outcomes.push((name, error));
     }
-    respond(core, context, Some(asked.topics), &outcomes);
+    respond(core, context, asked.operations, Some(asked.topics), &outcomes);
 }
 
 /// Answers from the image. `created` says what a name that is not in the image gets instead of
@@ -110,6 +124,7 @@ pub(crate) fn created(core: &mut ShardCore, context: RequestContext, asked: Aske
 fn respond(
     core: &mut ShardCore,
     context: RequestContext,
+    operations: Operations,
     topics: Option<Vec<MetadataRequestTopic>>,
     created: &[(String, ErrorCode)],
 ) {
@@ -129,6 +144,13 @@ fn respond(
             topics.into_iter().filter(first).map(|topic| answer_one(core, topic, created)).collect()
         }
     };
+    if operations.cluster {
+        response.cluster_authorized_operations = operations::ON_CLUSTER;
+    }
+    if operations.topics {
+        // As in Kafka of those too that are not there.
+        response.topics.iter_mut().for_each(|topic| topic.topic_authorized_operations = operations::ON_TOPIC);
+    }
     context.reply(core, &response);
 }
 

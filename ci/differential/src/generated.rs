@@ -12,6 +12,7 @@ use crate::dice::{Dice, MOST_ELEMENTS};
 use crate::names::unknown_id;
 use crate::pair::{Pair, Side, versions};
 use crate::scenarios::batch;
+use crate::tree::Tree;
 use millrace_protocol::StrBytes;
 use millrace_protocol::codec::Request;
 use millrace_protocol::messages::fetch::{FetchPartition, FetchTopic};
@@ -34,6 +35,8 @@ use millrace_protocol::messages::{
     OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest,
     create_topics, delete_topics, describe_configs, join_group, leave_group, sync_group,
 };
+use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::io;
 use uuid::Uuid;
 
@@ -95,8 +98,15 @@ impl Maker<'_> {
         (self.version >= from && self.dice.flip()).then(|| "instance".into())
     }
 
-    fn list<T>(&mut self, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
-        (0..self.dice.below(MOST_ELEMENTS)).map(|_| make(self)).collect()
+    /// A short list that says nothing twice: whose word counts then has cases of its own.
+    fn list<T: Debug>(&mut self, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        let mut seen = BTreeSet::new();
+        let made: Vec<T> = (0..self.dice.below(MOST_ELEMENTS)).map(|_| make(self)).collect();
+        let name = |element: &T| match Tree::of(element) {
+            Tree::Leaf(value) => value,
+            tree => tree.key().unwrap_or_default(),
+        };
+        made.into_iter().filter(|element| seen.insert(name(element))).collect()
     }
 }
 
@@ -188,9 +198,12 @@ impl Generate for ApiVersionsRequest {
 
 impl Generate for MetadataRequest {
     fn generate(maker: &mut Maker<'_>) -> Self {
+        // All by id or all by name: of both, and of neither, there are cases.
+        let by_id = maker.version >= 12 && maker.dice.flip();
         let topic = |maker: &mut Maker<'_>| {
-            if maker.version >= 12 && maker.dice.flip() {
-                return MetadataRequestTopic { topic_id: maker.topic_id(), name: None };
+            if by_id {
+                let topic_id = maker.dice.pick(&[maker.side.id(TOPICS[0]), unknown_id()]);
+                return MetadataRequestTopic { topic_id, name: None };
             }
             let mut name = maker.topic();
             if maker.version < 4 && name == maker.side.name("nowhere") {
@@ -235,13 +248,13 @@ impl Generate for FindCoordinatorRequest {
 
 impl Generate for DescribeConfigsRequest {
     fn generate(maker: &mut Maker<'_>) -> Self {
-        const KEYS: [&str; 4] = ["retention.ms", "cleanup.policy", "max.message.bytes", "no.such.setting"];
+        const KEYS: [&str; 3] = ["retention.ms", "no.such.setting", "cleanup.policy"];
         let resource = |maker: &mut Maker<'_>| describe_configs::DescribeConfigsResource {
             resource_type: maker.dice.pick(&[2, 2, 2, 0, 99]),
             resource_name: maker.topic(),
-            configuration_keys: Some(vec![maker.dice.pick(&KEYS).into(), maker.dice.pick(&KEYS).into()]),
+            configuration_keys: Some(vec![KEYS[maker.dice.below(2) as usize].into(), KEYS[2].into()]),
         };
-        // One resource: what is named twice is described once.
+        // One resource, each setting once: what is named twice has cases of its own.
         DescribeConfigsRequest { resources: vec![resource(maker)], ..Default::default() }
     }
 }
@@ -270,8 +283,9 @@ impl Generate for DeleteTopicsRequest {
             return DeleteTopicsRequest { topic_names: maker.list(name), timeout_ms: 5_000, ..Default::default() };
         }
         let topic = |maker: &mut Maker<'_>| {
-            let topic_id = maker.dice.pick(&[unknown_id(), Uuid::nil()]);
+            // Either: of both, and of neither, there are cases.
             let name = maker.dice.flip().then(|| absent(maker).into());
+            let topic_id = if name.is_some() { Uuid::nil() } else { unknown_id() };
             delete_topics::DeleteTopicState { name, topic_id }
         };
         DeleteTopicsRequest { topics: maker.list(topic), timeout_ms: 5_000, ..Default::default() }
@@ -298,16 +312,14 @@ impl Generate for ProduceRequest {
             let started = maker.side.started_ms;
             let partition = |maker: &mut Maker<'_>| {
                 let good = batch(started, 1 + maker.dice.below(3) as u32);
-                let records = match maker.dice.below(4) {
-                    0 => None,
-                    1 => Some(good.slice(..good.len() / 2)),
-                    _ => Some(good),
-                };
-                PartitionProduceData { index: maker.index(), records }
+                // Null records, which Kafka does not answer, have a case.
+                let records = if maker.dice.below(3) == 0 { good.slice(..good.len() / 2) } else { good };
+                PartitionProduceData { index: maker.index(), records: Some(records) }
             };
             TopicProduceData { name, topic_id, partition_data: maker.list(partition) }
         };
-        let topic_data = maker.list(topic);
+        let mut topic_data = maker.list(topic);
+        topic_data.retain(|topic| !topic.partition_data.is_empty());
         ProduceRequest { acks: maker.dice.pick(&[-1, 1, 3]), timeout_ms: 10_000, topic_data, ..Default::default() }
     }
 }
@@ -340,7 +352,11 @@ impl Generate for OffsetForLeaderEpochRequest {
 impl Generate for FetchRequest {
     fn generate(maker: &mut Maker<'_>) -> Self {
         let topic = |maker: &mut Maker<'_>| {
-            let (topic, topic_id) = maker.name_or_id(13);
+            let (topic, mut topic_id) = maker.name_or_id(13);
+            if topic_id.is_nil() {
+                // Of no topic Kafka says that it failed.
+                topic_id = unknown_id();
+            }
             // No offset at which records lie: how many there are differs once a produce was answered differently.
             let partition = |maker: &mut Maker<'_>| FetchPartition {
                 partition: maker.index(),
@@ -435,9 +451,13 @@ impl Generate for OffsetCommitRequest {
             });
             OffsetCommitRequestTopic { name, topic_id, partitions }
         };
+        let mut topics = maker.list(topic);
+        topics.retain(|topic| !topic.partitions.is_empty());
+        // What is committed to no name has a case.
+        let group_id = maker.dice.pick(&["generated", "unheard-of"]);
         OffsetCommitRequest {
-            topics: maker.list(topic),
-            group_id: maker.group(),
+            topics,
+            group_id: maker.side.name(group_id),
             generation_id_or_member_epoch: maker.dice.pick(&[-1, -1, 0, 3]),
             member_id: maker.dice.pick(&["", "", "someone"]).into(),
             ..Default::default()

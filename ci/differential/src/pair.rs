@@ -23,13 +23,15 @@ use uuid::Uuid;
 
 /// How long an answer may take: joining an empty group takes Millrace three seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where none may be missing.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
 /// How long an answer is awaited where none is due.
 const SILENCE: Duration = Duration::from_millis(300);
 /// The end of a log, as ListOffsets asks for it.
 const LATEST: i64 = -1;
 /// Pauses between looks at a broker that is not ready, and how many looks.
 const PAUSE: Duration = Duration::from_millis(50);
-const LOOKS: usize = 600;
+const LOOKS: usize = 2_400;
 /// Looks at an answer that may still change.
 const SETTLING_LOOKS: usize = 20;
 /// Group names that together lie on every partition of Kafka's offsets topic, nearly surely.
@@ -70,9 +72,9 @@ impl Side {
         self.names.node
     }
 
-    /// What came of a request.
+    /// What came of a request that has an answer, however busy the machine is.
     pub(crate) fn send<R: Request>(&mut self, request: &R, version: i16) -> io::Result<Outcome<R::Response>> {
-        self.client.exchange(request, version, PATIENCE)
+        self.client.exchange(request, version, LONG_PATIENCE)
     }
 
     fn exchange<R: Request>(&mut self, request: &R, version: i16) -> io::Result<Option<R::Response>> {
@@ -136,7 +138,7 @@ impl Side {
             }
             pause();
         }
-        Err(io::Error::other(format!("topic {name} does not come up")))
+        Err(io::Error::other(format!("topic {name} does not come up at port {}", self.names.port)))
     }
 
     /// Whether the node answers for every partition of a topic.

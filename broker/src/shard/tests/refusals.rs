@@ -44,6 +44,19 @@ fn operations_on_the_cluster_are_told_on_demand() {
     let request = DescribeClusterRequest { include_cluster_authorized_operations: true, ..Default::default() };
     assert_eq!(world.ask(&request, 0).cluster_authorized_operations, 8_096);
     assert_eq!(world.ask(&DescribeClusterRequest::default(), 0).cluster_authorized_operations, i32::MIN);
+    for asked in [true, false] {
+        let request = MetadataRequest {
+            topics: None,
+            allow_auto_topic_creation: false,
+            include_cluster_authorized_operations: asked,
+            include_topic_authorized_operations: asked,
+            ..Default::default()
+        };
+        let answer = world.ask(&request, 8);
+        let expected = if asked { (8_096, 3_576) } else { (i32::MIN, i32::MIN) };
+        let told = (answer.cluster_authorized_operations, answer.topics[0].topic_authorized_operations);
+        assert_eq!(told, expected);
+    }
 }
 
 #[test]
