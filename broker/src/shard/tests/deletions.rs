@@ -7,6 +7,7 @@ use millrace_protocol::messages::delete_records::{DeleteRecordsPartition, Delete
 use millrace_protocol::messages::describe_log_dirs::DescribableLogDirTopic;
 use millrace_protocol::messages::{DeleteRecordsRequest, DescribeLogDirsRequest, delete_records};
 use millrace_storage::compaction::Segment;
+use millrace_storage::compaction::retention::Retention;
 use millrace_storage::format::manifest::{NamedSegment, SegmentName};
 
 const DELETE: i16 = 2;
@@ -42,11 +43,21 @@ impl World {
 
     /// Log starts that the lane was asked for.
     fn asked_of_the_lane(&mut self) -> Vec<i64> {
-        let asked = std::mem::take(&mut self.to_lane).into_iter().map(|message| match message {
-            ToLane::LogStart { partition: found, offset } if found == partition(0) => offset.0,
+        let asked = std::mem::take(&mut self.to_lane).into_iter().filter_map(|message| match message {
+            ToLane::LogStart { partition: found, offset } if found == partition(0) => Some(offset.0),
+            ToLane::Retention { .. } => None,
             other => panic!("{other:?}"),
         });
         asked.collect()
+    }
+
+    /// What the lane was told to expire.
+    fn told_to_expire(&mut self) -> Vec<Retention> {
+        let told = std::mem::take(&mut self.to_lane).into_iter().map(|message| match message {
+            ToLane::Retention { partition: found, retention } if found == partition(0) => retention,
+            other => panic!("{other:?}"),
+        });
+        told.collect()
     }
 
     fn nobody_waits(&self) {
@@ -219,6 +230,22 @@ fn a_log_larger_than_its_limit_loses_its_oldest_batches() {
     with_settings(&mut world, &[("retention.bytes", "0"), ("cleanup.policy", "compact")]);
     expire(&mut world, 0);
     assert!(world.asked_of_the_lane().is_empty());
+}
+
+#[test]
+fn the_lane_hears_of_a_retention_that_is_not_the_default_once_in_a_leadership() {
+    let mut world = World::written(1);
+    assert_eq!(world.told_to_expire(), []);
+    let settings = [("retention.ms", "1000"), ("cleanup.policy", "compact")];
+    let retention = Retention { delete: false, ms: Some(1_000), ..Retention::default() };
+    with_settings(&mut world, &settings);
+    with_settings(&mut world, &settings);
+    assert_eq!(world.told_to_expire(), [retention]);
+    let state = world.committed[&partition(0)].next_epoch();
+    world.acquire(partition(0), state);
+    assert_eq!(world.told_to_expire(), [retention]);
+    with_settings(&mut world, &[]);
+    assert_eq!(world.told_to_expire(), [Retention::default()]);
 }
 
 /// Three batches of two records, of which segments hold the first two; the third is in no segment.

@@ -50,7 +50,6 @@ fn operations_on_the_cluster_are_told_on_demand() {
             allow_auto_topic_creation: false,
             include_cluster_authorized_operations: asked,
             include_topic_authorized_operations: asked,
-            ..Default::default()
         };
         let answer = world.ask(&request, 8);
         let expected = if asked { (8_096, 3_576) } else { (i32::MIN, i32::MIN) };
