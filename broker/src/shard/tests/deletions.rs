@@ -51,10 +51,10 @@ impl World {
         asked.collect()
     }
 
-    /// What the lane was told to expire.
+    /// What the lane was told of partition 0's retention.
     fn told_to_expire(&mut self) -> Vec<Retention> {
-        let told = std::mem::take(&mut self.to_lane).into_iter().map(|message| match message {
-            ToLane::Retention { partition: found, retention } if found == partition(0) => retention,
+        let told = std::mem::take(&mut self.to_lane).into_iter().filter_map(|message| match message {
+            ToLane::Retention { partition: found, retention } => (found == partition(0)).then_some(retention),
             other => panic!("{other:?}"),
         });
         told.collect()
