@@ -10,7 +10,7 @@ use std::fmt::Error;
 /// Name, help text and value of a count.
 type StoreCounter = (&'static str, &'static str, fn(&StoreMeter) -> u64);
 
-const COUNTERS: [StoreCounter; 6] = [
+const COUNTERS: [StoreCounter; 8] = [
     ("store_puts", "Objects sent to the store, failed attempts and hedges included", |store| {
         store.requests(Operation::Put)
     }),
@@ -21,6 +21,12 @@ const COUNTERS: [StoreCounter; 6] = [
     ("store_deletes", "Deletions, one for each 1,000 objects", |store| store.requests(Operation::Delete)),
     ("store_sent_bytes", "Bytes of the objects sent, failed attempts and hedges included", StoreMeter::sent_bytes),
     ("store_received_bytes", "Bytes read", StoreMeter::received_bytes),
+    (
+        "metadata_transactions",
+        "Transactions of the embedded metadata store that changed something",
+        StoreMeter::metadata_transactions,
+    ),
+    ("metadata_commits", "Commits that these shared, a sync of the disk each", StoreMeter::metadata_commits),
 ];
 
 /// Writes everything that the meter holds.

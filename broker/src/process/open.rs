@@ -226,7 +226,11 @@ impl SharedStores {
             None => objects,
         };
         let hedge_percent = settings.hedge_percent.unwrap_or(if remote { HEDGE_PERCENT } else { 0 });
-        Ok(SharedStores { wal, objects, meta, kind, remote, meter: Arc::default(), hedge_percent })
+        let meter = match &meta {
+            SharedMeta::Embedded(meta) => StoreMeter::with_metadata(meta.counts()),
+            SharedMeta::Memory(_) => StoreMeter::default(),
+        };
+        Ok(SharedStores { wal, objects, meta, kind, remote, meter: Arc::new(meter), hedge_percent })
     }
 
     /// The handles of the thread that `env` belongs to.

@@ -10,6 +10,7 @@
 mod backpressure;
 mod batch;
 mod cluster;
+mod commits;
 mod connection;
 mod consumer;
 mod crash;
@@ -46,6 +47,8 @@ enum Proof {
     Garbage(garbage::Options),
     /// Produce, consume and retention at a steady rate, with kills: nothing grows.
     Soak(soak::Options),
+    /// Offsets of many groups committed at once, kill -9 in between: how many a second, and none lost that was acknowledged.
+    Commits(commits::Options),
     /// Resident size of an idle broker, without and with partitions.
     Idle(idle::Options),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Proof::Backpressure(options) => backpressure::run(&options),
         Proof::Garbage(options) => garbage::run(&options),
         Proof::Soak(options) => soak::run(&options),
+        Proof::Commits(options) => commits::run(&options),
         Proof::Idle(options) => idle::run(&options),
     };
     match outcome {

@@ -17,6 +17,7 @@
 use super::apply::{self, Applied};
 use super::history::{HISTORY_CHANGES, History};
 use super::{Change, Key, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream};
+use crate::meter::MetaCounts;
 use crate::object::OpenError;
 use crate::store_error::{Certainty, FailureKind, StoreError};
 use crate::wal::StoreFuture;
@@ -25,6 +26,7 @@ use futures::StreamExt;
 use futures::channel::oneshot;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
@@ -47,6 +49,7 @@ struct Inner {
     cluster_id: uuid::Uuid,
     requests: Option<SyncSender<Request>>,
     history: History,
+    counts: Arc<MetaCounts>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -86,7 +89,15 @@ impl EmbeddedMeta {
     ) -> Result<EmbeddedMeta, OpenError> {
         let history = History::new(opened.revision, changes);
         let (requests, queue) = sync_channel(QUEUE);
-        let server = Server { queue, file: Some(file), path, cluster_id: opened.cluster_id, history: history.clone() };
+        let counts: Arc<MetaCounts> = Arc::default();
+        let server = Server {
+            queue,
+            file: Some(file),
+            path,
+            cluster_id: opened.cluster_id,
+            history: history.clone(),
+            counts: counts.clone(),
+        };
         // A thread of the store's own, because redb's calls block on the disk.
         let thread =
             std::thread::Builder::new().name("metadata".to_owned()).spawn(move || server.run()).map_err(|e| {
@@ -100,8 +111,14 @@ impl EmbeddedMeta {
             cluster_id: opened.cluster_id,
             requests: Some(requests),
             history,
+            counts,
             thread: Some(thread),
         })))
+    }
+
+    /// What was made durable since it was opened.
+    pub fn counts(&self) -> Arc<MetaCounts> {
+        self.0.counts.clone()
     }
 
     fn ask<T: 'static>(&self, make: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request) -> StoreFuture<T> {
@@ -170,6 +187,7 @@ struct Server {
     path: std::path::PathBuf,
     cluster_id: uuid::Uuid,
     history: History,
+    counts: Arc<MetaCounts>,
 }
 
 /// An answer that waits for the group's commit.
@@ -206,6 +224,10 @@ impl Server {
         let outcome = decide(file, &mut waiting, &mut decided, &mut changed);
         match outcome {
             Ok(()) => {
+                if !changed.is_empty() {
+                    self.counts.transactions.fetch_add(changed.len() as u64, Ordering::Relaxed);
+                    self.counts.commits.fetch_add(1, Ordering::Relaxed);
+                }
                 changed.into_iter().for_each(|changes| self.history.push(changes));
                 decided.into_iter().for_each(Decided::answer);
             }

@@ -69,6 +69,15 @@ impl Extra {
     pub const ALL: [Extra; 5] = [Extra::Retry, Extra::Hedge, Extra::HedgeWon, Extra::GivenUp, Extra::Wait];
 }
 
+/// What the embedded metadata store made durable since it was opened.
+#[derive(Debug, Default)]
+pub struct MetaCounts {
+    /// Transactions that changed something.
+    pub transactions: AtomicU64,
+    /// Commits, which they share: a sync of the disk each.
+    pub commits: AtomicU64,
+}
+
 /// The requests of a process to its store since it started. Single numbers are current; together they may be of two
 /// moments.
 #[derive(Debug, Default)]
@@ -80,9 +89,25 @@ pub struct StoreMeter {
     received_bytes: AtomicU64,
     puts: Histogram,
     gets: Histogram,
+    metadata: Arc<MetaCounts>,
 }
 
 impl StoreMeter {
+    /// A meter that shows the counts of the metadata store too.
+    pub fn with_metadata(metadata: Arc<MetaCounts>) -> StoreMeter {
+        StoreMeter { metadata, ..StoreMeter::default() }
+    }
+
+    /// Transactions of the embedded metadata store that changed something.
+    pub fn metadata_transactions(&self) -> u64 {
+        self.metadata.transactions.load(Ordering::Relaxed)
+    }
+
+    /// Commits that those shared.
+    pub fn metadata_commits(&self) -> u64 {
+        self.metadata.commits.load(Ordering::Relaxed)
+    }
+
     /// Requests of this kind, failed ones included.
     pub fn requests(&self, operation: Operation) -> u64 {
         self.requests[operation as usize].load(Ordering::Relaxed)
