@@ -4,7 +4,9 @@
 # Three console consumers of the consumer protocol read a topic, committed to its end when the broker dies: nothing is
 # read twice, and what is written later is read. Then MEMBERS members (default 20) join and leave a group at random for
 # SECONDS (default 20) under load, once with each group protocol; the broker dies twice: every record is read, and in
-# the end each member has a partition. Needs what ci/install.sh installs.
+# the end each member has a partition. Before that, the members of a group change one by one from the classic protocol to
+# the consumer protocol and back, with an eager and with a cooperative assignor: no partition is lost or doubled. Needs
+# what ci/install.sh installs.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$1 members=${2:-20} seconds=${3:-20}
@@ -99,6 +101,12 @@ console_consumers() {
     echo "groups: three console consumers of the consumer protocol, one kill: $records records, each read once"
 }
 
+roll() { # roll ASSIGNOR
+    java -Xmx512m -Dorg.slf4j.simpleLogger.defaultLogLevel=error \
+        -cp "$here/java/target/jars/*:$here/java/target/classes" \
+        GroupRoll "$address" "org.apache.kafka.clients.consumer.$1" "roll-$1" 2>>"$work/client.log"
+}
+
 churn() { # churn PROTOCOL
     local java
     java -Xmx1g -Dorg.slf4j.simpleLogger.defaultLogLevel=error -cp "$here/java/target/jars/*:$here/java/target/classes" \
@@ -116,5 +124,7 @@ churn() { # churn PROTOCOL
 "$here/install.sh"
 start_broker
 console_consumers
+roll RangeAssignor
+roll CooperativeStickyAssignor
 churn classic
 churn consumer

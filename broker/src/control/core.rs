@@ -1,8 +1,8 @@
 //! The control task as a pure state machine: answers of stores, reports of lanes, questions of shards and time go in;
 //! store calls, lane commands and messages to shards come out.
 //!
-//! It is made of parts that don't know of each other: `topics`, `slots`, `producer_ids`. This file hands events to
-//! them, publishes the image that they amount to, and stops the process in order.
+//! It is made of parts that don't know of each other: `topics`, `slots`, `producer_ids`,
+//! `group_settings`. This file hands events to them, publishes the image that they amount to, and stops the process in order.
 //!
 //! Invariants:
 //! 1. One image per turn at most ([`ControlCore::take_effects`]), only if something changed, before the turn's answers.
@@ -10,6 +10,7 @@
 //! 3. Nothing waits without a bound: [`ControlCore::wants_questions`] is false while as many questions wait as may.
 
 use super::effects::{CallId, Effect, Owner, Sink, StoreAnswer};
+use super::group_settings::GroupSettings;
 use super::messages::{ClusterImage, FromControl, Node, ToControl};
 use super::producer_ids::ProducerIds;
 use super::slots::Slots;
@@ -68,6 +69,7 @@ pub struct ControlCore {
     topics: Topics,
     slots: Slots,
     producer_ids: ProducerIds,
+    group_settings: GroupSettings,
     image: ClusterImage,
     /// Whether the image was never published.
     first: bool,
@@ -101,6 +103,7 @@ impl ControlCore {
             topics,
             slots,
             producer_ids,
+            group_settings: GroupSettings::new(loaded.group_settings),
             image,
             first: true,
             phase: Phase::Running,
@@ -109,7 +112,8 @@ impl ControlCore {
 
     /// Whether a question of a shard may be handed in.
     pub fn wants_questions(&self) -> bool {
-        self.topics.under_way() + self.slots.waiting() + self.producer_ids.waiting() < QUESTIONS_LIMIT
+        let others = self.producer_ids.waiting() + self.group_settings.waiting();
+        self.topics.under_way() + self.slots.waiting() + others < QUESTIONS_LIMIT
     }
 
     /// A shard asks.
@@ -122,6 +126,9 @@ impl ControlCore {
             }
             ToControl::AlterTopics { token, alterations, validate_only } => {
                 self.topics.alter((shard, token), alterations, validate_only, sink);
+            }
+            ToControl::AlterGroups { token, alterations, validate_only } => {
+                self.group_settings.alter((shard, token), alterations, validate_only, sink);
             }
             ToControl::DeleteTopics { token, names } => self.topics.delete((shard, token), names, sink),
             ToControl::ProducerIds { token } => self.producer_ids.ask(shard, token, sink),
@@ -157,6 +164,7 @@ impl ControlCore {
             Owner::Topic(id) => self.topics.on_store(id, answer, &mut self.sink),
             Owner::Slot(slot) => self.slots.on_store(slot, answer, &mut self.sink),
             Owner::ProducerIds => self.producer_ids.on_store(answer, &mut self.sink),
+            Owner::GroupSettings => self.group_settings.on_store(answer, &mut self.sink),
             Owner::LeadAgain | Owner::StopLanes | Owner::StopNow => unreachable!("these make no store calls"),
         }
     }
@@ -169,6 +177,7 @@ impl ControlCore {
                 Owner::Topic(id) => self.topics.on_timer(id, &mut self.sink),
                 Owner::Slot(slot) => self.slots.on_timer(slot, &mut self.sink),
                 Owner::ProducerIds => self.producer_ids.on_timer(&mut self.sink),
+                Owner::GroupSettings => self.group_settings.on_timer(&mut self.sink),
                 Owner::LeadAgain => self.topics.lead_again(&mut self.sink),
                 Owner::StopLanes => self.stop_lanes(),
                 Owner::StopNow => self.end(false),
@@ -256,6 +265,10 @@ impl ControlCore {
             changed = true;
             let nodes = &self.nodes;
             self.image.slots = self.slots.granted().map(|slot| slot.map(|shard| nodes[usize::from(shard.0)])).collect();
+        }
+        if let Some(settings) = self.group_settings.take_changed() {
+            changed = true;
+            self.image.group_settings = settings;
         }
         if !self.image.ready && self.topics.all_decided() && self.slots.all_granted() {
             changed = true;

@@ -1,6 +1,6 @@
 //! What the control core asks for, and the sink that its parts ask through.
 //!
-//! Invariant: an owner (a topic, a slot, the producer ids) has at most one store call under way, so that its own step
+//! Invariant: an owner (a topic, a slot, the producer ids, the settings of groups) has at most one store call under way, so that its own step
 //! says what an answer means.
 
 use super::messages::FromControl;
@@ -92,6 +92,7 @@ pub(super) enum Owner {
     Topic(TopicId),
     Slot(u16),
     ProducerIds,
+    GroupSettings,
     /// Timer only: lead again what was lost.
     LeadAgain,
     /// Timer only: shards had time enough to stop.

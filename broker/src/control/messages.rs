@@ -1,6 +1,7 @@
 //! What shards and the control task say to each other. Every question carries a token that its answer repeats; a shard
 //! never waits: it goes on and completes the request when the answer comes. All queues are bounded mailboxes.
 
+use super::group_settings::Settings;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId};
@@ -64,6 +65,8 @@ pub struct ClusterImage {
     pub topics: BTreeMap<String, Arc<TopicImage>>,
     /// Names by id.
     pub names: HashMap<TopicId, String>,
+    /// Settings of groups that have any, by group.
+    pub group_settings: Arc<BTreeMap<String, Settings>>,
     /// Node id by coordinator slot ([`COORDINATOR_SLOTS`] of them); `None` while nobody coordinates.
     pub slots: Vec<Option<i32>>,
     /// Whether every partition and slot known at start-up has been recovered (`/readyz`).
@@ -91,6 +94,15 @@ pub struct TopicAlteration {
     pub name: String,
     /// The change.
     pub change: Alteration,
+}
+
+/// A change of a group's settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupAlteration {
+    /// The group, which need not exist.
+    pub group: String,
+    /// The change.
+    pub change: SettingsChange,
 }
 
 /// What is changed of a topic.
@@ -162,6 +174,15 @@ pub enum ToControl {
         /// Check only.
         validate_only: bool,
     },
+    /// Change settings of groups. Answered when each change is durable, or failed.
+    AlterGroups {
+        /// Names the question.
+        token: Token,
+        /// The changes.
+        alterations: Vec<GroupAlteration>,
+        /// Check only.
+        validate_only: bool,
+    },
     /// Delete topics by name.
     DeleteTopics {
         /// Names the question.
@@ -196,7 +217,8 @@ pub enum ToControl {
 pub enum FromControl {
     /// The cluster changed.
     Image(Arc<ClusterImage>),
-    /// To [`ToControl::CreateTopics`], [`ToControl::AlterTopics`] and [`ToControl::DeleteTopics`], in the order asked.
+    /// To [`ToControl::CreateTopics`], [`ToControl::AlterTopics`], [`ToControl::DeleteTopics`], and, with groups in the place
+    /// of topics, [`ToControl::AlterGroups`], in the order asked.
     Topics {
         /// The question.
         token: Token,

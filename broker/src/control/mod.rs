@@ -9,6 +9,7 @@
 
 pub mod core;
 pub mod effects;
+pub mod group_settings;
 pub mod messages;
 pub mod placement;
 mod producer_ids;

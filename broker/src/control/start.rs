@@ -12,7 +12,7 @@ use bytes::Bytes;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{ShardIndex, TopicId, TopicPartition};
 use millrace_storage::meta::records::{
-    ClusterRecord, PartitionRecord, RECORD_VERSION, Record, RecordError, TopicRecord,
+    ClusterRecord, GroupSettingsRecord, PartitionRecord, RECORD_VERSION, Record, RecordError, TopicRecord,
 };
 use millrace_storage::meta::{Compare, Key, MAX_PAGE, MAX_TXN_OPS, MetaStore, Op, Txn, TxnOutcome, keys};
 use millrace_storage::object::ObjectStore;
@@ -116,6 +116,8 @@ pub struct Loaded {
     pub partitions: BTreeMap<TopicPartition, PartitionRecord>,
     /// The value of `/pid`.
     pub producer_ids: Option<Bytes>,
+    /// Records of the settings of groups, by group; each can be read.
+    pub group_settings: BTreeMap<String, Bytes>,
 }
 
 /// A random UUID that Kafka's tools can take: version 4, its base64 form not starting with '-'.
@@ -264,7 +266,7 @@ async fn put_if_absent(meta: &dyn MetaStore, key: &str, value: Bytes) -> Result<
     meta.txn(Txn { compares, ops: vec![Op::Put(key.to_owned(), value)] }).await
 }
 
-/// Reads topics, partition records and `/pid`; removes partition records that a finished deletion left.
+/// Reads topics, partition records, settings of groups and `/pid`; removes partition records that a finished deletion left.
 pub async fn load(env: &Env, meta: &dyn MetaStore) -> Result<Loaded, StartError> {
     let mut loaded = Loaded::default();
     for (key, value) in list(env, meta, keys::TOPICS).await? {
@@ -282,6 +284,14 @@ pub async fn load(env: &Env, meta: &dyn MetaStore) -> Result<Loaded, StartError>
         }
     }
     remove_strays(env, meta, strays).await?;
+    for (key, value) in list(env, meta, keys::GROUP_SETTINGS).await? {
+        GroupSettingsRecord::decode(&value)?;
+        let group = keys::parse_group_settings(&key).ok_or_else(|| RecordError {
+            kind: "group settings",
+            detail: format!("{key} is not the key of a group"),
+        })?;
+        loaded.group_settings.insert(group, value);
+    }
     loaded.producer_ids =
         until_done(env, "the producer ids", async || read(meta, keys::PRODUCER_IDS).await.map(Tried::Done)).await?;
     if let Some(value) = &loaded.producer_ids {

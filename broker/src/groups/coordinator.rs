@@ -1,8 +1,8 @@
 //! The coordinator of one shard: slots, groups, timers, writes in flight.
 
 use super::consumer::journal::Parked;
-use super::consumer::{HeartbeatAnswer, Refusal};
 use super::group::{Group, GroupState};
+use super::offset_expiry::Looks;
 use super::offsets::{CommittedOffset, OffsetWrite};
 use super::record::{self, RecordError};
 use super::{Answer, JoinAnswer, Limits, SyncAnswer, Ticket};
@@ -67,13 +67,15 @@ pub(super) enum Purpose {
     Replacement { ticket: Ticket, answer: JoinAnswer, group: String },
     /// A group of the consumer protocol: then these answers leave, and the record is what it goes back to.
     Consumer { group: String, record: Bytes, answers: Parked },
+    /// The last record of a group of the consumer protocol that is a classic one from now on: then these answers leave.
+    ChangedOver { answers: Parked },
     /// Offsets: then they are visible and the commit is answered.
     Offsets { ticket: Ticket, group: String, offsets: Vec<OffsetWrite> },
     /// Deletion of offsets: then they are gone and the request is answered.
-    OffsetDeletion { ticket: Ticket, group: String, partitions: Vec<TopicPartition> },
+    OffsetDeletion { ticket: Option<Ticket>, group: String, partitions: Vec<TopicPartition> },
     /// Deletion of a group with these offsets: then it is gone, but for what came to it meanwhile, and the request is
     /// answered.
-    Deletion { ticket: Ticket, group: String, offsets: Vec<TopicPartition> },
+    Deletion { ticket: Option<Ticket>, group: String, offsets: Vec<TopicPartition> },
 }
 
 /// A write under way.
@@ -102,6 +104,7 @@ pub struct Coordinator {
     timers: BTreeSet<(Mono, String)>,
     timer_of: BTreeMap<String, Mono>,
     writes: BTreeMap<WriteToken, Writing>,
+    pub(super) looks: Looks,
     /// What the groups take, and
     pub(super) bytes: usize,
     /// what the writes under way do.
@@ -123,6 +126,7 @@ impl Coordinator {
             timers: BTreeSet::new(),
             timer_of: BTreeMap::new(),
             writes: BTreeMap::new(),
+            looks: Looks::new(limits.offset_retention),
             bytes: 0,
             writing_bytes: 0,
             outputs: Vec::new(),
@@ -171,7 +175,7 @@ impl Coordinator {
                 }
             }
             let parked = group.consumer.map(|mut consumer| consumer.journal.take_parked());
-            self.send_away(parked.unwrap_or_default());
+            self.answer_parked(parked.unwrap_or_default(), Err(ErrorCode::NotCoordinator));
         }
         let orphans: Vec<_> =
             self.writes.iter().filter(|(_, write)| write.slot == slot).map(|(token, _)| *token).collect();
@@ -180,24 +184,17 @@ impl Coordinator {
             self.writing_bytes -= bytes;
             match purpose {
                 Purpose::Assignment { .. } | Purpose::State => {}
-                Purpose::Consumer { answers, .. } => self.send_away(answers),
+                Purpose::Consumer { answers, .. } | Purpose::ChangedOver { answers } => {
+                    self.answer_parked(answers, Err(ErrorCode::NotCoordinator));
+                }
                 Purpose::Replacement { ticket, answer, .. } => {
                     self.answer(ticket, Answer::Join(JoinAnswer::failed(ErrorCode::NotCoordinator, answer.member)));
                 }
-                Purpose::Offsets { ticket, .. }
-                | Purpose::OffsetDeletion { ticket, .. }
-                | Purpose::Deletion { ticket, .. } => {
-                    self.answer(ticket, Answer::Code(ErrorCode::NotCoordinator));
+                Purpose::Offsets { ticket, .. } => self.answer(ticket, Answer::Code(ErrorCode::NotCoordinator)),
+                Purpose::OffsetDeletion { ticket, .. } | Purpose::Deletion { ticket, .. } => {
+                    self.answer_deletion(ticket, Err(ErrorCode::NotCoordinator));
                 }
             }
-        }
-    }
-
-    /// Members of a slot that is no longer ours shall find its coordinator.
-    fn send_away(&mut self, parked: Parked) {
-        for (ticket, _) in parked {
-            let answer = HeartbeatAnswer::failed(Refusal::new(ErrorCode::NotCoordinator, ""));
-            self.answer(ticket, Answer::ConsumerHeartbeat(answer));
         }
     }
 
@@ -213,8 +210,9 @@ impl Coordinator {
             }
             Purpose::State => {}
             Purpose::Consumer { group, record, answers } => {
-                self.on_consumer_written(now, slot, &group, (record, answers), result);
+                self.on_consumer_written(now, (slot, &group), token, (record, answers), result);
             }
+            Purpose::ChangedOver { answers } => self.answer_parked(answers, result),
             Purpose::Replacement { ticket, answer, group } => {
                 let answer = match result {
                     Ok(()) => answer,
@@ -236,14 +234,21 @@ impl Coordinator {
                     group.offsets.finish_deletion(&partitions, result.is_ok());
                 }
                 self.reschedule(slot, &group);
-                self.answer(ticket, Answer::Code(result.err().unwrap_or(ErrorCode::None)));
+                self.answer_deletion(ticket, result);
             }
             Purpose::Deletion { ticket, group, offsets } => {
                 if result.is_ok() {
                     self.on_deleted(slot, &group, &offsets);
                 }
-                self.answer(ticket, Answer::Code(result.err().unwrap_or(ErrorCode::None)));
+                self.answer_deletion(ticket, result);
             }
+        }
+    }
+
+    /// Answers a deletion, if anyone asked for it.
+    fn answer_deletion(&mut self, ticket: Option<Ticket>, result: Result<(), ErrorCode>) {
+        if let Some(ticket) = ticket {
+            self.answer(ticket, Answer::Code(result.err().unwrap_or(ErrorCode::None)));
         }
     }
 
@@ -259,6 +264,7 @@ impl Coordinator {
             self.on_consumer_time(now, slot, &name);
             self.reschedule(slot, &name);
         }
+        self.look_for_expired_offsets(now);
     }
 
     /// Its bounds and delays.
@@ -268,7 +274,9 @@ impl Coordinator {
 
     /// When [`Coordinator::on_time`] has something to do.
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.timers.first().map(|(at, _)| *at)
+        // Without a group there is nothing to look at.
+        let looks = (self.bytes > 0).then_some(self.looks.next);
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(looks).min()
     }
 
     /// Moves the outputs to the end of `into`.

@@ -53,7 +53,10 @@ pub(super) struct Member {
     pub(super) session_timeout: Duration,
     pub(super) rebalance_timeout: Duration,
     pub(super) protocols: Vec<Protocol>,
+    /// What it was told last: until it is told otherwise it may own that.
     pub(super) assignment: Bytes,
+    /// What it will be told once that is durable.
+    pub(super) proposed: Option<Bytes>,
     /// Its JoinGroup that waits.
     pub(super) joining: Option<Ticket>,
     /// Its SyncGroup that waits.
@@ -89,6 +92,8 @@ pub(super) struct Rebalance {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Group {
     pub(super) state: GroupState,
+    /// When a classic group lost its last member, Unix ms, if that is known.
+    pub(super) empty_since: Option<i64>,
     pub(super) generation: i32,
     pub(super) protocol_type: Option<String>,
     pub(super) protocol: Option<String>,
@@ -105,7 +110,8 @@ pub(super) struct Group {
     pub(super) sync_until: Option<Mono>,
     /// An assignment of this generation is being made durable.
     pub(super) storing: bool,
-    /// The members of the consumer protocol, if that is the group's: then there are none of the classic one.
+    /// The members, if the group's protocol is the consumer protocol, also those that speak the classic one: then there are
+    /// none in `members`.
     pub(super) consumer: Option<ConsumerGroup>,
     pub(super) offsets: GroupOffsets,
     /// Bytes that the coordinator counts it as.
@@ -116,6 +122,7 @@ impl Group {
     pub(super) fn new() -> Group {
         Group {
             state: GroupState::Empty,
+            empty_since: None,
             generation: 0,
             protocol_type: None,
             protocol: None,

@@ -1,7 +1,7 @@
 //! JoinGroup and the rebalance that it leads to.
 
 use super::coordinator::{Coordinator, Purpose};
-use super::group::{Group, GroupState, Member, Rebalance};
+use super::group::{GroupState, Member, Rebalance};
 use super::{Answer, JoinAnswer, JoinRequest, NEW_MEMBER_JOIN_TIMEOUT, SyncAnswer, Ticket};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
@@ -46,6 +46,13 @@ impl Coordinator {
             Ok(slot) => slot,
             Err(error) => return self.refuse_join(ticket, error, request.member),
         };
+        if let Err(error) = self.check_session(&request) {
+            return self.refuse_join(ticket, error, request.member);
+        }
+        self.settle_protocol(now, slot, &request.group);
+        if self.group_mut(slot, &request.group).is_some_and(|group| group.has_consumers()) {
+            return self.join_consumers(now, slot, ticket, &request);
+        }
         let entry = self.check_join(slot, &request);
         let entry = entry.and_then(|entry| self.check_room(slot, &request, &entry).map(|()| entry));
         match entry {
@@ -74,26 +81,30 @@ impl Coordinator {
         self.reschedule(slot, &request.group);
     }
 
-    fn refuse_join(&mut self, ticket: Ticket, error: ErrorCode, member: String) {
+    pub(super) fn refuse_join(&mut self, ticket: Ticket, error: ErrorCode, member: String) {
         self.answer(ticket, Answer::Join(JoinAnswer::failed(error, member)));
     }
 
-    fn check_join(&mut self, slot: u16, request: &JoinRequest) -> Result<Entry, ErrorCode> {
+    /// What is wrong with a join whatever the group is.
+    fn check_session(&self, request: &JoinRequest) -> Result<(), ErrorCode> {
         let limits = self.limits;
         if !(limits.min_session..=limits.max_session).contains(&request.session_timeout) {
             return Err(ErrorCode::InvalidSessionTimeout);
         }
         let metadata: usize = request.protocols.iter().map(|p| p.name.len() + p.metadata.len()).sum();
-        if metadata > limits.member_bytes {
-            return Err(ErrorCode::GroupMaxSizeReached);
-        }
+        if metadata > limits.member_bytes { Err(ErrorCode::GroupMaxSizeReached) } else { Ok(()) }
+    }
+
+    fn check_join(&mut self, slot: u16, request: &JoinRequest) -> Result<Entry, ErrorCode> {
+        let limits = self.limits;
         // The id is made first: the group is borrowed afterwards.
         let fresh = self.new_member_id(request.instance.as_ref().unwrap_or(&request.client_id));
         if !request.member.is_empty() && self.group_mut(slot, &request.group).is_none() {
             return Err(ErrorCode::UnknownMemberId);
         }
-        let group = self.group_or_new(slot, &request.group)?;
-        group.change_over_to_classic()?;
+        self.group_or_new(slot, &request.group)?;
+        self.leave_consumer_protocol(slot, &request.group);
+        let group = self.group_mut(slot, &request.group).expect("made above");
         if request.member.is_empty() {
             let replaced = request.instance.as_ref().and_then(|i| group.statics.get(i)).cloned();
             if replaced.is_none() && group.is_full(&limits) {
@@ -236,7 +247,7 @@ impl Coordinator {
                 .members
                 .values_mut()
                 .filter_map(|member| {
-                    member.assignment = Bytes::new();
+                    member.proposed = None;
                     member.expires = now.plus(member.session_timeout);
                     member.syncing.take()
                 })
@@ -276,6 +287,7 @@ impl Coordinator {
 
     /// Begins the next generation with those who joined.
     fn complete_join(&mut self, now: Mono, slot: u16, name: &str) {
+        let wall_ms = self.wall_ms(now);
         let group = self.group_mut(slot, name).expect("rebalanced while it exists");
         let absent: Vec<String> = group
             .members
@@ -301,6 +313,7 @@ impl Coordinator {
         group.generation = group.generation.checked_add(1).unwrap_or(1);
         if group.members.is_empty() {
             group.state = GroupState::Empty;
+            group.empty_since = Some(wall_ms);
             group.protocol = None;
             group.leader = None;
             return self.write_group(slot, name, Purpose::State);
@@ -311,7 +324,6 @@ impl Coordinator {
         let mut joined = Vec::new();
         for (id, member) in &mut group.members {
             member.is_new = false;
-            member.assignment = Bytes::new();
             member.expires = now.plus(member.session_timeout);
             if let Some(ticket) = member.joining.take() {
                 joined.push((id.clone(), ticket));
@@ -324,20 +336,6 @@ impl Coordinator {
     }
 }
 
-impl Group {
-    /// An empty group of the consumer protocol becomes a classic one for the classic member that joins it; one with
-    /// members does not.
-    fn change_over_to_classic(&mut self) -> Result<(), ErrorCode> {
-        if self.has_consumers() {
-            return Err(ErrorCode::InconsistentGroupProtocol);
-        }
-        if let Some(consumer) = self.consumer.take() {
-            self.generation = consumer.epoch;
-        }
-        Ok(())
-    }
-}
-
 fn new_member(now: Mono, ticket: Ticket, request: &JoinRequest) -> Member {
     Member {
         instance: request.instance.clone(),
@@ -347,6 +345,7 @@ fn new_member(now: Mono, ticket: Ticket, request: &JoinRequest) -> Member {
         rebalance_timeout: request.rebalance_timeout,
         protocols: request.protocols.clone(),
         assignment: Bytes::new(),
+        proposed: None,
         joining: Some(ticket),
         syncing: None,
         is_new: true,

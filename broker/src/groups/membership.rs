@@ -66,7 +66,11 @@ pub struct MemberView {
 impl Coordinator {
     /// A member says that it is alive.
     pub fn heartbeat(&mut self, now: Mono, ticket: Ticket, group: &str, caller: &Caller) {
-        let code = match self.check_heartbeat(now, group, caller) {
+        let checked = match self.slot_of_consumers(now, group) {
+            Some(slot) => self.heartbeat_consumers(now, slot, group, caller),
+            None => self.check_heartbeat(now, group, caller),
+        };
+        let code = match checked {
             Ok(()) => ErrorCode::None,
             Err(error) => error,
         };
@@ -89,6 +93,9 @@ impl Coordinator {
             Ok(slot) => slot,
             Err(error) => return self.answer(ticket, Answer::Code(error)),
         };
+        if self.slot_of_consumers(now, name).is_some() {
+            return self.leave_as_classic(now, slot, ticket, name, leavers);
+        }
         let codes = leavers
             .iter()
             .map(|leaver| match self.take_out(now, slot, name, leaver) {
@@ -179,6 +186,7 @@ impl Coordinator {
             let group = self.group_mut(slot, name).ok_or(ErrorCode::GroupIdNotFound)?;
             if group.state != GroupState::Empty
                 || group.has_consumers()
+                || group.is_being_stored()
                 || !group.pending.is_empty()
                 || group.offsets.is_busy()
             {
@@ -190,7 +198,7 @@ impl Coordinator {
             Ok((slot, offsets)) => {
                 let mut writes = vec![(keys::group(slot, name), None)];
                 writes.extend(offsets.iter().map(|partition| (keys::offset(slot, name, *partition), None)));
-                self.write(slot, writes, Purpose::Deletion { ticket, group: name.to_owned(), offsets });
+                self.write(slot, writes, Purpose::Deletion { ticket: Some(ticket), group: name.to_owned(), offsets });
             }
             Err(error) => self.answer(ticket, Answer::Code(error)),
         }
@@ -200,7 +208,8 @@ impl Coordinator {
     pub(super) fn on_deleted(&mut self, slot: u16, name: &str, offsets: &[TopicPartition]) {
         let Some(group) = self.group_mut(slot, name) else { return };
         group.offsets.drop_durable(offsets);
-        let came = group.state != GroupState::Empty || group.has_consumers() || !group.pending.is_empty();
+        let in_use = group.state != GroupState::Empty || group.has_consumers() || group.is_being_stored();
+        let came = in_use || !group.pending.is_empty();
         if came || !group.offsets.is_empty() {
             return self.reschedule(slot, name);
         }

@@ -14,6 +14,7 @@ use super::group::{Group, Member};
 use super::join::Entry;
 use super::offsets::CommittedOffset;
 use super::{JoinRequest, Protocol};
+use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 
 /// A group besides its name and contents: its entry, its timer.
@@ -32,14 +33,18 @@ const OFFSET_BYTES: usize = 128;
 /// Ids stand in the table, in the table of instances and in answers.
 fn member_bytes(id: usize, instance: Option<&String>, protocols: &[Protocol]) -> usize {
     let instance = instance.map_or(0, String::len);
-    let protocols = protocols.iter().map(|p| PROTOCOL_BYTES + p.name.len() + p.metadata.len()).sum::<usize>();
-    MEMBER_BYTES + 2 * (id + instance) + protocols
+    MEMBER_BYTES + 2 * (id + instance) + protocols_bytes(protocols)
+}
+
+fn protocols_bytes(protocols: &[Protocol]) -> usize {
+    protocols.iter().map(|p| PROTOCOL_BYTES + p.name.len() + p.metadata.len()).sum()
 }
 
 impl Member {
     fn memory(&self, id: &str) -> usize {
         let texts = self.client_id.len() + self.client_host.len();
-        member_bytes(id.len(), self.instance.as_ref(), &self.protocols) + texts + self.assignment.len()
+        let proposed = self.proposed.as_ref().map_or(0, Bytes::len);
+        member_bytes(id.len(), self.instance.as_ref(), &self.protocols) + texts + self.assignment.len() + proposed
     }
 }
 
@@ -58,7 +63,8 @@ impl ConsumerMember {
         let topics = self.topics.iter().map(|topic| PROTOCOL_BYTES + topic.len()).sum::<usize>();
         // What it holds stands in the group's table too.
         let partitions = 2 * (self.assigned.len() + self.revoking.len()) + self.target.len();
-        MEMBER_BYTES + 2 * id.len() + texts + topics + PARTITION_BYTES * partitions
+        let classic = self.classic.as_ref().map_or(0, |classic| protocols_bytes(&classic.protocols));
+        MEMBER_BYTES + 2 * id.len() + texts + topics + classic + PARTITION_BYTES * partitions
     }
 }
 
@@ -137,6 +143,21 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Whether there is room for what a classic member brings into a group of the consumer protocol: its subscription
+    /// stands there twice, as it came and read.
+    pub(super) fn check_room_among_consumers(
+        &self,
+        request: &JoinRequest,
+        id: &str,
+        replaced: Option<&ConsumerMember>,
+    ) -> Result<(), ErrorCode> {
+        let replaced = replaced.map_or(0, |member| member.memory(id));
+        if (2 * request.memory(id)).saturating_sub(replaced) > self.room() {
+            return Err(ErrorCode::GroupMaxSizeReached);
+        }
+        if self.is_behind() { Err(ErrorCode::CoordinatorNotAvailable) } else { Ok(()) }
+    }
+
     /// Whether there is room for what a join brings.
     pub(super) fn check_room(&self, slot: u16, request: &JoinRequest, entry: &Entry) -> Result<(), ErrorCode> {
         let group = self.slots[&slot].groups.get(&request.group);
@@ -147,7 +168,8 @@ impl Coordinator {
                 (request.memory(id), group.and_then(|g| g.members.get_key_value(id)))
             }
         };
-        let replaced = replaced.map_or(0, |(id, member)| member.memory(id) - member.assignment.len());
+        let told = |member: &Member| member.assignment.len() + member.proposed.as_ref().map_or(0, Bytes::len);
+        let replaced = replaced.map_or(0, |(id, member)| member.memory(id) - told(member));
         if wanted.saturating_sub(replaced) > self.room() {
             return Err(ErrorCode::GroupMaxSizeReached);
         }

@@ -22,6 +22,7 @@ mod join;
 mod membership;
 mod memory;
 mod offset_deletion;
+mod offset_expiry;
 mod offsets;
 mod record;
 mod sync;
@@ -63,6 +64,8 @@ pub struct Limits {
     pub member_bytes: usize,
     /// `offset.metadata.max.bytes`.
     pub offset_metadata_bytes: usize,
+    /// `offsets.retention.minutes`: how long an offset is kept that nobody uses.
+    pub offset_retention: Duration,
     /// Offsets that one group may have committed.
     pub offsets: usize,
     /// Bytes that the groups of one shard may take, by estimate; as many again may be on their way to the store.
@@ -81,6 +84,7 @@ impl Default for Limits {
             groups: 100_000,
             member_bytes: 1 << 20,
             offset_metadata_bytes: 4_096,
+            offset_retention: Duration::from_secs(7 * 86_400),
             offsets: 100_000,
             bytes: 16 << 20,
         }

@@ -10,7 +10,7 @@ use millrace_storage::meta::keys;
 use std::collections::BTreeSet;
 
 /// The type of groups whose members say in their metadata which topics they subscribe to.
-const CONSUMERS: &str = "consumer";
+pub(super) const CONSUMERS: &str = "consumer";
 
 impl Coordinator {
     /// Deletes offsets; one answer for all of them. Partitions without one are no error.
@@ -27,7 +27,11 @@ impl Coordinator {
         }
         offsets.begin();
         let writes = present.iter().map(|p| (keys::offset(slot, name, *p), None)).collect();
-        self.write(slot, writes, Purpose::OffsetDeletion { ticket, group: name.to_owned(), partitions: present });
+        self.write(
+            slot,
+            writes,
+            Purpose::OffsetDeletion { ticket: Some(ticket), group: name.to_owned(), partitions: present },
+        );
     }
 
     fn check_offset_deletion(&mut self, name: &str) -> Result<u16, ErrorCode> {
@@ -51,7 +55,7 @@ impl Coordinator {
 }
 
 impl Group {
-    fn subscribes(&self, topic: &str) -> bool {
+    pub(super) fn subscribes(&self, topic: &str) -> bool {
         if let Some(consumer) = &self.consumer {
             return consumer.subscribes(topic);
         }

@@ -6,7 +6,7 @@ use super::{Answer, Caller, Ticket, record};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
-use millrace_storage::ids::TopicPartition;
+use millrace_storage::ids::{TopicId, TopicPartition};
 use millrace_storage::meta::keys;
 use std::collections::BTreeMap;
 
@@ -52,6 +52,17 @@ impl GroupOffsets {
 
     pub(super) fn all(&self) -> Vec<(TopicPartition, CommittedOffset)> {
         self.durable.iter().map(|(p, o)| (*p, o.clone())).collect()
+    }
+
+    /// Every partition with its durable offset.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&TopicPartition, &CommittedOffset)> {
+        self.durable.iter()
+    }
+
+    /// Partitions of one topic.
+    pub(super) fn of_topic(&self, topic: TopicId) -> impl Iterator<Item = TopicPartition> {
+        let partition = |index| TopicPartition { topic, index };
+        self.durable.range(partition(0)..=partition(u32::MAX)).map(|(partition, _)| *partition)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,5 +1,5 @@
 //! Stored forms of groups and offsets: version u16, then fields in order on the protocol's writer (flexible form).
-//! Groups of the consumer protocol stand under the same keys with a version of their own (`consumer::record`).
+//! Groups of the consumer protocol stand under the same keys with versions of their own (`consumer::record`).
 //! Version N reads N − 1; a group of a later version is an error, never skipped.
 
 use super::consumer::record as consumer_record;
@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// Version of both records.
 const VERSION: i16 = 1;
+/// Version of the record of a classic group without members: as version 1, and since when that is so. (Those between are
+/// groups of the consumer protocol.)
+const EMPTY_VERSION: i16 = 4;
 
 /// A stored record that can't be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -30,8 +33,9 @@ const LENGTHS_FIT: &str = "bounded by the coordinator's limits";
 
 /// A group with its generation and members.
 pub(super) fn encode_group(group: &Group) -> Bytes {
+    let empty_since = group.empty_since.filter(|_| group.members.is_empty());
     let mut w = Writer::new();
-    w.i16(VERSION);
+    w.i16(if empty_since.is_some() { EMPTY_VERSION } else { VERSION });
     w.i32(group.generation);
     put_text(&mut w, group.protocol_type.as_deref());
     put_text(&mut w, group.protocol.as_deref());
@@ -49,7 +53,10 @@ pub(super) fn encode_group(group: &Group) -> Bytes {
             put_text(&mut w, Some(&protocol.name));
             w.bytes(Some(&protocol.metadata), true).expect(LENGTHS_FIT);
         }
-        w.bytes(Some(&member.assignment), true).expect(LENGTHS_FIT);
+        w.bytes(Some(member.proposed.as_ref().unwrap_or(&member.assignment)), true).expect(LENGTHS_FIT);
+    }
+    if let Some(since) = empty_since {
+        w.i64(since);
     }
     w.concat()
 }
@@ -91,15 +98,15 @@ pub(super) fn load(
     Ok(loaded)
 }
 
-fn decode_group(now: Mono, consumer_session: Duration, value: &Bytes) -> Result<Group, String> {
+pub(super) fn decode_group(now: Mono, consumer_session: Duration, value: &Bytes) -> Result<Group, String> {
     let mut group = Group::new();
-    if Reader::new(value).i16() == Ok(consumer_record::VERSION) {
+    if Reader::new(value).i16().is_ok_and(|version| consumer_record::VERSIONS.contains(&version)) {
         group.consumer = Some(consumer_record::decode(now, consumer_session, value)?);
         return Ok(group);
     }
     let mut reader = Reader::new(value);
     let r = &mut reader;
-    check_version(r)?;
+    let version = check_version(r, &[VERSION, EMPTY_VERSION])?;
     let mut read = || -> Result<(), DecodeError> {
         group.generation = r.i32()?;
         group.protocol_type = text(r)?;
@@ -112,6 +119,9 @@ fn decode_group(now: Mono, consumer_session: Duration, value: &Bytes) -> Result<
                 group.statics.insert(instance.clone(), id.clone());
             }
             group.members.insert(id, member);
+        }
+        if version == EMPTY_VERSION {
+            group.empty_since = Some(r.i64()?);
         }
         Ok(())
     };
@@ -140,6 +150,7 @@ fn read_member(r: &mut Reader<'_>, now: Mono) -> Result<Member, DecodeError> {
         rebalance_timeout,
         protocols,
         assignment: r.nullable_bytes(true)?.unwrap_or_default(),
+        proposed: None,
         joining: None,
         syncing: None,
         is_new: false,
@@ -149,7 +160,7 @@ fn read_member(r: &mut Reader<'_>, now: Mono) -> Result<Member, DecodeError> {
 
 fn decode_offset(value: &Bytes) -> Result<CommittedOffset, String> {
     let mut reader = Reader::new(value);
-    check_version(&mut reader)?;
+    check_version(&mut reader, &[VERSION])?;
     let mut read = || -> Result<CommittedOffset, DecodeError> {
         let r = &mut reader;
         Ok(CommittedOffset {
@@ -162,11 +173,9 @@ fn decode_offset(value: &Bytes) -> Result<CommittedOffset, String> {
     read().map_err(|e| e.to_string())
 }
 
-fn check_version(r: &mut Reader<'_>) -> Result<(), String> {
-    match r.i16().map_err(|e| e.to_string())? {
-        VERSION => Ok(()),
-        other => Err(format!("version {other}, this program reads {VERSION}")),
-    }
+fn check_version(r: &mut Reader<'_>, known: &[i16]) -> Result<i16, String> {
+    let version = r.i16().map_err(|e| e.to_string())?;
+    if known.contains(&version) { Ok(version) } else { Err(format!("version {version}, this program reads {known:?}")) }
 }
 
 pub(super) fn put_text(w: &mut Writer, text: Option<&str>) {
@@ -183,4 +192,34 @@ pub(super) fn text(r: &mut Reader<'_>) -> Result<Option<String>, DecodeError> {
 
 pub(super) fn time(r: &mut Reader<'_>) -> Result<Duration, DecodeError> {
     Ok(Duration::from_millis(u64::try_from(r.i64()?).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &Bytes) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn an_empty_group_of_either_version_reads_back_as_it_was_stored() {
+        let mut group = Group::new();
+        group.generation = 5;
+        group.protocol_type = Some("consumer".into());
+        // As version 1 stored it.
+        let old = encode_group(&group);
+        assert_eq!(hex(&old), "00010000000509636f6e73756d6572000001");
+        let read = decode_group(Mono(0), Duration::ZERO, &old).expect("our own bytes");
+        assert_eq!((read.generation, read.empty_since), (5, None));
+        group.empty_since = Some(0x0102_0304_0506);
+        let new = encode_group(&group);
+        assert_eq!(hex(&new), "00040000000509636f6e73756d65720000010000010203040506");
+        let read = decode_group(Mono(0), Duration::ZERO, &new).expect("our own bytes");
+        assert_eq!(read, group);
+        for length in 0..new.len() {
+            assert!(decode_group(Mono(0), Duration::ZERO, &new.slice(..length)).is_err(), "cut at {length}");
+        }
+        assert!(decode_group(Mono(0), Duration::ZERO, &Bytes::from_static(&[0, 5])).is_err(), "a later version");
+    }
 }

@@ -38,6 +38,9 @@ impl Coordinator {
     /// A member asks for its part of the generation's assignment; the leader brings it.
     pub fn sync(&mut self, now: Mono, ticket: Ticket, request: SyncRequest) {
         let name = request.group.clone();
+        if let Some(slot) = self.slot_of_consumers(now, &name) {
+            return self.sync_consumers(now, slot, ticket, &request);
+        }
         let slot = match self.check_sync(&request) {
             Ok(slot) => slot,
             Err(error) => return self.answer(ticket, Answer::Sync(SyncAnswer::failed(error))),
@@ -95,7 +98,7 @@ impl Coordinator {
         }
         for (id, member) in &mut group.members {
             let part = assignments.iter_mut().find(|(to, _)| to == id);
-            member.assignment = part.map(|(_, part)| std::mem::take(part)).unwrap_or_default();
+            member.proposed = Some(part.map(|(_, part)| std::mem::take(part)).unwrap_or_default());
         }
         let generation = group.generation;
         self.write_group(slot, name, Purpose::Assignment { group: name.to_owned(), generation });
@@ -120,6 +123,9 @@ impl Coordinator {
             Err(error) => self.fail_generation(now, slot, name, error),
             Ok(()) => {
                 group.state = GroupState::Stable;
+                for member in group.members.values_mut() {
+                    member.assignment = member.proposed.take().unwrap_or_default();
+                }
                 let waiting: Vec<_> = group
                     .members
                     .iter_mut()

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const GROUP: &str = "g";
+const FIRST_BOOT: u64 = 7;
 
 /// Keys with new values; `None` deletes.
 type Writes = Vec<(Key, Option<Bytes>)>;
@@ -19,6 +20,8 @@ pub(super) struct Bench {
     store: BTreeMap<Key, Bytes>,
     pub(super) answers: BTreeMap<Ticket, Answer>,
     next_ticket: u64,
+    /// The life of the process.
+    boot: u64,
     /// Writes wait here instead of becoming durable at once.
     pub(super) hold: bool,
     held: Vec<(WriteToken, Writes)>,
@@ -32,11 +35,12 @@ impl Bench {
 
     pub(super) fn with(limits: Limits) -> Bench {
         let mut bench = Bench {
-            core: Coordinator::new(limits, 7),
+            core: Coordinator::new(limits, FIRST_BOOT),
             now: Mono(0),
             store: BTreeMap::new(),
             answers: BTreeMap::new(),
             next_ticket: 0,
+            boot: FIRST_BOOT,
             hold: false,
             held: Vec::new(),
         };
@@ -58,7 +62,8 @@ impl Bench {
     }
 
     pub(super) fn restart(&mut self) {
-        self.core = Coordinator::new(self.core.limits, 8);
+        self.boot += 1;
+        self.core = Coordinator::new(self.core.limits, self.boot);
         self.held.clear();
         self.grant(2);
     }
@@ -169,7 +174,7 @@ impl Bench {
         }
     }
 
-    fn heartbeat(&mut self, member: &JoinAnswer) -> ErrorCode {
+    pub(super) fn heartbeat(&mut self, member: &JoinAnswer) -> ErrorCode {
         let ticket = self.ticket();
         let caller = Caller { member: member.member.clone(), instance: None, generation: member.generation };
         self.core.heartbeat(self.now, ticket, GROUP, &caller);
@@ -208,7 +213,7 @@ impl Bench {
     }
 
     /// A stable group of one member.
-    fn stable_member(&mut self) -> JoinAnswer {
+    pub(super) fn stable_member(&mut self) -> JoinAnswer {
         let ticket = self.send_join(Bench::request(""));
         let member = self.joined(ticket);
         let ticket = self.send_sync(&member, &[(&member.member, b"all")]);

@@ -1,14 +1,14 @@
 //! What AlterConfigs and IncrementalAlterConfigs have in common: resources are checked for form here, the control task
-//! changes the settings of topics, and the answers come in the order of the request.
+//! changes the settings of topics and then those of groups, and the answers come in the order of the request.
 //!
 //! Settings of nodes are flags of the process: no request changes them.
 
 use super::create_topics::LONGEST_PATIENCE;
-use super::describe_configs::{BROKER, TOPIC, is_node};
+use super::describe_configs::{BROKER, GROUP, TOPIC, is_node};
 use super::questions::Question;
 use super::{RequestContext, message};
 use crate::control::topic_rules;
-use crate::control::{Alteration, SettingsChange, ToControl, TopicAlteration, TopicAnswer};
+use crate::control::{Alteration, GroupAlteration, SettingsChange, ToControl, TopicAlteration, TopicAnswer};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
 use millrace_protocol::StrBytes;
@@ -45,11 +45,14 @@ struct Outcome {
     decided: Option<Refusal>,
 }
 
-/// The outcomes so far; those that are not decided are under way, in this order.
+/// The outcomes so far; those that are not decided are under way, in this order: topics, or groups once no topic is.
 #[derive(Debug)]
 pub(crate) struct Asked {
     form: Form,
+    validate_only: bool,
     outcomes: Vec<Outcome>,
+    /// Changes of groups, which the control task is asked for after those of topics.
+    groups: Vec<GroupAlteration>,
 }
 
 /// Checks the resources and asks the control task to change those that are well formed.
@@ -68,7 +71,7 @@ pub(crate) fn ask(
             twice.insert(resource);
         }
     }
-    let mut alterations = Vec::new();
+    let (mut alterations, mut groups) = (Vec::new(), Vec::new());
     let mut outcomes = Vec::with_capacity(wishes.len());
     for Wish { resource_type, resource_name, change } in wishes {
         // What is named more than once is refused, and answered once.
@@ -82,6 +85,10 @@ pub(crate) fn ask(
             change.and_then(|change| place(core, resource_type, &resource_name).map(|()| change))
         };
         let decided = match refused {
+            Ok(change) if resource_type == GROUP => {
+                groups.push(GroupAlteration { group: resource_name.to_string(), change });
+                None
+            }
             Ok(change) => {
                 let change = Alteration::Settings(change);
                 alterations.push(TopicAlteration { name: resource_name.to_string(), change });
@@ -91,9 +98,9 @@ pub(crate) fn ask(
         };
         outcomes.push(Outcome { resource_type, resource_name: resource_name.detached(), decided });
     }
-    let asked = Asked { form, outcomes };
+    let asked = Asked { form, validate_only, outcomes, groups };
     if alterations.is_empty() {
-        return answered(core, context, asked, Some(Vec::new()));
+        return answered(core, now, context, asked, Some(Vec::new()));
     }
     core.ask(now, Question::AlterConfigs(context, asked), LONGEST_PATIENCE, |token| ToControl::AlterTopics {
         token,
@@ -102,13 +109,17 @@ pub(crate) fn ask(
     });
 }
 
-/// Only topics have settings that a request can change.
+/// Only topics and groups have settings that a request can change.
 fn place(core: &ShardCore, resource_type: i8, name: &str) -> Result<(), Refusal> {
     match resource_type {
         TOPIC if name.is_empty() => {
             Err((ErrorCode::InvalidRequest, "Default topic resources are not allowed.".to_owned()))
         }
         TOPIC => topic_rules::check_name(name).map_err(|refusal| (refusal.error, refusal.message)),
+        GROUP if name.is_empty() => {
+            Err((ErrorCode::InvalidRequest, "Default group resources are not allowed.".to_owned()))
+        }
+        GROUP => Ok(()),
         BROKER if name.is_empty() || is_node(core, name) => {
             Err((ErrorCode::InvalidRequest, "Settings of a node are its flags: it starts with them.".to_owned()))
         }
@@ -118,17 +129,41 @@ fn place(core: &ShardCore, resource_type: i8, name: &str) -> Result<(), Refusal>
 }
 
 /// The control task's results are here, or it did not answer in time.
-pub(crate) fn answered(core: &mut ShardCore, context: RequestContext, asked: Asked, answers: Option<Vec<TopicAnswer>>) {
+pub(crate) fn answered(
+    core: &mut ShardCore,
+    now: Now,
+    context: RequestContext,
+    mut asked: Asked,
+    answers: Option<Vec<TopicAnswer>>,
+) {
+    let groups = std::mem::take(&mut asked.groups);
     let mut answers = answers.map(Vec::into_iter);
+    for outcome in asked.outcomes.iter_mut().filter(|outcome| outcome.decided.is_none()) {
+        // Groups are asked for after topics.
+        if outcome.resource_type == GROUP && !groups.is_empty() {
+            continue;
+        }
+        outcome.decided = Some(match answers.as_mut().and_then(Iterator::next) {
+            Some(answer) => (answer.error, answer.message.unwrap_or_default()),
+            None => (ErrorCode::RequestTimedOut, String::new()),
+        });
+    }
+    if groups.is_empty() {
+        return reply(core, context, asked);
+    }
+    let validate_only = asked.validate_only;
+    core.ask(now, Question::AlterConfigs(context, asked), LONGEST_PATIENCE, |token| ToControl::AlterGroups {
+        token,
+        alterations: groups,
+        validate_only,
+    });
+}
+
+fn reply(core: &mut ShardCore, context: RequestContext, asked: Asked) {
     let results = asked.outcomes.into_iter().map(|Outcome { resource_type, resource_name, decided }| {
-        let (error_code, text) = match decided {
-            Some((error, text)) => (error, Some(text)),
-            None => match answers.as_mut().and_then(Iterator::next) {
-                Some(answer) => (answer.error, answer.message),
-                None => (ErrorCode::RequestTimedOut, None),
-            },
-        };
-        AlterConfigsResourceResponse { error_code, error_message: text.map(message), resource_type, resource_name }
+        let (error_code, text) = decided.expect("all is decided when the response is made");
+        let error_message = Some(text).filter(|text| !text.is_empty()).map(message);
+        AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name }
     });
     match asked.form {
         Form::Whole => {

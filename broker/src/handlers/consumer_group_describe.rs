@@ -13,7 +13,8 @@ use millrace_protocol::messages::consumer_group_describe::{
 use millrace_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
 use std::collections::BTreeSet;
 
-/// The number of members of this protocol.
+/// The numbers of members that speak the classic protocol, and of those that speak this one.
+const CLASSIC: i8 = 0;
 const CONSUMER: i8 = 1;
 
 /// Describes each group.
@@ -54,7 +55,7 @@ fn describe(image: &ClusterImage, view: ConsumerGroupView) -> DescribedConsumerG
         subscribed_topic_names: member.topics.into_iter().map(StrBytes::from).collect(),
         // None is told as an empty one, as Kafka tells it.
         subscribed_topic_regex: Some(StrBytes::from(member.regex.unwrap_or_default())),
-        member_type: CONSUMER,
+        member_type: if member.is_classic { CLASSIC } else { CONSUMER },
     };
     DescribedConsumerGroup {
         group_state: StrBytes::from_static(view.state),

@@ -3,6 +3,7 @@
 
 use super::RequestContext;
 use super::metadata::is_legal;
+use crate::control::group_settings::{GROUP_SETTINGS, INTERVAL};
 use crate::control::topic_settings::{SettingType, TOPIC_SETTINGS, TopicSetting};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
@@ -18,9 +19,10 @@ use std::time::Duration;
 /// The numbers of what has settings.
 pub(crate) const TOPIC: i8 = 2;
 pub(crate) const BROKER: i8 = 4;
-const GROUP: i8 = 32;
-/// Where a value comes from: the topic, the broker's start-up settings, the default.
+pub(crate) const GROUP: i8 = 32;
+/// Where a value comes from: the topic, the group, the broker's start-up settings, the default.
 const FROM_TOPIC: i8 = 1;
+const FROM_GROUP: i8 = 8;
 const FROM_BROKER: i8 = 4;
 const FROM_DEFAULT: i8 = 5;
 
@@ -75,7 +77,7 @@ fn describe(core: &ShardCore, resource: DescribeConfigsResource, wanted: Wanted)
         // The empty name stands for what all nodes were told while they ran: nothing.
         BROKER if resource.resource_name.is_empty() => Ok(Vec::new()),
         BROKER if is_node(core, &resource.resource_name) => Ok(node_settings(core, &resource.resource_name, wanted)),
-        GROUP if !resource.resource_name.is_empty() => Ok(group_settings(core, wanted)),
+        GROUP if !resource.resource_name.is_empty() => Ok(group_settings(core, &resource.resource_name, wanted)),
         _ => Err(ErrorCode::InvalidRequest),
     };
     let (error_code, mut configs) = match found {
@@ -156,6 +158,7 @@ fn classic_group_settings(core: &ShardCore, wanted: Wanted) -> Vec<DescribeConfi
         ("group.max.session.timeout.ms", milliseconds(limits.max_session)),
         ("group.min.session.timeout.ms", milliseconds(limits.min_session)),
         ("offset.metadata.max.bytes", limits.offset_metadata_bytes.to_string()),
+        ("offsets.retention.minutes", (limits.offset_retention.as_secs() / 60).to_string()),
     ];
     shown.iter().map(|(name, value)| node_setting(name, value, FROM_DEFAULT, INT, wanted)).collect()
 }
@@ -169,20 +172,34 @@ fn consumer_group_settings(core: &ShardCore, wanted: Wanted) -> Vec<DescribeConf
         node_setting("group.consumer.assignors", "uniform,range", FROM_DEFAULT, LIST, wanted),
         node_setting("group.consumer.heartbeat.interval.ms", &interval, FROM_DEFAULT, INT, wanted),
         node_setting("group.consumer.max.size", &limits.members.to_string(), FROM_DEFAULT, INT, wanted),
-        node_setting("group.consumer.migration.policy", "disabled", FROM_DEFAULT, STRING, wanted),
+        node_setting("group.consumer.migration.policy", "bidirectional", FROM_DEFAULT, STRING, wanted),
         node_setting("group.consumer.session.timeout.ms", &session, FROM_DEFAULT, INT, wanted),
     ]
 }
 
-/// The settings of a group, whether or not it exists: those of the node.
-fn group_settings(core: &ShardCore, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
+/// The settings of a group, whether or not it exists: its own, or those of the node.
+fn group_settings(core: &ShardCore, group: &str, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
     let limits = core.groups.coordinator.limits();
-    let interval = limits.consumer_interval.as_millis().to_string();
-    let session = limits.consumer_session.as_millis().to_string();
-    vec![
-        node_setting("consumer.heartbeat.interval.ms", &interval, FROM_DEFAULT, INT, wanted),
-        node_setting("consumer.session.timeout.ms", &session, FROM_DEFAULT, INT, wanted),
-    ]
+    let own = core.image.group_settings.get(group);
+    let shown = GROUP_SETTINGS.iter().map(|row| {
+        let of_node = if row.name == INTERVAL { limits.consumer_interval } else { limits.consumer_session };
+        let of_node = of_node.as_millis().to_string();
+        let own = own.and_then(|own| own.get(row.name));
+        let mut synonyms = vec![synonym(row.of_broker, &of_node, FROM_DEFAULT)];
+        if let Some(own) = own {
+            synonyms.insert(0, synonym(row.name, own, FROM_GROUP));
+        }
+        DescribeConfigsResourceResult {
+            name: StrBytes::from_static(row.name),
+            value: Some(StrBytes::from(own.unwrap_or(&of_node).as_str())),
+            config_source: if own.is_some() { FROM_GROUP } else { FROM_DEFAULT },
+            config_type: INT,
+            synonyms: if wanted.synonyms { synonyms } else { Vec::new() },
+            documentation: wanted.documentation.then(|| StrBytes::from_static(row.about)),
+            ..DescribeConfigsResourceResult::default()
+        }
+    });
+    shown.collect()
 }
 
 fn node_setting(

@@ -12,7 +12,6 @@ use crate::shard::core::ShardCore;
 use crate::shard::events::{Effect, Now};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
-use millrace_storage::env::Mono;
 use millrace_storage::meta::Key;
 use std::collections::BTreeMap;
 
@@ -128,6 +127,7 @@ impl ShardCore {
         groups: &[(Key, Bytes)],
         offsets: &[(Key, Bytes)],
     ) {
+        self.groups.coordinator.on_clock(now.mono, now.wall);
         if let Err(error) = self.groups.coordinator.on_slot_granted(now.mono, slot, epoch, groups, offsets) {
             tracing::error!(slot, %error, "the groups of this slot are not served: look at the record, or delete it");
         }
@@ -141,8 +141,9 @@ impl ShardCore {
     }
 
     /// Sessions and rebalances that ran out.
-    pub(crate) fn groups_on_time(&mut self, now: Mono) {
-        self.groups.coordinator.on_time(now);
+    pub(crate) fn groups_on_time(&mut self, now: Now) {
+        self.groups.coordinator.on_clock(now.mono, now.wall);
+        self.groups.coordinator.on_time(now.mono);
         self.settle_groups();
     }
 }

@@ -1,7 +1,7 @@
-//! ListConfigResources: topics and nodes; there are no other resources with settings here (KIP-1142).
+//! ListConfigResources: topics, nodes, and the groups that have settings of their own (KIP-1142).
 
 use super::RequestContext;
-use super::describe_configs::{BROKER, TOPIC};
+use super::describe_configs::{BROKER, GROUP, TOPIC};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
 use millrace_protocol::StrBytes;
@@ -10,7 +10,7 @@ use millrace_protocol::messages::list_config_resources::{CLIENT_METRICS, ConfigR
 use millrace_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 
 /// The types that Kafka lists: topics, brokers, their loggers, client metrics, groups.
-const LISTED: [i8; 5] = [TOPIC, BROKER, 8, CLIENT_METRICS, 32];
+const LISTED: [i8; 5] = [TOPIC, BROKER, 8, CLIENT_METRICS, GROUP];
 
 /// Answers from the image.
 pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, request: ListConfigResourcesRequest) {
@@ -31,6 +31,10 @@ pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, r
     if wants(BROKER) {
         let nodes = image.nodes.keys().map(|id| resource(StrBytes::from(id.to_string()), BROKER));
         response.config_resources.extend(nodes);
+    }
+    if wants(GROUP) {
+        let groups = image.group_settings.keys().map(|group| resource(StrBytes::from(group.as_str()), GROUP));
+        response.config_resources.extend(groups);
     }
     context.reply(core, &response);
 }

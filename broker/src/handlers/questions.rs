@@ -68,7 +68,7 @@ impl ShardCore {
     }
 
     /// Results for topics came, in the order asked; none if the control task did not answer in time.
-    pub(crate) fn topics_answered(&mut self, token: Token, topics: Option<Vec<TopicAnswer>>) {
+    pub(crate) fn topics_answered(&mut self, now: Now, token: Token, topics: Option<Vec<TopicAnswer>>) {
         match self.take_question(token) {
             None => {}
             Some(Question::AutoCreate(context, asked)) => metadata::created(self, context, asked, topics),
@@ -76,7 +76,7 @@ impl ShardCore {
             Some(Question::CreatePartitions(context, asked)) => {
                 create_partitions::answered(self, context, asked, topics);
             }
-            Some(Question::AlterConfigs(context, asked)) => config_changes::answered(self, context, asked, topics),
+            Some(Question::AlterConfigs(context, asked)) => config_changes::answered(self, now, context, asked, topics),
             Some(Question::DeleteTopics(context, asked)) => delete_topics::answered(self, context, asked, topics),
             Some(Question::ProducerIds) => init_producer_id::unanswered(self),
         }

@@ -185,6 +185,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     }
     go.send(()).expect("the control task waits for it");
     let retention_check = Duration::from_millis(settings.retention_check_ms);
+    let offset_retention = Duration::from_secs(60 * settings.offsets_retention_minutes);
     for (((ends, listener), node), cells) in shard_ends.into_iter().zip(listeners).zip(&identity.nodes).zip(cells) {
         let shard = node.shard.expect("its own nodes are shards of this process");
         let cpu = processors.get(usize::from(shard.0)).copied().filter(|_| usize::from(shards) <= processors.len());
@@ -198,6 +199,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
                 pump.core().borrow_mut().record_acks_in(cells.acks());
                 let looked = cells.clone();
                 pump.expire_every(retention_check, move |now| looked.looked_for_expired(now));
+                pump.core().borrow_mut().keep_offsets_for(offset_retention);
                 env.spawn("publish", publish(env.clone(), pump.clone(), cells));
                 let listener = ShardListener::adopt(listener).expect("the address of a bound socket is known");
                 pump.run(Box::new(listener)).await;

@@ -149,6 +149,8 @@ pub struct Settings {
     pub cold_cache_mib: u64,
     /// Between two looks for expired records, milliseconds.
     pub retention_check_ms: u64,
+    /// How long a committed offset is kept that nobody uses, minutes.
+    pub offsets_retention_minutes: u64,
     /// Whether committed records are rolled into segments.
     pub roll_segments: bool,
     /// Size at which a partition is rolled, bytes.
@@ -242,6 +244,7 @@ impl Effective {
             cold_cache_dir: self.text("cold-cache-dir").map(PathBuf::from),
             cold_cache_mib: self.number("cold-cache-mib").expect("has a default"),
             retention_check_ms: self.number("retention-check-ms").expect("has a default"),
+            offsets_retention_minutes: self.number("offsets-retention-minutes").expect("has a default"),
             roll_segments: self.text("roll-segments") == Some("true"),
             roll_bytes: self.number("roll-bytes").expect("has a default"),
             roll_after_ms: self.number("roll-after-ms").expect("has a default"),

@@ -163,6 +163,13 @@ pub const SETTINGS: &[Spec] = &[
         Some("300000"),
         "How often every log is looked at for records that retention.ms and retention.bytes of its topic let go",
     ),
+    number(
+        "offsets-retention-minutes",
+        "minutes",
+        (1, 100 * 366 * 24 * 60),
+        Some("10080"),
+        "How long a committed offset is kept that nobody uses: in a group without members, or of a topic that no member subscribes to",
+    ),
     Spec {
         name: "roll-segments",
         kind: Kind::Switch,

@@ -45,6 +45,7 @@ use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes of batches in one seal, unless a single batch is larger: what the lane makes a full object of.
 pub const SEAL_BYTES: usize = 4 * 1024 * 1024;
@@ -224,7 +225,7 @@ impl ShardCore {
     pub fn on_control(&mut self, now: Now, message: FromControl) {
         match message {
             FromControl::Image(image) => self.set_image(image),
-            FromControl::Topics { token, topics } => self.topics_answered(token, Some(topics)),
+            FromControl::Topics { token, topics } => self.topics_answered(now, token, Some(topics)),
             FromControl::ProducerIds { token, first } => init_producer_id::answered(self, token, first),
             FromControl::Stopping => self.stopping = true,
             FromControl::Persisted { token, result } => self.group_written(now, token, result),
@@ -259,15 +260,20 @@ impl ShardCore {
                 Due::Lookups(request) => self.time_out_lookups(request),
                 Due::Deletion(request) => self.time_out_deletion(request),
                 Due::StoredBytes(request) => self.end_stored_bytes(request),
-                Due::Question(token) => self.topics_answered(token, None),
+                Due::Question(token) => self.topics_answered(now, token, None),
             }
         }
-        self.groups_on_time(now.mono);
+        self.groups_on_time(now);
     }
 
     /// When [`ShardCore::on_time`] has something to do; `None` while nothing waits for time.
     pub fn next_deadline(&self) -> Option<Mono> {
         [self.deadlines.next(), self.groups.coordinator.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Keeps a committed offset that nobody uses for so long.
+    pub fn keep_offsets_for(&mut self, retention: Duration) {
+        self.groups.coordinator.keep_offsets_for(retention);
     }
 
     /// Moves what is to be done to the end of `into`, in order.
@@ -515,6 +521,7 @@ impl ShardCore {
     fn set_image(&mut self, image: Arc<ClusterImage>) {
         self.groups.coordinator.on_image(image.clone());
         self.image = image;
+        self.settle_groups();
         let partitions: Vec<TopicPartition> = self.logs.keys().copied().collect();
         for partition in partitions {
             let settings = self.settings_of(partition);

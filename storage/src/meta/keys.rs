@@ -12,6 +12,7 @@
 //! | `/pid` | first producer id not yet given out, decimal | control task |
 //! | `/slot/{slot:02}` | [`super::records::SlotRecord`]: coordinator slot | control task |
 //! | `/group/{slot:02}/{group}` | group state, opaque to storage | coordinators |
+//! | `/group-settings/{group}` | [`super::records::GroupSettingsRecord`] | control task |
 //! | `/offset/{slot:02}/{group}/{topic id}/{index:010}` | committed offset, opaque to storage | coordinators |
 //!
 //! Names of groups are percent-encoded so that `/` and control characters can't break a key.
@@ -36,6 +37,8 @@ pub const TOPICS: &str = "/topic/";
 pub const WISHES: &str = "/wish/";
 /// Prefix of all node ids.
 pub const NODES: &str = "/node/";
+/// Prefix of the settings of all groups.
+pub const GROUP_SETTINGS: &str = "/group-settings/";
 /// Prefix of all coordinator slots.
 pub const SLOTS: &str = "/slot/";
 
@@ -83,6 +86,14 @@ pub fn groups_of(slot: u16) -> Key {
 /// `/group/{slot}/{group}`.
 pub fn group(slot: u16, group: &str) -> Key {
     format!("/group/{slot:02}/{}", encode(group))
+}
+/// `/group-settings/{group}`.
+pub fn group_settings(group: &str) -> Key {
+    format!("{GROUP_SETTINGS}{}", encode(group))
+}
+/// The group of a `/group-settings/` key.
+pub fn parse_group_settings(key: &str) -> Option<String> {
+    decode(key.strip_prefix(GROUP_SETTINGS)?)
 }
 /// Prefix of the committed offsets of one slot.
 pub fn offsets_of(slot: u16) -> Key {
@@ -140,6 +151,7 @@ mod tests {
         assert_eq!(parse_partition(&partition(p)), Some(p));
         assert_eq!(parse_offset(&offset(3, "a/ü %x", p)), Some(("a/ü %x".to_owned(), p)));
         assert_eq!(parse_wal(&wal(Wid(9))), Some(Wid(9)));
+        assert_eq!(parse_group_settings(&group_settings("a/ü %x")), Some("a/ü %x".to_owned()));
     }
 
     #[test]

@@ -136,6 +136,15 @@ pub struct SlotRecord {
     pub shard: ShardIndex,
 }
 
+/// `/group-settings/{group}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupSettingsRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// Settings that differ from the defaults, by Kafka's names.
+    pub settings: BTreeMap<String, String>,
+}
+
 /// `/cluster`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClusterRecord {
@@ -163,7 +172,7 @@ macro_rules! records {
     ($($name:ident: $kind:literal),*) => {$( impl Record for $name { const KIND: &'static str = $kind; } )*};
 }
 records!(WalRecord: "wal", PartitionRecord: "partition", WishRecord: "wish", TopicRecord: "topic",
-         SlotRecord: "slot", ClusterRecord: "cluster");
+         SlotRecord: "slot", ClusterRecord: "cluster", GroupSettingsRecord: "group settings");
 
 macro_rules! plain_serde {
     ($($name:ident($inner:ty)),*) => {$(

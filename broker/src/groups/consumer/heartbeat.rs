@@ -1,27 +1,29 @@
 //! ConsumerGroupHeartbeat: the checks in Kafka's order, then joining, following, leaving; and what silence ends.
 
 use super::super::coordinator::Coordinator;
-use super::super::group::{Group, GroupState};
+use super::super::group::Group;
 use super::super::{Answer, Ticket};
 use super::assignors::Assignor;
-use super::state::{ConsumerGroup, ConsumerMember};
+use super::state::ConsumerGroup;
 use super::{ConsumerHeartbeat, HeartbeatAnswer, JOINS, LEAVES, PAUSES, Refusal, subscription};
 use crate::control::ClusterImage;
+use crate::control::group_settings::{INTERVAL, SESSION};
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
+use millrace_storage::ids::TopicId;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The type of the groups that may change over to this protocol.
-const CONSUMERS: &str = "consumer";
-/// The epoch of a new group before its first member, as in Kafka.
-const FIRST_EPOCH: i32 = 1;
 
 impl Coordinator {
     /// The topics are these from now on. Groups look at their next heartbeat whether that changes anything for them.
     pub fn on_image(&mut self, image: Arc<ClusterImage>) {
-        self.image = image;
+        let before = std::mem::replace(&mut self.image, image);
         self.image_number += 1;
+        let gone: Vec<TopicId> =
+            before.names.keys().filter(|topic| !self.image.names.contains_key(topic)).copied().collect();
+        if !gone.is_empty() {
+            self.drop_offsets_of(&gone);
+        }
     }
 
     /// A member joins, keeps up, or leaves.
@@ -33,22 +35,36 @@ impl Coordinator {
             if self.image.cluster_id.is_empty() {
                 return Err(Refusal::new(ErrorCode::CoordinatorLoadInProgress, ""));
             }
-            let leaves = matches!(request.epoch, LEAVES | PAUSES);
-            let answer = if leaves { self.leave_consumers(slot, request) } else { self.follow(now, slot, request) };
-            answer.map(|answer| (slot, answer))
-        });
-        match handled {
-            Ok((slot, (answer, changed))) => {
-                self.answer_change(slot, name, changed, (ticket, answer));
-                self.reschedule(slot, name);
-            }
-            Err(refusal) => {
-                self.answer(ticket, Answer::ConsumerHeartbeat(HeartbeatAnswer::failed(refusal)));
-                if let Ok(slot) = self.slot_for(name) {
-                    self.reschedule(slot, name);
+            match request.epoch {
+                LEAVES | PAUSES => self.leave_consumers(now, slot, ticket, request),
+                _ => {
+                    let (answer, changed) = self.follow(now, slot, request)?;
+                    self.answer_change(slot, name, changed, (ticket, Answer::ConsumerHeartbeat(answer)));
+                    Ok(())
                 }
             }
+        });
+        if let Err(refusal) = handled {
+            self.answer(ticket, Answer::ConsumerHeartbeat(HeartbeatAnswer::failed(refusal)));
         }
+        if let Ok(slot) = self.slot_for(name) {
+            self.reschedule(slot, name);
+        }
+    }
+
+    /// Silence after which a member of this protocol is out of the group: the group's own setting, or the node's.
+    pub(in super::super) fn consumer_session(&self, group: &str) -> Duration {
+        self.own_time(group, SESSION).unwrap_or(self.limits.consumer_session)
+    }
+
+    /// How soon a member shall come again.
+    fn consumer_interval(&self, group: &str) -> Duration {
+        self.own_time(group, INTERVAL).unwrap_or(self.limits.consumer_interval)
+    }
+
+    fn own_time(&self, group: &str, setting: &str) -> Option<Duration> {
+        let milliseconds = self.image.group_settings.get(group)?.get(setting)?.trim().parse().ok()?;
+        Some(Duration::from_millis(milliseconds))
     }
 
     pub(super) fn consumer_mut(&mut self, slot: u16, name: &str) -> Option<&mut ConsumerGroup> {
@@ -62,7 +78,9 @@ impl Coordinator {
         slot: u16,
         request: &ConsumerHeartbeat,
     ) -> Result<(HeartbeatAnswer, bool), Refusal> {
-        let joins = request.epoch == JOINS;
+        let name = &request.group;
+        let (joins, limits) = (request.epoch == JOINS, self.limits);
+        let (session, interval) = (self.consumer_session(name), self.consumer_interval(name));
         if let Some(expression) = request.regex.as_deref().filter(|regex| !regex.is_empty()) {
             subscription::compile(expression)?;
         }
@@ -71,31 +89,30 @@ impl Coordinator {
         }
         let fresh = self.new_member_uuid();
         self.check_room_for_heartbeat(request)?;
-        let (limits, image, number) = (self.limits, self.image.clone(), self.image_number);
-        let group = if joins { self.consumers_or_new(slot, request)? } else { self.consumers(slot, &request.group)? };
-        let mut id = request.member.clone();
+        let id = if request.member.is_empty() { fresh } else { request.member.clone() };
+        let converted = if joins { self.converted(now, slot, name)? } else { None };
+        let group = match &converted {
+            Some(converted) => converted,
+            None => self.consumers(slot, name)?,
+        };
         let known_instance = request.instance.as_ref().is_some_and(|instance| group.statics.contains_key(instance));
         if !known_instance && !group.members.contains_key(&id) && group.members.len() >= limits.members {
             let message = format!("The consumer group has reached its maximum capacity of {} members.", limits.members);
             return Err(Refusal::new(ErrorCode::GroupMaxSizeReached, message));
         }
-        if id.is_empty() {
-            id = fresh;
-        }
         let replaced = check_member(group, &id, request)?;
         // From here on nothing is refused.
+        if let Some(converted) = converted {
+            self.become_consumers(slot, name, converted);
+        }
+        let (image, number) = (self.image.clone(), self.image_number);
+        let group = self.consumer_mut(slot, name).expect("found or made above");
         let before = group.members.get(&id).cloned();
         let is_new = before.is_none() && replaced.is_none();
-        if let Some(old) = replaced {
-            let mut member = group.take(&old).expect("the instance names a member");
-            (member.epoch, member.previous_epoch) = (JOINS, JOINS);
-            group.insert(id.clone(), member);
-        } else if is_new {
-            group.insert(id.clone(), ConsumerMember::new(now.plus(limits.consumer_session)));
-        }
+        group.seat(&id, replaced.as_deref(), now);
         let preferred = group.preferred_assignor();
         let member = group.members.get_mut(&id).expect("put in above");
-        member.expires = now.plus(limits.consumer_session);
+        member.expires = now.plus(session);
         let resubscribed = member.update(request);
         if let Some(instance) = &request.instance {
             group.statics.insert(instance.clone(), id.clone());
@@ -103,13 +120,10 @@ impl Coordinator {
         if is_new || resubscribed || group.preferred_assignor() != preferred {
             group.subscription_changed();
         }
-        let refreshed = group.refresh(&image, number);
-        let reassigned = group.assign(&image);
-        group.reconcile(now, &id, request.owned.as_ref());
+        let advanced = group.advance(now, &id, request.owned.as_ref(), (&image, number));
         let after = &group.members[&id];
         // A session that goes on is no change worth a write.
-        let unchanged = |before: &ConsumerMember| ConsumerMember { expires: after.expires, ..before.clone() } == *after;
-        let changed = refreshed || reassigned || !before.as_ref().is_some_and(unchanged);
+        let changed = advanced || !before.as_ref().is_some_and(|before| before.is_stored_as(after));
         let said_all = request.rebalance_timeout.is_some()
             && (request.topics.is_some() || request.regex.is_some())
             && request.owned.is_some();
@@ -118,7 +132,7 @@ impl Coordinator {
             error: ErrorCode::None,
             message: None,
             epoch: after.epoch,
-            interval: limits.consumer_interval,
+            interval,
             assignment: (joins || said_all || is_news).then(|| after.assigned.clone()),
             member: Some(id),
         };
@@ -126,64 +140,60 @@ impl Coordinator {
     }
 
     /// The group of a member that is in it.
-    fn consumers(&mut self, slot: u16, name: &str) -> Result<&mut ConsumerGroup, Refusal> {
-        let group = self.group_mut(slot, name).and_then(|group| group.consumer.as_mut());
+    fn consumers(&mut self, slot: u16, name: &str) -> Result<&ConsumerGroup, Refusal> {
+        let group = self.group_mut(slot, name).and_then(|group| group.consumer.as_ref());
         group.ok_or_else(|| not_found(format!("Group {name} not found.")))
     }
 
-    /// The group of a member that joins: a group that does not exist is made, an empty classic one changes over.
-    fn consumers_or_new(&mut self, slot: u16, request: &ConsumerHeartbeat) -> Result<&mut ConsumerGroup, Refusal> {
-        let name = &request.group;
-        let full = |error| Refusal::new(error, "The coordinator has no room for another group.");
-        let group = self.group_or_new(slot, name).map_err(full)?;
-        if group.consumer.is_none() {
-            let in_use = group.state != GroupState::Empty || !group.pending.is_empty();
-            if in_use || group.protocol_type.as_deref().is_some_and(|kind| kind != CONSUMERS) {
-                return Err(not_found(format!("Group {name} is not a consumer group.")));
-            }
-            group.consumer = Some(ConsumerGroup::new(group.generation.max(FIRST_EPOCH)));
-        }
-        Ok(group.consumer.as_mut().expect("made above"))
-    }
-
-    fn leave_consumers(&mut self, slot: u16, request: &ConsumerHeartbeat) -> Result<(HeartbeatAnswer, bool), Refusal> {
-        let group = self.consumers(slot, &request.group)?;
+    fn leave_consumers(
+        &mut self,
+        now: Mono,
+        slot: u16,
+        ticket: Ticket,
+        request: &ConsumerHeartbeat,
+    ) -> Result<(), Refusal> {
+        let (name, id) = (&request.group, &request.member);
+        let group = self.consumers(slot, name)?;
         match &request.instance {
-            None => check_known(group, &request.member)?,
-            Some(instance) => check_instance(group, &request.member, instance)?,
+            None => check_known(group, id)?,
+            Some(instance) => check_instance(group, id, instance)?,
         }
-        if request.epoch == PAUSES {
-            group.pause(&request.member);
-        } else {
-            group.remove(&request.member);
-        }
-        let answer = HeartbeatAnswer {
+        let answer = Answer::ConsumerHeartbeat(HeartbeatAnswer {
             error: ErrorCode::None,
             message: None,
-            member: Some(request.member.clone()),
+            member: Some(id.clone()),
             epoch: request.epoch,
             interval: Duration::ZERO,
             assignment: None,
-        };
-        Ok((answer, true))
+        });
+        if request.epoch == PAUSES {
+            self.consumer_mut(slot, name).expect("found above").pause(id);
+            self.answer_change(slot, name, true, (ticket, answer));
+        } else {
+            self.take_out_consumers(now, slot, name, std::slice::from_ref(id), Some((ticket, answer)));
+        }
+        Ok(())
     }
 
     /// What ran out in one group.
     pub(in super::super) fn on_consumer_time(&mut self, now: Mono, slot: u16, name: &str) {
         let Some(group) = self.consumer_mut(slot, name) else { return };
         let overdue = group.overdue(now);
-        if overdue.is_empty() {
-            return;
+        if !overdue.is_empty() {
+            self.take_out_consumers(now, slot, name, &overdue, None);
         }
-        overdue.iter().for_each(|id| group.remove(id));
-        self.store_change(slot, name);
     }
 }
 
 impl Group {
-    /// Whether it has members of the consumer protocol, or is about to be stored as such a group.
+    /// Whether its protocol is the consumer protocol and it has members.
     pub(in super::super) fn has_consumers(&self) -> bool {
-        self.consumer.as_ref().is_some_and(|consumer| !consumer.members.is_empty() || consumer.journal.is_busy())
+        self.consumer.as_ref().is_some_and(|consumer| !consumer.members.is_empty())
+    }
+
+    /// Whether it is about to be stored as a group of the consumer protocol.
+    pub(in super::super) fn is_being_stored(&self) -> bool {
+        self.consumer.as_ref().is_some_and(|consumer| consumer.journal.is_busy())
     }
 }
 
@@ -229,7 +239,7 @@ fn check_request(request: &ConsumerHeartbeat) -> Result<(), Refusal> {
     }
 }
 
-fn not_found(message: String) -> Refusal {
+pub(super) fn not_found(message: String) -> Refusal {
     Refusal::new(ErrorCode::GroupIdNotFound, message)
 }
 
@@ -258,7 +268,9 @@ fn check_member(group: &ConsumerGroup, id: &str, request: &ConsumerHeartbeat) ->
     if request.epoch == JOINS {
         let owner = request.instance.as_ref().and_then(|instance| group.statics.get(instance));
         let Some(owner) = owner.filter(|owner| *owner != id) else { return Ok(None) };
-        if group.members[owner].epoch != PAUSES {
+        let before = &group.members[owner];
+        // One of the classic protocol changes over whether it left or not.
+        if before.epoch != PAUSES && before.classic.is_none() {
             let instance = request.instance.as_deref().unwrap_or_default();
             let message = format!(
                 "Static member {id} with instance id {instance} cannot join the group because the instance id is \

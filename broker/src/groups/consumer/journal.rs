@@ -1,10 +1,13 @@
 //! How a group becomes durable: whole, one write at a time; what changes meanwhile goes into the next.
 //!
 //! 1. An answer leaves when the write that holds all that it tells of is durable.
-//! 2. After a failed write the group is what was durable last; everyone whose answer waits gets the error.
+//! 2. After a failed write the group is what was durable last, of whichever protocol; everyone whose answer waits gets the
+//!    error.
 
 use super::super::coordinator::{Coordinator, Purpose, WriteToken};
-use super::super::{Answer, Ticket};
+use super::super::group::{Group, GroupState};
+use super::super::record::decode_group;
+use super::super::{Answer, JoinAnswer, SyncAnswer, Ticket};
 use super::{HeartbeatAnswer, Refusal, record};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
@@ -12,12 +15,22 @@ use millrace_storage::env::Mono;
 use millrace_storage::meta::keys;
 
 /// Requests whose answers wait for a write.
-pub(in super::super) type Parked = Vec<(Ticket, HeartbeatAnswer)>;
+pub(in super::super) type Parked = Vec<(Ticket, Answer)>;
+
+/// What is answered instead when that which `answer` tells of did not become durable.
+pub(in super::super) fn refused(answer: Answer, error: ErrorCode) -> Answer {
+    match answer {
+        Answer::ConsumerHeartbeat(_) => Answer::ConsumerHeartbeat(HeartbeatAnswer::failed(Refusal::new(error, ""))),
+        Answer::Join(join) => Answer::Join(JoinAnswer::failed(error, join.member)),
+        Answer::Sync(_) => Answer::Sync(SyncAnswer::failed(error)),
+        Answer::Leave(_) | Answer::Code(_) => Answer::Code(error),
+    }
+}
 
 /// What of a group is durable, and what is on its way.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(in super::super) struct Journal {
-    /// The record; `None` if none of this protocol was ever stored.
+    /// The record to go back to; `None`: the group has no members then.
     pub(super) durable: Option<Bytes>,
     writing: Option<WriteToken>,
     /// Changed since the write under way was begun, or without one.
@@ -26,7 +39,7 @@ pub(in super::super) struct Journal {
 }
 
 impl Journal {
-    /// A group that was just read.
+    /// A group that is stored as this.
     pub(super) fn of(durable: Bytes) -> Journal {
         Journal { durable: Some(durable), ..Journal::default() }
     }
@@ -49,13 +62,7 @@ impl Journal {
 
 impl Coordinator {
     /// Answers once everything that the group is now is durable.
-    pub(super) fn answer_change(
-        &mut self,
-        slot: u16,
-        name: &str,
-        changed: bool,
-        (ticket, answer): (Ticket, HeartbeatAnswer),
-    ) {
+    pub(super) fn answer_change(&mut self, slot: u16, name: &str, changed: bool, (ticket, answer): (Ticket, Answer)) {
         let journal = &mut self.consumer_mut(slot, name).expect("its member asks").journal;
         journal.dirty |= changed;
         if journal.dirty {
@@ -63,7 +70,7 @@ impl Coordinator {
             return self.begin_write(slot, name);
         }
         match journal.writing {
-            None => self.answer(ticket, Answer::ConsumerHeartbeat(answer)),
+            None => self.answer(ticket, answer),
             Some(token) => match self.purpose_mut(token) {
                 Purpose::Consumer { answers, .. } => answers.push((ticket, answer)),
                 other => unreachable!("a consumer group's write is for {other:?}"),
@@ -90,37 +97,69 @@ impl Coordinator {
         self.consumer_mut(slot, name).expect("looked at above").journal.writing = Some(token);
     }
 
+    /// Writes the record of a group that is about to become a classic one, or already may be one in all but form: what
+    /// is read of it after a crash is this. `more` leaves with the answers that wait.
+    pub(super) fn write_last(&mut self, slot: u16, name: &str, more: Option<(Ticket, Answer)>) {
+        let consumer = self.consumer_mut(slot, name).expect("looked at by the caller");
+        let value = record::encode(consumer);
+        let mut answers = consumer.journal.take_parked();
+        answers.extend(more);
+        self.write(slot, vec![(keys::group(slot, name), Some(value))], Purpose::ChangedOver { answers });
+    }
+
     /// A write of a group ended.
     pub(in super::super) fn on_consumer_written(
         &mut self,
         now: Mono,
-        slot: u16,
-        name: &str,
+        (slot, name): (u16, &str),
+        token: WriteToken,
         (record, mut answers): (Bytes, Parked),
         result: Result<(), ErrorCode>,
     ) {
-        let session = self.limits.consumer_session;
-        let group = self.group_mut(slot, name).expect("a group with a write under way stays");
-        let consumer = group.consumer.as_mut().expect("and keeps its protocol");
+        let consumer = self.consumer_mut(slot, name);
+        // The group may have changed its protocol meanwhile: then what it is now is being written after this.
+        let Some(consumer) = consumer.filter(|consumer| consumer.journal.writing == Some(token)) else {
+            return self.answer_parked(answers, result);
+        };
         consumer.journal.writing = None;
-        match result {
-            Ok(()) => consumer.journal.durable = Some(record),
-            Err(error) => {
-                answers.append(&mut consumer.journal.take_parked());
-                let durable = consumer.journal.durable.take();
-                group.consumer =
-                    durable.map(|value| record::decode(now, session, &value).expect("we wrote this record ourselves"));
-                for (_, answer) in &mut answers {
-                    *answer = HeartbeatAnswer::failed(Refusal::new(error, String::new()));
-                }
-            }
+        if result.is_ok() {
+            consumer.journal.durable = Some(record);
+        } else {
+            answers.append(&mut consumer.journal.take_parked());
+            let durable = consumer.journal.durable.take();
+            self.restore(now, slot, name, durable);
         }
-        for (ticket, answer) in answers {
-            self.answer(ticket, Answer::ConsumerHeartbeat(answer));
-        }
+        self.answer_parked(answers, result);
         if self.consumer_mut(slot, name).is_some() {
             self.begin_write(slot, name);
         }
         self.reschedule(slot, name);
+    }
+
+    /// Answers who waited for a write.
+    pub(in super::super) fn answer_parked(&mut self, answers: Parked, result: Result<(), ErrorCode>) {
+        for (ticket, answer) in answers {
+            let answer = match result {
+                Ok(()) => answer,
+                Err(error) => refused(answer, error),
+            };
+            self.answer(ticket, answer);
+        }
+    }
+
+    /// The group is again what was durable last. Classic members that were in it then join anew.
+    fn restore(&mut self, now: Mono, slot: u16, name: &str, durable: Option<Bytes>) {
+        let session = self.limits.consumer_session;
+        let group = self.group_mut(slot, name).expect("looked at by the caller");
+        let Some(value) = durable else {
+            group.consumer = None;
+            return;
+        };
+        let before = decode_group(now, session, &value).expect("we wrote this record ourselves");
+        let (offsets, counted) = (std::mem::take(&mut group.offsets), group.counted);
+        *group = Group { offsets, counted, ..before };
+        if group.state == GroupState::Stable {
+            self.prepare_rebalance(now, slot, name);
+        }
     }
 }

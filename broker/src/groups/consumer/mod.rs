@@ -8,13 +8,16 @@
 //! 2. A member's epoch never falls, and equals the target's once it has given up all that it must.
 //! 3. What an answer says is durable before it leaves; what could not be stored is undone, and whoever asked is told.
 //!
-//! [`assignors`] and [`state`] are pure; [`heartbeat`] and [`journal`] are the coordinator's part. Members of the classic
-//! protocol are not let into such a group while it has members, nor the other way round; an empty group changes its
-//! protocol with its next member.
+//! [`assignors`] and [`state`] are pure; [`heartbeat`] and [`journal`] are the coordinator's part. [`classic`] serves the
+//! members of such a group that speak the classic protocol, and [`migration`] changes groups from one protocol to the
+//! other while their members stay.
 
 mod assignors;
+mod classic;
+mod embedded;
 pub(super) mod heartbeat;
 pub(super) mod journal;
+mod migration;
 pub(super) mod record;
 pub(super) mod state;
 mod subscription;
@@ -26,6 +29,9 @@ use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::ids::TopicPartition;
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// The type of the groups that members of this protocol can be in.
+pub(super) const CONSUMERS: &str = "consumer";
 
 /// Partitions of any topics.
 pub type Partitions = BTreeSet<TopicPartition>;

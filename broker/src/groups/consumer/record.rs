@@ -1,27 +1,36 @@
 //! The stored form of a group of the consumer protocol: version u16, then fields in order on the protocol's writer
-//! (flexible form). It stands under the same key as a classic group's; the version tells them apart.
+//! (flexible form). It stands under the same key as a classic group's; the version tells them apart: version 2 has members
+//! of this protocol only, version 3 says of each member what it said of itself in the classic protocol, if it speaks that.
+//! A group is written in the lowest version that holds it.
 
 use super::super::record::{put_text, put_time, text, time};
 use super::Partitions;
 use super::assignors::Assignor;
 use super::journal::Journal;
-use super::state::{ConsumerGroup, ConsumerMember, Step};
+use super::state::{ClassicSide, ConsumerGroup, ConsumerMember, Step};
+use crate::groups::group::Protocol;
 use bytes::Bytes;
 use millrace_protocol::wire::{DecodeError, Reader, Writer};
 use millrace_storage::env::Mono;
 use millrace_storage::ids::{TopicId, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Version of the record. Classic groups have 1.
-pub(in super::super) const VERSION: i16 = 2;
+/// Version of the record of a group all of whose members speak the consumer protocol. Classic groups have 1.
+const VERSION: i16 = 2;
+/// Version of the record of a group with members of both protocols.
+const MIXED_VERSION: i16 = 3;
+/// The versions of groups of the consumer protocol.
+pub(in super::super) const VERSIONS: RangeInclusive<i16> = VERSION..=MIXED_VERSION;
 
 const LENGTHS_FIT: &str = "bounded by the coordinator's limits";
 
 /// A group.
 pub(super) fn encode(group: &ConsumerGroup) -> Bytes {
+    let is_mixed = group.members.values().any(|member| member.classic.is_some());
     let mut w = Writer::new();
-    w.i16(VERSION);
+    w.i16(if is_mixed { MIXED_VERSION } else { VERSION });
     w.i32(group.epoch);
     w.i32(group.assignment_epoch);
     put_text(&mut w, Some(group.assignor.name()));
@@ -34,8 +43,22 @@ pub(super) fn encode(group: &ConsumerGroup) -> Bytes {
     for (id, member) in &group.members {
         put_text(&mut w, Some(id));
         put_member(&mut w, member);
+        if is_mixed {
+            put_classic_side(&mut w, member.classic.as_ref());
+        }
     }
     w.concat()
+}
+
+fn put_classic_side(w: &mut Writer, classic: Option<&ClassicSide>) {
+    w.bool(classic.is_some());
+    let Some(classic) = classic else { return };
+    put_time(w, classic.session_timeout);
+    w.length(Some(classic.protocols.len()), true).expect(LENGTHS_FIT);
+    for protocol in &classic.protocols {
+        put_text(w, Some(&protocol.name));
+        w.bytes(Some(&protocol.metadata), true).expect(LENGTHS_FIT);
+    }
 }
 
 fn put_member(w: &mut Writer, member: &ConsumerMember) {
@@ -71,19 +94,22 @@ fn put_member(w: &mut Writer, member: &ConsumerMember) {
 pub(in super::super) fn decode(now: Mono, session: Duration, value: &Bytes) -> Result<ConsumerGroup, String> {
     let mut reader = Reader::new(value);
     let r = &mut reader;
-    match r.i16().map_err(|e| e.to_string())? {
-        VERSION => {}
-        other => return Err(format!("version {other}, a consumer group has {VERSION}")),
+    let version = r.i16().map_err(|e| e.to_string())?;
+    if !VERSIONS.contains(&version) {
+        return Err(format!("version {version}, a consumer group has {VERSION} or {MIXED_VERSION}"));
     }
-    let mut group = read_group(r, now.plus(session)).map_err(|e| e.to_string())?;
-    for member in group.members.values_mut().filter(|member| member.step == Step::Revoking) {
-        member.revoke_by = Some(now.plus(member.rebalance_timeout));
+    let mut group = read_group(r, version, now.plus(session)).map_err(|e| e.to_string())?;
+    for member in group.members.values_mut() {
+        member.expires = now.plus(member.session(session));
+        if member.step == Step::Revoking && member.classic.is_none() {
+            member.revoke_by = Some(now.plus(member.rebalance_timeout));
+        }
     }
     group.journal = Journal::of(value.clone());
     Ok(group)
 }
 
-fn read_group(r: &mut Reader<'_>, expires: Mono) -> Result<ConsumerGroup, DecodeError> {
+fn read_group(r: &mut Reader<'_>, version: i16, expires: Mono) -> Result<ConsumerGroup, DecodeError> {
     let mut group = ConsumerGroup::new(r.i32()?);
     group.assignment_epoch = r.i32()?;
     group.assignor = text(r)?.and_then(|name| Assignor::by_name(&name)).unwrap_or(Assignor::Uniform);
@@ -95,7 +121,10 @@ fn read_group(r: &mut Reader<'_>, expires: Mono) -> Result<ConsumerGroup, Decode
     group.counts = counts;
     for _ in 0..r.count(true, 1)?.unwrap_or(0) {
         let id = text(r)?.unwrap_or_default();
-        let member = read_member(r, expires)?;
+        let mut member = read_member(r, expires)?;
+        if version >= MIXED_VERSION {
+            member.classic = read_classic_side(r)?;
+        }
         group.insert(id, member);
     }
     Ok(group)
@@ -126,6 +155,19 @@ fn read_member(r: &mut Reader<'_>, expires: Mono) -> Result<ConsumerMember, Deco
     member.revoking = read_partitions(r)?;
     member.target = read_partitions(r)?;
     Ok(member)
+}
+
+fn read_classic_side(r: &mut Reader<'_>) -> Result<Option<ClassicSide>, DecodeError> {
+    if !r.bool()? {
+        return Ok(None);
+    }
+    let session_timeout = time(r)?;
+    let mut protocols = Vec::new();
+    for _ in 0..r.count(true, 2)?.unwrap_or(0) {
+        let name = text(r)?.unwrap_or_default();
+        protocols.push(Protocol { name, metadata: r.nullable_bytes(true)?.unwrap_or_default() });
+    }
+    Ok(Some(ClassicSide { session_timeout, protocols }))
 }
 
 fn read_partitions(r: &mut Reader<'_>) -> Result<Partitions, DecodeError> {
@@ -185,6 +227,34 @@ mod tests {
         let read = decode(Mono(0), Duration::ZERO, &encoded).expect("our own bytes");
         assert_eq!(encode(&read), encoded);
         assert_eq!(read.members["m"].revoke_by, Some(Mono(0).plus(Duration::from_millis(500))));
+        for length in 0..encoded.len() {
+            assert!(decode(Mono(0), Duration::ZERO, &encoded.slice(..length)).is_err(), "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn version_3_says_of_each_member_what_it_said_in_the_classic_protocol() {
+        let mut group = group();
+        let side = ClassicSide {
+            session_timeout: Duration::from_millis(600),
+            protocols: vec![Protocol { name: "p".into(), metadata: Bytes::from_static(b"ab") }],
+        };
+        let member = ConsumerMember { classic: Some(side), ..ConsumerMember::new(Mono(0)) };
+        group.insert("n".into(), member);
+        let encoded = encode(&group);
+        let hex: String = encoded.iter().map(|byte| format!("{byte:02x}")).collect();
+        let golden = concat!(
+            "0003000000090000000808756e69666f726d020102030405060708090a0b0c0d0e0f100000000403026d0269",
+            "02720263032f6800000000000001f402027404782e2a0672616e676500000007000000060102010203040506",
+            "0708090a0b0c0d0e0f1000000000030102030405060708090a0b0c0d0e0f1000000001010203040506070809",
+            "0a0b0c0d0e0f1000000002030102030405060708090a0b0c0d0e0f10000000000102030405060708090a0b0c",
+            "0d0e0f100000000300026e000001010000000000000000010000000000000000000000010101010000000000",
+            "000258020270036162",
+        );
+        assert_eq!(hex, golden);
+        let read = decode(Mono(0), Duration::ZERO, &encoded).expect("our own bytes");
+        assert_eq!(encode(&read), encoded);
+        assert_eq!(read.members["n"].expires, Mono(0).plus(Duration::from_millis(600)), "its own session");
         for length in 0..encoded.len() {
             assert!(decode(Mono(0), Duration::ZERO, &encoded.slice(..length)).is_err(), "cut at {length}");
         }

@@ -2,8 +2,9 @@
 
 use super::assignors::{Assignor, Subscriber};
 use super::journal::Journal;
-use super::{ConsumerHeartbeat, PAUSES, Partitions, Refusal, subscription};
+use super::{ConsumerHeartbeat, JOINS, PAUSES, Partitions, Refusal, subscription};
 use crate::control::ClusterImage;
+use crate::groups::group::Protocol;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
 use millrace_storage::ids::TopicId;
@@ -19,6 +20,14 @@ pub(in super::super) enum Step {
     Revoking,
     /// It waits for partitions that others have not given up.
     Waiting,
+}
+
+/// What a member that speaks the classic protocol said of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in super::super) struct ClassicSide {
+    pub(in super::super) session_timeout: Duration,
+    /// Assignors in order of preference, each with the embedded subscription.
+    pub(in super::super) protocols: Vec<Protocol>,
 }
 
 /// A member.
@@ -44,6 +53,12 @@ pub(in super::super) struct ConsumerMember {
     pub(in super::super) expires: Mono,
     /// When it must have given up what it shall.
     pub(in super::super) revoke_by: Option<Mono>,
+    /// Of a member that speaks the classic protocol.
+    pub(in super::super) classic: Option<ClassicSide>,
+    /// When a classic member that was told to join again must have done so,
+    pub(in super::super) join_by: Option<Mono>,
+    /// and when one that joined must have asked for its assignment.
+    pub(in super::super) sync_by: Option<Mono>,
 }
 
 impl ConsumerMember {
@@ -66,7 +81,23 @@ impl ConsumerMember {
             target: Partitions::new(),
             expires,
             revoke_by: None,
+            classic: None,
+            join_by: None,
+            sync_by: None,
         }
+    }
+
+    /// Silence after which it is out, if it speaks this protocol with a session of `consumer_session`.
+    pub(in super::super) fn session(&self, consumer_session: Duration) -> Duration {
+        self.classic.as_ref().map_or(consumer_session, |classic| classic.session_timeout)
+    }
+
+    /// Whether both are stored alike: deadlines are not stored.
+    pub(super) fn is_stored_as(&self, other: &ConsumerMember) -> bool {
+        let deadlines = (other.expires, other.join_by, other.sync_by);
+        let mut same = self.clone();
+        (same.expires, same.join_by, same.sync_by) = deadlines;
+        same == *other
     }
 
     /// Takes over what the member says of itself; whether its subscription changed.
@@ -92,6 +123,8 @@ impl ConsumerMember {
         }
         self.client_id.clone_from(&said.client_id);
         self.client_host.clone_from(&said.client_host);
+        // Whoever spoke the classic protocol speaks this one now.
+        (self.classic, self.join_by, self.sync_by) = (None, None, None);
         before != (self.topics.clone(), self.regex.clone())
     }
 
@@ -150,6 +183,32 @@ impl ConsumerGroup {
         assert!(self.members.insert(id, member).is_none(), "the id is free");
     }
 
+    /// Makes a place for a member that may be new, or take the place of `replaced`, whose part it goes on with.
+    pub(super) fn seat(&mut self, id: &str, replaced: Option<&str>, now: Mono) {
+        if let Some(old) = replaced {
+            let mut member = self.take(old).expect("the instance names a member");
+            (member.epoch, member.previous_epoch) = (JOINS, JOINS);
+            self.insert(id.to_owned(), member);
+        } else if !self.members.contains_key(id) {
+            self.insert(id.to_owned(), ConsumerMember::new(now));
+        }
+    }
+
+    /// Brings the group up to date after a member was heard, and that member nearer to its target; whether the group
+    /// changed by that. The topics are told with their number.
+    pub(super) fn advance(
+        &mut self,
+        now: Mono,
+        id: &str,
+        owned: Option<&Partitions>,
+        (image, number): (&ClusterImage, u64),
+    ) -> bool {
+        let refreshed = self.refresh(image, number);
+        let reassigned = self.assign(image);
+        self.reconcile(now, id, owned);
+        refreshed || reassigned
+    }
+
     /// Takes a member out, with all that it has.
     pub(super) fn take(&mut self, id: &str) -> Option<ConsumerMember> {
         let member = self.members.remove(id)?;
@@ -161,9 +220,8 @@ impl ConsumerGroup {
         Some(member)
     }
 
-    /// A member is gone for good: the others get what it had.
-    pub(super) fn remove(&mut self, id: &str) {
-        self.take(id).expect("a member is removed once");
+    /// Members are gone for good: the others get what they had.
+    pub(super) fn changed_by_leaving(&mut self) {
         self.next_epoch();
         if self.members.is_empty() {
             // Nobody is there to assign anything to.
@@ -180,6 +238,24 @@ impl ConsumerGroup {
         member.revoking.clear();
         member.revoke_by = None;
         self.insert(id.to_owned(), member);
+    }
+
+    /// Whether others still hold something that the member waits for.
+    pub(super) fn waits_for_others(&self, member: &ConsumerMember) -> bool {
+        member.target.iter().any(|partition| !member.assigned.contains(partition) && self.held.contains(partition))
+    }
+
+    /// Whether all members speak the classic protocol, and there are any.
+    pub(super) fn is_all_classic(&self) -> bool {
+        !self.members.is_empty() && self.members.values().all(|member| member.classic.is_some())
+    }
+
+    /// Whether a classic member with these protocols can be in the group beside the classic members that it has.
+    pub(super) fn accepts(&self, protocol_type: &str, protocols: &[Protocol]) -> bool {
+        let has = |protocols: &[Protocol], name: &str| protocols.iter().any(|protocol| protocol.name == name);
+        let others = || self.members.values().filter_map(|member| member.classic.as_ref());
+        let supported = |name: &str| others().all(|classic| has(&classic.protocols, name));
+        protocol_type == super::CONSUMERS && protocols.iter().any(|protocol| supported(&protocol.name))
     }
 
     fn release(&mut self, partitions: &Partitions) {
@@ -290,7 +366,8 @@ impl ConsumerGroup {
         member.previous_epoch = member.epoch;
         if !revoking.is_empty() && holds_on(&revoking) {
             member.step = Step::Revoking;
-            member.revoke_by = Some(now.plus(member.rebalance_timeout));
+            // A classic member has the time to join again instead.
+            member.revoke_by = member.classic.is_none().then(|| now.plus(member.rebalance_timeout));
             (member.assigned, member.revoking) = (kept, revoking);
         } else {
             let wanted = member.target.len();
@@ -325,12 +402,15 @@ impl ConsumerGroup {
 
     /// The next time at which something of a member ends.
     pub(in super::super) fn next_deadline(&self) -> Option<Mono> {
-        self.members.values().flat_map(|member| [Some(member.expires), member.revoke_by]).flatten().min()
+        let of = |member: &ConsumerMember| [Some(member.expires), member.revoke_by, member.join_by, member.sync_by];
+        self.members.values().flat_map(of).flatten().min()
     }
 
-    /// Members that were silent, or held on to partitions, for too long.
+    /// Members that were silent, held on to partitions, or did not join or sync, for too long.
     pub(super) fn overdue(&self, now: Mono) -> Vec<String> {
-        let late = |member: &ConsumerMember| member.expires <= now || member.revoke_by.is_some_and(|by| by <= now);
+        let until = |member: &ConsumerMember| [member.revoke_by, member.join_by, member.sync_by];
+        let late =
+            |member: &ConsumerMember| member.expires <= now || until(member).into_iter().flatten().any(|by| by <= now);
         self.members.iter().filter(|(_, member)| late(member)).map(|(id, _)| id.clone()).collect()
     }
 

@@ -32,6 +32,8 @@ pub struct ConsumerMemberView {
     pub rack: Option<String>,
     /// Epoch.
     pub epoch: i32,
+    /// Whether it speaks the classic protocol.
+    pub is_classic: bool,
     /// Client id.
     pub client_id: String,
     /// Client's address.
@@ -53,6 +55,7 @@ impl ConsumerGroup {
             instance: member.instance.clone(),
             rack: member.rack.clone(),
             epoch: member.epoch,
+            is_classic: member.classic.is_some(),
             client_id: member.client_id.clone(),
             client_host: member.client_host.clone(),
             topics: member.topics.iter().cloned().collect(),
@@ -75,14 +78,13 @@ impl ConsumerGroup {
             return Ok(());
         }
         let member = self.members.get(&caller.member).ok_or(ErrorCode::UnknownMemberId)?;
-        if !knows_epochs {
+        if !knows_epochs && member.classic.is_none() {
             return Err(ErrorCode::UnsupportedVersion);
         }
-        if member.epoch == caller.generation && member.epoch != PAUSES {
-            Ok(())
-        } else {
-            Err(ErrorCode::StaleMemberEpoch)
+        if caller.generation == PAUSES {
+            return Err(ErrorCode::StaleMemberEpoch);
         }
+        self.check_epoch_of(&caller.member, caller.generation)
     }
 }
 
@@ -110,11 +112,10 @@ impl Coordinator {
     /// Whether the offsets of a group may be read by this member (none: by an operator).
     ///
     /// # Errors
-    /// UNKNOWN_MEMBER_ID and STALE_MEMBER_EPOCH of groups of the consumer protocol.
+    /// UNKNOWN_MEMBER_ID, STALE_MEMBER_EPOCH and ILLEGAL_GENERATION of groups of the consumer protocol.
     pub fn check_offset_fetch(&self, name: &str, member: Option<&str>, epoch: i32) -> Result<(), ErrorCode> {
         let consumer = self.find(name)?.and_then(|group| group.consumer.as_ref());
         let Some(consumer) = consumer.filter(|_| member.is_some() || epoch >= 0) else { return Ok(()) };
-        let member = consumer.members.get(member.unwrap_or_default()).ok_or(ErrorCode::UnknownMemberId)?;
-        if member.epoch == epoch { Ok(()) } else { Err(ErrorCode::StaleMemberEpoch) }
+        consumer.check_epoch_of(member.unwrap_or_default(), epoch)
     }
 }

@@ -89,6 +89,10 @@ fn answer_control(world: &mut World) {
                 token,
                 topics: alterations.into_iter().map(|topic| refused(topic.name)).collect(),
             },
+            ToControl::AlterGroups { token, alterations, .. } => FromControl::Topics {
+                token,
+                topics: alterations.into_iter().map(|group| refused(group.group)).collect(),
+            },
             ToControl::DeleteTopics { token, names } => {
                 FromControl::Topics { token, topics: names.into_iter().map(refused).collect() }
             }

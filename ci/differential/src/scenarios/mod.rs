@@ -7,7 +7,9 @@ mod configs;
 mod consumer_groups;
 mod deletions;
 mod fetch;
+mod group_settings;
 mod groups;
+mod mixed_groups;
 mod offsets;
 mod pages;
 mod places;
@@ -37,6 +39,8 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     producer_ids::run(pair)?;
     groups::run(pair)?;
     consumer_groups::run(pair)?;
+    mixed_groups::run(pair)?;
+    group_settings::run(pair)?;
     committed::run(pair)
 }
 
