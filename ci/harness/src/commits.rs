@@ -60,7 +60,7 @@ struct Progress {
 
 /// Runs the rounds.
 pub(crate) fn run(options: &Options) -> Result<(), Trouble> {
-    if options.groups % options.connections != 0 {
+    if !options.groups.is_multiple_of(options.connections) {
         return Err(Trouble::proof("the connections must share the groups evenly"));
     }
     println!("commits: {}", options.target.describe());

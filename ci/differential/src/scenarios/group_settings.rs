@@ -42,7 +42,7 @@ const CHECKED: &[(&str, &str)] = &[
 pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     for (name, value) in CHECKED {
         pair.every(&format!("of a group, {name} = {value:?}, only checked"), |side, _| {
-            change(side.name(GROUP), &[(name, SET, Some(value))], true)
+            change(side.name(GROUP), &[(*name, SET, Some(*value))], true)
         })?;
     }
     for (case, operation, value) in [
