@@ -2,7 +2,7 @@
 //! member of the consumer protocol joins it, back when the last of those is gone.
 //!
 //! 1. No member loses what it has by the change: it goes on with what it was told last, and is told to join again where
-//!    that may be out of date.
+//!    that may be out of date. What it may have besides that goes to nobody before it joined without it.
 //! 2. A group that was refused the change is as it was.
 //! 3. A group of which only classic members are left, and no assignment without the others is stored, is stored as it was
 //!    before it became a classic one: after a crash it becomes one with the first word of a member, and rebalances.
@@ -13,7 +13,7 @@ use super::super::record::encode_group;
 use super::super::{Answer, JoinAnswer, Limits, SyncAnswer, Ticket};
 use super::heartbeat::not_found;
 use super::journal::Journal;
-use super::state::{ClassicSide, ConsumerGroup, ConsumerMember};
+use super::state::{ClassicSide, ConsumerGroup, ConsumerMember, Step};
 use super::{CONSUMERS, Partitions, Refusal, embedded};
 use crate::control::ClusterImage;
 use millrace_protocol::error_code::ErrorCode;
@@ -23,7 +23,8 @@ use millrace_storage::env::Mono;
 const FIRST_EPOCH: i32 = 1;
 
 impl Group {
-    /// The classic group as one of the consumer protocol. Every member has what it was told last, and no more to do.
+    /// The classic group as one of the consumer protocol. Every member has what it was told last; what else it may have still,
+    /// it is to give up.
     fn as_consumers(
         &self,
         now: Mono,
@@ -45,11 +46,9 @@ impl Group {
         }
         let malformed = |_: embedded::Malformed| cannot("the embedded consumer protocol is malformed");
         let protocol = self.protocol.as_deref().unwrap_or_default();
-        let mut held = Partitions::new();
-        for (id, member) in &self.members {
-            let chosen = member.protocols.iter().find(|p| p.name == protocol).or(member.protocols.first());
-            let metadata = chosen.map(|chosen| chosen.metadata.clone()).unwrap_or_default();
-            let subscription = embedded::subscription(&metadata).map_err(malformed)?;
+        let (mut held, mut parts) = (Partitions::new(), Vec::with_capacity(self.members.len()));
+        for member in self.members.values() {
+            let subscription = member.subscription(protocol).map_err(malformed)?;
             let told = embedded::assignment(&member.assignment).map_err(malformed)?;
             if told.has_user_data {
                 return Err(cannot(
@@ -60,6 +59,12 @@ impl Group {
             // The clients' assignor may have given one partition to two members: here the first of them has it.
             let mut assigned = embedded::resolve(&told.partitions, image);
             assigned.retain(|partition| held.insert(*partition));
+            parts.push((subscription, assigned));
+        }
+        for ((id, member), (subscription, assigned)) in self.members.iter().zip(parts) {
+            // What it had when it joined it may have still: perhaps it has not heard yet what it was told after that.
+            let mut revoking = embedded::resolve(&subscription.owned, image);
+            revoking.retain(|partition| held.insert(*partition));
             let member = ConsumerMember {
                 instance: member.instance.clone(),
                 rack: subscription.rack,
@@ -69,8 +74,10 @@ impl Group {
                 topics: subscription.topics,
                 epoch: consumers.epoch,
                 previous_epoch: consumers.epoch,
+                step: if revoking.is_empty() { Step::Stable } else { Step::Revoking },
                 target: assigned.clone(),
                 assigned,
+                revoking,
                 classic: Some(ClassicSide {
                     session_timeout: member.session_timeout,
                     protocols: member.protocols.clone(),
@@ -80,6 +87,14 @@ impl Group {
             consumers.insert(id.clone(), member);
         }
         Ok(consumers)
+    }
+}
+
+impl Member {
+    /// What it said with its last join, in the protocol that was chosen.
+    fn subscription(&self, protocol: &str) -> Result<embedded::Subscription, embedded::Malformed> {
+        let chosen = self.protocols.iter().find(|offered| offered.name == protocol).or(self.protocols.first());
+        embedded::subscription(&chosen.map(|chosen| chosen.metadata.clone()).unwrap_or_default())
     }
 }
 
@@ -105,6 +120,7 @@ impl Coordinator {
         }
         let before = std::mem::replace(group, Group::new());
         *group = Group {
+            empty_since: before.empty_since,
             generation: before.generation,
             protocol_type: before.protocol_type,
             offsets: before.offsets,
@@ -171,7 +187,7 @@ impl Coordinator {
     }
 
     /// Only classic members are left: the group is a stable classic one of the same generation, each of its members with
-    /// its part of the target.
+    /// all that it may have.
     pub(super) fn become_classic(&mut self, now: Mono, slot: u16, name: &str) {
         let image = self.image.clone();
         let group = self.group_mut(slot, name).expect("looked at by the caller");
@@ -217,6 +233,7 @@ impl Coordinator {
 fn as_classic(now: Mono, member: ConsumerMember, image: &ClusterImage) -> Member {
     let ClassicSide { session_timeout, protocols } = member.classic.expect("only classic members are left");
     let metadata = protocols.first().map(|protocol| protocol.metadata.clone()).unwrap_or_default();
+    let may_have = member.assigned.union(&member.revoking).copied().collect();
     Member {
         instance: member.instance,
         client_id: member.client_id,
@@ -224,7 +241,7 @@ fn as_classic(now: Mono, member: ConsumerMember, image: &ClusterImage) -> Member
         session_timeout,
         rebalance_timeout: member.rebalance_timeout,
         protocols,
-        assignment: embedded::encode(&member.target, &metadata, image),
+        assignment: embedded::encode(&may_have, &metadata, image),
         proposed: None,
         joining: None,
         syncing: None,

@@ -321,6 +321,67 @@ fn who_waits_in_a_classic_rebalance_when_the_group_changes_over_is_told_to_join_
     settle(&mut world, &mut clients);
 }
 
+/// A consumer that joins now gets nothing that one of `others` may have; then all settle.
+fn join_amid(world: &mut World, others: Vec<Classic>) {
+    let mut clients: Vec<Either> = others.into_iter().map(Either::Classic).collect();
+    let mut consumer = Client::new("late");
+    for _ in 0..3 {
+        assert_eq!(world.beat(&mut consumer), ErrorCode::None);
+        clients.push(Either::Consumer(consumer));
+        check(&clients);
+        let Some(Either::Consumer(same)) = clients.pop() else { unreachable!("pushed above") };
+        consumer = same;
+    }
+    clients.push(Either::Consumer(consumer));
+    settle(world, &mut clients);
+}
+
+#[test]
+fn what_a_classic_member_is_to_give_up_and_has_not_heard_of_goes_to_nobody_when_the_group_changes_over() {
+    for crashes in [false, true] {
+        let mut world = world(4);
+        let mut first = Classic::new(true);
+        for _ in 0..5 {
+            first.step(&mut world);
+        }
+        let mut second = Classic::new(true);
+        for _ in 0..20 {
+            if matches!(first.waits, Waits::ForSync(_)) && matches!(second.waits, Waits::ForSync(_)) {
+                break;
+            }
+            for client in [&mut first, &mut second] {
+                if !matches!(client.waits, Waits::ForSync(_)) {
+                    client.step(&mut world);
+                }
+            }
+        }
+        let Waits::ForSync(ticket) = first.waits else { panic!("no second generation: {first:?}") };
+        assert!(world.bench.answers.contains_key(&ticket), "it is told to give up half");
+        assert_eq!(first.owned.len(), 4);
+        if crashes {
+            world.restart();
+            (first.waits, second.waits) = (Waits::Joins, Waits::Joins);
+        }
+        join_amid(&mut world, vec![first, second]);
+    }
+}
+
+#[test]
+fn what_a_classic_member_was_to_give_up_before_the_way_back_goes_to_nobody_when_the_group_changes_over_again() {
+    let mut world = world(6);
+    let mut clients = vec![Either::Consumer(Client::new("a")), Either::Classic(Classic::new(true))];
+    settle(&mut world, &mut clients);
+    let mut other = Client::new("b");
+    assert_eq!(world.beat(&mut other), ErrorCode::None);
+    let Some(Either::Classic(classic)) = clients.pop() else { unreachable!("made above") };
+    let Some(Either::Consumer(first)) = clients.pop() else { unreachable!("made above") };
+    for client in [first, other] {
+        assert_eq!(world.send(&ConsumerHeartbeat { epoch: LEAVES, ..client.request() }).error, ErrorCode::None);
+    }
+    assert_eq!((kinds(&world), classic.owned.len()), (vec!["classic"], 3));
+    join_amid(&mut world, vec![classic]);
+}
+
 #[test]
 fn a_change_that_can_not_be_stored_is_undone_and_the_classic_members_join_again() {
     let mut world = world(4);
