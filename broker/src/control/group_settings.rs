@@ -53,8 +53,12 @@ pub const GROUP_SETTINGS: &[GroupSetting] = &[
     },
 ];
 
-/// Groups that may have settings of their own.
+/// Groups that may have settings of their own,
 const MOST_GROUPS: usize = 10_000;
+/// bytes that the name of such a group may have,
+const LONGEST_NAME: usize = 1_024;
+/// and a value: numbers are shorter, but for the spaces that Kafka lets stand around them.
+const LONGEST_VALUE: usize = 64;
 
 /// Settings after a change, checked.
 fn changed(before: &Settings, change: &SettingsChange) -> Result<Settings, Refusal> {
@@ -80,8 +84,11 @@ fn changed(before: &Settings, change: &SettingsChange) -> Result<Settings, Refus
             return Err(invalid(format!("Unknown group config name: {name}")));
         };
         let (least, most) = setting.bounds;
-        if !value.trim().parse::<u64>().is_ok_and(|number| (least..=most).contains(&number)) {
-            return Err(invalid(format!("{name} must be a number from {least} to {most}, and is {value}")));
+        let is_in_bounds =
+            |value: &str| value.trim().parse::<u64>().is_ok_and(|number| (least..=most).contains(&number));
+        if value.len() > LONGEST_VALUE || !is_in_bounds(value) {
+            let shown = &value[..value.floor_char_boundary(LONGEST_VALUE)];
+            return Err(invalid(format!("{name} must be a number from {least} to {most}, and is {shown}")));
         }
     }
     Ok(after)
@@ -199,6 +206,10 @@ impl GroupSettings {
         };
         if after == before {
             return self.answer(&wish, Ok(()), sink);
+        }
+        if wish.group.len() > LONGEST_NAME {
+            let message = format!("A group whose name has more than {LONGEST_NAME} bytes has no settings of its own.");
+            return self.answer(&wish, Err(Refusal::new(ErrorCode::PolicyViolation, message)), sink);
         }
         if before.is_empty() && self.stored.len() >= MOST_GROUPS {
             let message = format!("{MOST_GROUPS} groups have settings of their own: delete some first.");
@@ -327,6 +338,7 @@ mod tests {
             (INTERVAL, "15001"),
             (INTERVAL, "-1"),
             (INTERVAL, "x"),
+            (INTERVAL, format!("5000{}", " ".repeat(LONGEST_VALUE)).as_str()),
             ("retention.ms", "1"),
         ] {
             let refused = changed(&Settings::new(), &set(&[(name, value)])).expect_err(value);

@@ -83,3 +83,12 @@ fn somebody_else_s_change_is_not_lost() {
     assert_eq!(desk.topics_answered(1), Some(vec![ErrorCode::None]));
     assert_eq!(desk.settings("g"), Some(settings(&[(SESSION, "50000"), (INTERVAL, "9000")])));
 }
+
+#[test]
+fn a_group_with_a_name_too_long_to_keep_has_no_settings() {
+    let mut desk = Desk::new();
+    let (longest, longer) = ("g".repeat(1_024), "g".repeat(1_025));
+    desk.set(1, &[(&longest, SESSION, "50000"), (&longer, SESSION, "50000")], false);
+    assert_eq!(desk.topics_answered(1), Some(vec![ErrorCode::None, ErrorCode::PolicyViolation]));
+    assert_eq!((desk.settings(&longest).is_some(), desk.settings(&longer)), (true, None));
+}
