@@ -231,7 +231,13 @@ impl Either {
     fn stop(&mut self) {
         match self {
             Either::Consumer(client) => client.owned.clear(),
-            Either::Classic(client) => client.owned.clear(),
+            Either::Classic(client) => {
+                client.owned.clear();
+                // An answer that it did not hear in time it takes no more.
+                if matches!(client.waits, Waits::ForSync(_)) {
+                    client.waits = Waits::Joins;
+                }
+            }
         }
     }
 }
@@ -240,6 +246,18 @@ fn check(clients: &[Either]) {
     let mut seen = Partitions::new();
     for partition in clients.iter().flat_map(Either::owned) {
         assert!(seen.insert(*partition), "{partition:?} is owned twice: {clients:#?}");
+    }
+}
+
+/// Those that the group does not know any more stop by their own clocks, if they do not hear of it before.
+fn stop_those_who_are_out(world: &World, clients: &mut [Either]) {
+    let classic = world.bench.core.describe(GROUP).expect("ours").map(|view| view.members).unwrap_or_default();
+    let modern = world.bench.core.describe_consumers(GROUP).map(|view| view.members).unwrap_or_default();
+    for client in clients {
+        let mut ids = classic.iter().map(|member| &member.member).chain(modern.iter().map(|member| &member.member));
+        if !ids.any(|id| id == client.id()) {
+            client.stop();
+        }
     }
 }
 
@@ -254,6 +272,7 @@ fn settle(world: &mut World, clients: &mut [Either]) {
         }
         check(clients);
         world.bench.pass(Duration::from_secs(1));
+        stop_those_who_are_out(world, clients);
         let is_same = clients.iter().map(Either::owned).eq(&before);
         let all = before.iter().map(BTreeSet::len).sum::<usize>() == count;
         quiet = if is_same && all { quiet + 1 } else { 0 };
@@ -542,14 +561,7 @@ proptest! {
                 }
                 Event::Pass(seconds) => world.bench.pass(Duration::from_secs(seconds)),
             }
-            let classic = world.bench.core.describe(GROUP).expect("ours").map(|view| view.members).unwrap_or_default();
-            let modern = world.bench.core.describe_consumers(GROUP).map(|view| view.members).unwrap_or_default();
-            for client in &mut clients {
-                let is_in = classic.iter().map(|m| &m.member).chain(modern.iter().map(|m| &m.member)).any(|m| m == client.id());
-                if !is_in {
-                    client.stop();
-                }
-            }
+            stop_those_who_are_out(&world, &mut clients);
             check(&clients);
         }
         settle(&mut world, &mut clients);
