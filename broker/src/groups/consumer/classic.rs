@@ -23,9 +23,6 @@ impl ConsumerMember {
     /// Takes over what the member says of itself; whether its subscription changed.
     fn update_as_classic(&mut self, said: &JoinRequest, subscription: Subscription) -> bool {
         let resubscribed = self.topics != subscription.topics || self.regex.is_some();
-        if said.instance.is_some() {
-            self.instance.clone_from(&said.instance);
-        }
         if subscription.rack.is_some() {
             self.rack = subscription.rack;
         }
@@ -138,18 +135,17 @@ impl Coordinator {
         let owned = embedded::resolve(&subscription.owned, &image);
         let group = self.consumer_mut(slot, name).expect("checked by the caller");
         let before = group.members.get(&id).cloned();
-        let is_new = before.is_none() && replaced.is_none();
-        group.seat(&id, replaced.as_deref(), now);
         let preferred = group.preferred_assignor();
+        let others = group.seat(&id, replaced.as_deref(), now);
+        if let Some(instance) = &request.instance {
+            group.name_instance(&id, instance);
+        }
         let member = group.members.get_mut(&id).expect("put in above");
         member.expires = now.plus(request.session_timeout);
         member.join_by = None;
         member.sync_by = Some(now.plus(request.rebalance_timeout));
         let resubscribed = member.update_as_classic(request, subscription);
-        if let Some(instance) = &request.instance {
-            group.statics.insert(instance.clone(), id.clone());
-        }
-        if is_new || resubscribed || group.preferred_assignor() != preferred {
+        if others || resubscribed || group.preferred_assignor() != preferred {
             group.subscription_changed();
         }
         let advanced = group.advance(now, &id, Some(&owned), (&image, number));
@@ -193,7 +189,7 @@ impl Coordinator {
             return Err(ErrorCode::CoordinatorLoadInProgress);
         }
         let group = self.consumer_mut(slot, &request.group).expect("looked at by the caller");
-        let goal = group.assignment_epoch;
+        let goal = group.epoch;
         let member = group.classic_member(&request.caller)?;
         let differs = |said: &Option<String>, own: Option<&str>| said.is_some() && said.as_deref() != own;
         if differs(&request.protocol_type, Some(CONSUMERS))
@@ -226,7 +222,7 @@ impl Coordinator {
         caller: &Caller,
     ) -> Result<(), ErrorCode> {
         let group = self.consumer_mut(slot, name).expect("looked at by the caller");
-        let goal = group.assignment_epoch;
+        let goal = group.epoch;
         group.classic_member(caller)?;
         let member = &group.members[&caller.member];
         let must_rejoin = member.epoch < goal

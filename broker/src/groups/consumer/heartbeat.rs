@@ -108,16 +108,15 @@ impl Coordinator {
         let (image, number) = (self.image.clone(), self.image_number);
         let group = self.consumer_mut(slot, name).expect("found or made above");
         let before = group.members.get(&id).cloned();
-        let is_new = before.is_none() && replaced.is_none();
-        group.seat(&id, replaced.as_deref(), now);
         let preferred = group.preferred_assignor();
+        let others = group.seat(&id, replaced.as_deref(), now);
+        if let Some(instance) = &request.instance {
+            group.name_instance(&id, instance);
+        }
         let member = group.members.get_mut(&id).expect("put in above");
         member.expires = now.plus(session);
         let resubscribed = member.update(request);
-        if let Some(instance) = &request.instance {
-            group.statics.insert(instance.clone(), id.clone());
-        }
-        if is_new || resubscribed || group.preferred_assignor() != preferred {
+        if others || resubscribed || group.preferred_assignor() != preferred {
             group.subscription_changed();
         }
         let advanced = group.advance(now, &id, request.owned.as_ref(), (&image, number));
@@ -278,8 +277,7 @@ fn check_member(group: &ConsumerGroup, id: &str, request: &ConsumerHeartbeat) ->
             );
             return Err(Refusal::new(ErrorCode::UnreleasedInstanceId, message));
         }
-        // The id of another member is no id for the instance.
-        return if group.members.contains_key(id) { Ok(None) } else { Ok(Some(owner.clone())) };
+        return Ok(Some(owner.clone()));
     }
     match &request.instance {
         None => check_known(group, id)?,

@@ -103,9 +103,6 @@ impl ConsumerMember {
     /// Takes over what the member says of itself; whether its subscription changed.
     pub(super) fn update(&mut self, said: &ConsumerHeartbeat) -> bool {
         let before = (self.topics.clone(), self.regex.clone());
-        if said.instance.is_some() {
-            self.instance.clone_from(&said.instance);
-        }
         if said.rack.is_some() {
             self.rack.clone_from(&said.rack);
         }
@@ -183,15 +180,33 @@ impl ConsumerGroup {
         assert!(self.members.insert(id, member).is_none(), "the id is free");
     }
 
-    /// Makes a place for a member that may be new, or take the place of `replaced`, whose part it goes on with.
-    pub(super) fn seat(&mut self, id: &str, replaced: Option<&str>, now: Mono) {
-        if let Some(old) = replaced {
-            let mut member = self.take(old).expect("the instance names a member");
-            (member.epoch, member.previous_epoch) = (JOINS, JOINS);
-            self.insert(id.to_owned(), member);
-        } else if !self.members.contains_key(id) {
-            self.insert(id.to_owned(), ConsumerMember::new(now));
+    /// Makes a place for a member that may be new, or take the place of `replaced`, whose part it goes on with unless it is
+    /// in the group already. Whether there are other members afterwards than before.
+    pub(super) fn seat(&mut self, id: &str, replaced: Option<&str>, now: Mono) -> bool {
+        let is_known = self.members.contains_key(id);
+        match replaced.map(|old| self.take(old).expect("the instance names a member")) {
+            Some(mut member) if !is_known => {
+                (member.epoch, member.previous_epoch) = (JOINS, JOINS);
+                self.insert(id.to_owned(), member);
+                false
+            }
+            Some(_) => true,
+            None if is_known => false,
+            None => {
+                self.insert(id.to_owned(), ConsumerMember::new(now));
+                true
+            }
         }
+    }
+
+    /// The member is the instance's from now on, and no other's.
+    pub(super) fn name_instance(&mut self, id: &str, instance: &str) {
+        let former = self.members[id].instance.as_deref().filter(|former| *former != instance);
+        if let Some(former) = former {
+            self.statics.remove(former);
+        }
+        self.statics.insert(instance.to_owned(), id.to_owned());
+        self.members.get_mut(id).expect("looked at above").instance = Some(instance.to_owned());
     }
 
     /// Brings the group up to date after a member was heard, and that member nearer to its target; whether the group

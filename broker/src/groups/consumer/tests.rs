@@ -289,6 +289,41 @@ fn a_static_member_comes_back_under_another_id_to_what_it_had_and_its_old_self_i
 }
 
 #[test]
+fn a_member_that_joins_again_as_another_instance_gives_its_former_one_free() {
+    let mut world = World::new(&[("t", 4)]);
+    let of = |id: &str, instance: &str| Client { instance: Some(instance.into()), ..Client::new(id) };
+    let mut first = of("a", "i");
+    world.beat(&mut first);
+    let mut renamed = of("a", "j");
+    assert_eq!(world.beat(&mut renamed), ErrorCode::None);
+    assert_eq!(world.send(&ConsumerHeartbeat { epoch: LEAVES, ..renamed.request() }).error, ErrorCode::None);
+    for instance in ["i", "j"] {
+        let mut next = of(&format!("next-{instance}"), instance);
+        assert_eq!(world.beat(&mut next), ErrorCode::None);
+        assert_eq!(world.send(&ConsumerHeartbeat { epoch: LEAVES, ..next.request() }).error, ErrorCode::None);
+    }
+    world.restart();
+    assert_eq!(world.state(), "Empty");
+}
+
+#[test]
+fn a_member_that_takes_an_instance_over_keeps_its_own_part_and_gets_what_that_left() {
+    let mut world = World::new(&[("t", 4)]);
+    let mut clients = [Client { instance: Some("i".into()), ..Client::new("a") }, Client::new("b")];
+    world.settle(&mut clients);
+    let [paused, mut other] = clients;
+    assert_eq!(world.send(&ConsumerHeartbeat { epoch: PAUSES, ..paused.request() }).error, ErrorCode::None);
+    other = Client { epoch: JOINS, instance: Some("i".into()), owned: Partitions::new(), ..other };
+    assert_eq!(world.beat(&mut other), ErrorCode::None);
+    world.beat(&mut other);
+    assert_eq!((other.owned.len(), world.state()), (4, "Stable"));
+    assert_eq!(world.send(&paused.request()).error, ErrorCode::FencedInstanceId);
+    world.restart();
+    assert_eq!(world.beat(&mut other), ErrorCode::None);
+    assert_eq!(other.owned.len(), 4);
+}
+
+#[test]
 fn epochs_that_are_not_a_member_s_are_fenced_but_for_the_one_before_with_an_answer_lost() {
     let mut world = World::new(&[("t", 4)]);
     let mut client = Client::new("a");

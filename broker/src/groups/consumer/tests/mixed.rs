@@ -485,6 +485,27 @@ fn a_classic_member_that_does_not_join_again_or_sync_in_time_is_out() {
 }
 
 #[test]
+fn a_classic_member_is_told_to_join_again_as_soon_as_another_left_whoever_else_is_silent() {
+    let mut world = world(6);
+    let mut clients = vec![
+        Either::Classic(Classic::new(true)),
+        Either::Consumer(Client::new("a")),
+        Either::Consumer(Client::new("b")),
+    ];
+    settle(&mut world, &mut clients);
+    let Some(Either::Consumer(gone)) = clients.pop() else { unreachable!("made above") };
+    assert_eq!(world.send(&ConsumerHeartbeat { epoch: LEAVES, ..gone.request() }).error, ErrorCode::None);
+    let Either::Classic(classic) = &mut clients[0] else { unreachable!("made above") };
+    classic.step(&mut world);
+    assert_eq!(classic.waits, Waits::Joins);
+    for _ in 0..3 {
+        classic.step(&mut world);
+    }
+    assert_eq!((classic.waits, classic.owned.len()), (Waits::Beats, 3));
+    settle(&mut world, &mut clients);
+}
+
+#[test]
 fn an_operator_takes_members_of_both_protocols_out() {
     let mut world = world(4);
     let static_one = Client { instance: Some("i".into()), ..Client::new("a") };
