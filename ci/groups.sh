@@ -4,7 +4,7 @@
 # Three console consumers of the consumer protocol read a topic, committed to its end when the broker dies: nothing is
 # read twice, and what is written later is read. Then MEMBERS members (default 20) join and leave a group at random for
 # SECONDS (default 20) under load, once with each group protocol; the broker dies twice: every record is read, and in
-# the end each member has a partition. Before that, the members of a group change one by one from the classic protocol to
+# the end the group is stable and each member has a partition. Before that, the members of a group change one by one from the classic protocol to
 # the consumer protocol and back, with an eager and with a cooperative assignor: no partition is lost or doubled. Needs
 # what ci/install.sh installs.
 set -euo pipefail
@@ -115,10 +115,12 @@ churn() { # churn PROTOCOL
     readers=("$java")
     for _ in 1 2; do
         sleep $((seconds / 3))
+        kill -0 "$java"
         crash_broker
     done
     wait "$java"
     readers=()
+    echo "groups: the broker was killed twice meanwhile"
 }
 
 "$here/install.sh"

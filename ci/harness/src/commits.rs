@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1000)]
     groups: usize,
     /// Connections that the groups share.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 20)]
     connections: usize,
     /// Commits under way on a connection.
     #[arg(long, default_value_t = 64)]
@@ -51,11 +51,12 @@ pub(crate) struct Options {
     at_least: Option<u64>,
 }
 
-/// What one group sent and was told.
+/// What one group sent and was told: offsets from 1 on, one after the other, and how many of them were acknowledged.
 #[derive(Default)]
 struct Progress {
     sent: AtomicI64,
     acknowledged: AtomicI64,
+    count: AtomicU64,
 }
 
 /// Runs the rounds.
@@ -119,8 +120,8 @@ fn rounds(options: &Options, directory: &RunDirectory) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn total(groups: &[Progress]) -> i64 {
-    groups.iter().map(|group| group.acknowledged.load(Ordering::Acquire)).sum()
+fn total(groups: &[Progress]) -> u64 {
+    groups.iter().map(|group| group.count.load(Ordering::Acquire)).sum()
 }
 
 fn name(group: usize) -> String {
@@ -147,6 +148,7 @@ fn commit(
                 return Err(Trouble::Code(code));
             }
             groups[group].acknowledged.store(offset, Ordering::Release);
+            groups[group].count.fetch_add(1, Ordering::AcqRel);
         }
         let offset = groups[group].sent.fetch_add(1, Ordering::AcqRel) + 1;
         let partition = OffsetCommitRequestPartition { committed_offset: offset, ..Default::default() };

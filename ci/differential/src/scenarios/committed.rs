@@ -1,13 +1,18 @@
 //! OffsetCommit and OffsetFetch outside of a group's protocol.
 
 use crate::pair::{Pair, Side, versions};
+use bytes::{BufMut, Bytes, BytesMut};
 use millrace_protocol::StrBytes;
+use millrace_protocol::messages::join_group::JoinGroupRequestProtocol;
 use millrace_protocol::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use millrace_protocol::messages::offset_delete::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use millrace_protocol::messages::offset_fetch::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
-use millrace_protocol::messages::{DeleteGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest};
+use millrace_protocol::messages::{
+    DeleteGroupsRequest, JoinGroupRequest, LeaveGroupRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, SyncGroupRequest,
+};
 use std::io;
 use uuid::Uuid;
 
@@ -28,6 +33,7 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     members(pair)?;
     fetch(pair, "after commits")?;
     delete(pair)?;
+    delete_beside_members(pair)?;
     fetch(pair, "after deletion of offsets")?;
     pair.every("a group with offsets", |side, version| DeleteGroupsRequest {
         groups_names: if version == 2 { vec![side.name(GROUP)] } else { Vec::new() },
@@ -56,6 +62,57 @@ fn delete(pair: &mut Pair) -> io::Result<()> {
     pair.every("an unknown topic", |side, _| of(side, GROUP, "nowhere", &[0]))?;
     pair.every("good and bad partitions", |side, _| of(side, GROUP, TOPIC, &[0, 9, -1, 0]))?;
     pair.every("what is deleted", |side, _| of(side, GROUP, TOPIC, &[0]))
+}
+
+/// Offsets of groups with a member whose subscription is to the topic, to another, or can't be read.
+fn delete_beside_members(pair: &mut Pair) -> io::Result<()> {
+    for (kind, topic) in
+        [("consumer", Some(TOPIC)), ("consumer", Some("nowhere")), ("consumer", None), ("connect", None)]
+    {
+        let group = format!("of-{kind}-{topic:?}");
+        let delete = |side: &Side| OffsetDeleteRequest {
+            group_id: side.name(&group),
+            topics: vec![OffsetDeleteRequestTopic {
+                name: side.name(TOPIC),
+                partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
+            }],
+        };
+        let subscription = |side: &Side| {
+            let Some(topic) = topic else { return Bytes::from_static(b"?") };
+            let mut bytes = BytesMut::new();
+            let name = side.name(topic);
+            bytes.put_i16(0);
+            bytes.put_i32(1);
+            bytes.put_i16(name.len().try_into().expect("a short name"));
+            bytes.put_slice(name.as_bytes());
+            bytes.put_i32(-1);
+            bytes.freeze()
+        };
+        let joined = pair.ask(&format!("a member {group}"), 3, |side| JoinGroupRequest {
+            group_id: side.name(&group),
+            session_timeout_ms: 30_000,
+            rebalance_timeout_ms: 30_000,
+            protocol_type: kind.into(),
+            protocols: vec![JoinGroupRequestProtocol { name: "range".into(), metadata: subscription(side) }],
+            ..Default::default()
+        })?;
+        joined.keep(pair, |side, answer| side.member = answer.member_id);
+        pair.ask(&format!("{group}, that completes a rebalance"), 0, delete)?;
+        pair.ask(&format!("the leader {group}"), 3, |side| SyncGroupRequest {
+            group_id: side.name(&group),
+            generation_id: 1,
+            member_id: side.member.clone(),
+            ..Default::default()
+        })?;
+        pair.ask(&format!("{group}, that is stable"), 0, delete)?;
+        pair.ask(&format!("a member {group} leaves"), 1, |side| LeaveGroupRequest {
+            group_id: side.name(&group),
+            member_id: side.member.clone(),
+            ..Default::default()
+        })?;
+        pair.ask(&format!("{group}, that is empty"), 0, delete)?;
+    }
+    Ok(())
 }
 
 fn partition(partition_index: i32, committed_offset: i64) -> OffsetCommitRequestPartition {

@@ -24,6 +24,7 @@ const INSTANCE: &str = "mixed-instance";
 pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     pair.make_topic(TOPIC, 1)?;
     there_and_back(pair)?;
+    one_of_two_leaves(pair)?;
     refused_joins(pair)?;
     refused_changes(pair)?;
     taken_out(pair)?;
@@ -207,6 +208,31 @@ fn there_and_back(pair: &mut Pair) -> io::Result<()> {
     pair.ask("a classic member that is left leaves", 5, |side| {
         leaving(side, GROUP, &[(Some(side.member.clone()), None)])
     })?;
+    Ok(())
+}
+
+/// Members of the consumer protocol leave a group one by one, in which a classic member is too.
+fn one_of_two_leaves(pair: &mut Pair) -> io::Result<()> {
+    const GROUP: &str = "one-of-two-leaves";
+    pair.ask("the first of two", 1, |side| modern(side, GROUP, 0))?;
+    let second =
+        |side: &Side, epoch| ConsumerGroupHeartbeatRequest { member_id: "second".into(), ..modern(side, GROUP, epoch) };
+    pair.ask("the second of two", 1, |side| second(side, 0))?;
+    let joined = pair.ask("a classic member beside two", 3, |side| joining(side, GROUP, StrBytes::new(), &[]))?;
+    joined.keep(pair, |side, answer| side.member = answer.member_id);
+    pair.ask("a classic member beside two syncs", 5, |side| syncing(side, GROUP, 4))?;
+    pair.ask("a classic member beside two, at its generation", 4, |side| beating(side, GROUP, 4))?;
+    pair.ask("the second of two leaves", 1, |side| second(side, -1))?;
+    pair.ask("a classic member beside one that is left", 4, |side| beating(side, GROUP, 4))?;
+    pair.ask("a classic member beside one that is left syncs", 5, |side| syncing(side, GROUP, 4))?;
+    pair.ask("a classic member beside one that is left joins again", 9, |side| {
+        joining(side, GROUP, side.member.clone(), &[])
+    })?;
+    pair.ask("a classic member beside one that is left, at its next generation", 4, |side| beating(side, GROUP, 5))?;
+    pair.ask("the classic member beside one leaves", 5, |side| {
+        leaving(side, GROUP, &[(Some(side.member.clone()), None)])
+    })?;
+    pair.ask("the one that is left leaves", 1, |side| modern(side, GROUP, -1))?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicIntegerArray;
 import java.util.concurrent.atomic.AtomicLong;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.consumer.CloseOptions;
 import org.apache.kafka.clients.consumer.CloseOptions.GroupMembershipOperation;
@@ -17,6 +18,7 @@ import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -24,8 +26,8 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /**
  * Members that join and leave one group at random while numbered records are written; each stays for up to four seconds,
- * some go without a word to the group. Then all members stay: every record must have been read at least once, and every
- * member have a partition. Fails if that takes longer than
+ * some go without a word to the group. Then all members stay: every record must have been read at least once, every
+ * member have a partition, and the group be stable. Fails if that takes longer than
  * {@link #PATIENCE}. Arguments: bootstrap servers, group protocol, members, seconds, topic.
  */
 public final class GroupChurn {
@@ -66,8 +68,12 @@ public final class GroupChurn {
 
     private boolean run() throws Exception {
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
-            admin.createTopics(List.of(new NewTopic(topic, members, (short) 1))).all().get();
+            return run(admin);
         }
+    }
+
+    private boolean run(Admin admin) throws Exception {
+        admin.createTopics(List.of(new NewTopic(topic, members, (short) 1))).all().get();
         List<Thread> threads = new ArrayList<>();
         for (int member = 0; member < members; member++) {
             int number = member;
@@ -76,9 +82,12 @@ public final class GroupChurn {
         threads.forEach(Thread::start);
         produce();
         long limit = System.nanoTime() + PATIENCE.toNanos();
-        while (missing() + unsettled() > 0 && System.nanoTime() < limit) {
+        String state = "";
+        while ((missing() + unsettled() > 0 || !state.equals("Stable")) && System.nanoTime() < limit) {
             Thread.sleep(200);
+            state = state(admin);
         }
+        long settledAfter = TimeUnit.NANOSECONDS.toSeconds(System.nanoTime() - churnEnd);
         done = true;
         for (Thread thread : threads) {
             thread.join(PATIENCE.toMillis());
@@ -89,11 +98,24 @@ public final class GroupChurn {
             total += reads.get(id);
         }
         System.out.printf(
-            "churn: protocol %s, %d members, %d joins, %d records, %d read more than once, %d never; %d members without "
-                + "assignment, %d stuck; %d commits refused, %d errors%n",
-            protocol, members, joins.get(), written.get(), total - (written.get() - missing()), missing(), unsettled(),
-            stuck, failedCommits.get(), errors.get());
-        return missing() == 0 && unsettled() == 0 && stuck == 0;
+            "churn: protocol %s, %d members, %d joins, %d records, %d read more than once, %d never; %d s after the last "
+                + "left the group is %s, %d members without assignment, %d stuck; %d commits refused, %d errors%n",
+            protocol, members, joins.get(), written.get(), total - (written.get() - missing()), missing(), settledAfter,
+            state, unsettled(), stuck, failedCommits.get(), errors.get());
+        return missing() == 0 && unsettled() == 0 && stuck == 0 && state.equals("Stable");
+    }
+
+    private String state(Admin admin) throws Exception {
+        for (GroupListing group : admin.listGroups().all().get()) {
+            if (group.groupId().equals(group())) {
+                return group.groupState().map(GroupState::toString).orElse("");
+            }
+        }
+        return "";
+    }
+
+    private String group() {
+        return "churn-of-" + topic;
     }
 
     private long missing() {
@@ -156,7 +178,7 @@ public final class GroupChurn {
     private void stay(int number, long until, boolean silently) {
         Properties properties = new Properties();
         properties.put("bootstrap.servers", bootstrap);
-        properties.put("group.id", "churn-of-" + topic);
+        properties.put("group.id", group());
         properties.put("group.protocol", protocol);
         properties.put("auto.offset.reset", "earliest");
         properties.put("enable.auto.commit", "false");
