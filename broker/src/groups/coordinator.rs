@@ -372,6 +372,20 @@ impl Coordinator {
         token
     }
 
+    /// Partitions of which offsets of the group are being made durable.
+    pub(super) fn being_committed(&self, slot: u16, name: &str) -> Vec<TopicPartition> {
+        let mut partitions = Vec::new();
+        for write in self.writes.values().filter(|write| write.slot == slot) {
+            match &write.purpose {
+                Purpose::Offsets { group, offsets, .. } if group == name => {
+                    partitions.extend(offsets.iter().map(|offset| offset.partition));
+                }
+                _ => {}
+            }
+        }
+        partitions
+    }
+
     /// What a write under way is for.
     pub(super) fn purpose_mut(&mut self, token: WriteToken) -> &mut Purpose {
         &mut self.writes.get_mut(&token).expect("the write is under way").purpose

@@ -8,6 +8,7 @@ use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
 use millrace_storage::ids::TopicPartition;
 use millrace_storage::meta::keys;
+use std::collections::BTreeSet;
 
 /// Whom a LeaveGroup takes out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -188,11 +189,13 @@ impl Coordinator {
                 || group.has_consumers()
                 || group.is_being_stored()
                 || !group.pending.is_empty()
-                || group.offsets.is_busy()
             {
                 return Err(ErrorCode::NonEmptyGroup);
             }
-            Ok((slot, group.offsets.all().into_iter().map(|(partition, _)| partition).collect::<Vec<_>>()))
+            let mut offsets: BTreeSet<TopicPartition> = group.offsets.iter().map(|(partition, _)| *partition).collect();
+            // What is being committed is durable before the deletion is.
+            offsets.extend(self.being_committed(slot, name));
+            Ok((slot, offsets.into_iter().collect::<Vec<_>>()))
         });
         match deletable {
             Ok((slot, offsets)) => {

@@ -200,7 +200,13 @@ mod tests {
     }
 
     fn commit(bench: &mut Bench, index: u32, note: usize) -> ErrorCode {
-        let value = CommittedOffset { offset: 1, leader_epoch: 0, metadata: "x".repeat(note), committed_at: 1 };
+        let value = CommittedOffset {
+            offset: 1,
+            leader_epoch: 0,
+            metadata: "x".repeat(note),
+            committed_at: 1,
+            expires_at: None,
+        };
         let mut partition = partition();
         partition.index = index;
         let ticket = bench.send_commit(&outsider(), partition, value);
@@ -269,7 +275,13 @@ mod tests {
         for index in 0..10 {
             let mut partition = partition();
             partition.index = index;
-            let value = CommittedOffset { offset: 1, leader_epoch: 0, metadata: "x".repeat(1_000), committed_at: 1 };
+            let value = CommittedOffset {
+                offset: 1,
+                leader_epoch: 0,
+                metadata: "x".repeat(1_000),
+                committed_at: 1,
+                expires_at: None,
+            };
             bench.send_commit(&outsider(), partition, value);
         }
         assert!(bench.core.writing_bytes() >= BOUND / WRITES_PER_BOUND);

@@ -47,8 +47,8 @@ impl Coordinator {
         Ok(slot)
     }
 
-    /// Whether a member of the group subscribes to the topic, as far as the members' metadata says: false for groups of
-    /// other types, and while none has chosen a protocol.
+    /// Whether a member of the group subscribes to the topic, or may: nothing says what members of consumers subscribe to
+    /// that have not chosen an assignor yet, or whose metadata can't be read. False for groups of other types.
     pub fn subscribes(&self, group: &str, topic: &str) -> bool {
         self.find(group).ok().flatten().is_some_and(|group| group.subscribes(topic))
     }
@@ -62,29 +62,24 @@ impl Group {
         if self.protocol_type.as_deref() != Some(CONSUMERS) {
             return false;
         }
-        let Some(protocol) = self.protocol.as_deref() else { return false };
-        self.members.values().any(|member| is_subscription_to(member.metadata(protocol), topic))
+        let Some(protocol) = self.protocol.as_deref() else { return !self.members.is_empty() };
+        self.members.values().any(|member| is_subscription_to(member.metadata(protocol), topic).unwrap_or(true))
     }
 }
 
-/// Whether `metadata` is that of a consumer (version, topics, more) and lists `topic`.
-fn is_subscription_to(mut metadata: Bytes, topic: &str) -> bool {
-    if metadata.try_get_i16().is_err() {
-        return false;
-    }
-    let Ok(count) = metadata.try_get_i32() else { return false };
+/// Whether `metadata` is that of a consumer (version, topics, more) that lists `topic`; `None` if it is none.
+fn is_subscription_to(mut metadata: Bytes, topic: &str) -> Option<bool> {
+    metadata.try_get_i16().ok()?;
+    let count = metadata.try_get_i32().ok().filter(|count| *count >= 0)?;
+    let mut is_listed = false;
     for _ in 0..count {
-        let Some(length) = metadata.try_get_i16().ok().and_then(|length| usize::try_from(length).ok()) else {
-            return false;
-        };
+        let length = usize::try_from(metadata.try_get_i16().ok()?).ok()?;
         if length > metadata.len() {
-            return false;
+            return None;
         }
-        if *metadata.split_to(length) == *topic.as_bytes() {
-            return true;
-        }
+        is_listed |= *metadata.split_to(length) == *topic.as_bytes();
     }
-    false
+    Some(is_listed)
 }
 
 #[cfg(test)]
@@ -92,15 +87,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subscription_is_found_and_damaged_metadata_subscribes_to_nothing() {
+    fn a_subscription_is_found_and_of_damaged_metadata_nothing_is_known() {
         let metadata = Bytes::from_static(&[0, 1, 0, 0, 0, 2, 0, 1, b'a', 0, 2, b'b', b'c', 0, 0, 0, 0]);
         for (topic, found) in [("a", true), ("bc", true), ("b", false), ("", false)] {
-            assert_eq!(is_subscription_to(metadata.clone(), topic), found, "{topic}");
+            assert_eq!(is_subscription_to(metadata.clone(), topic), Some(found), "{topic}");
         }
         for length in 0..11 {
-            assert!(!is_subscription_to(metadata.slice(..length), "bc"), "{length}");
+            assert_eq!(is_subscription_to(metadata.slice(..length), "bc"), None, "{length}");
         }
         let giant = Bytes::from_static(&[0, 1, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff]);
-        assert!(!is_subscription_to(giant, "a"));
+        assert_eq!(is_subscription_to(giant, "a"), None);
+        let negative = Bytes::from_static(&[0, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        assert_eq!(is_subscription_to(negative, "a"), None);
     }
 }

@@ -1,8 +1,9 @@
 //! Offsets that are let go by themselves: those of topics that are gone at once, and those that nobody used for as long as
 //! `offsets.retention.minutes` says.
 //!
-//! 1. An offset of a topic that a member subscribes to is kept however old it is.
+//! 1. An offset of a topic that a member subscribes to, or may, is kept however old it is.
 //! 2. The time of an offset runs from its commit; in a classic group that lost its members, from then, if that is later.
+//!    One whose commit said for how long (OffsetCommit before version 5) goes when that is over.
 //! 3. A group that has neither members nor offsets left goes too.
 //!
 //! When offsets expire is Apache Kafka's rule (KIP-211), but that in an empty group an offset committed later lives as
@@ -48,28 +49,32 @@ impl Looks {
 }
 
 impl Group {
-    /// Since when the offset of this topic is of no use to anyone, Unix ms; `None` while it may be.
-    fn unused_since(&self, offset: &CommittedOffset, topic: &str) -> Option<i64> {
-        if self.subscribes(topic) {
-            return None;
-        }
+    /// When nobody has used an offset for `retention`, Unix ms, if no member subscribes to its topic; `None` while one may
+    /// use it.
+    fn expires_at(&self, offset: &CommittedOffset, retention: i64) -> Option<i64> {
         let is_consumers = self.protocol_type.as_deref() == Some(CONSUMERS);
-        match self.state {
+        let unused_since = match self.state {
             // A consumer that assigns partitions itself never says that it is gone.
             _ if self.consumer.is_some() || self.protocol_type.is_none() => Some(offset.committed_at),
             GroupState::Empty => Some(self.empty_since.unwrap_or(i64::MIN).max(offset.committed_at)),
             GroupState::Stable if is_consumers => Some(offset.committed_at),
             GroupState::Stable | GroupState::PreparingRebalance | GroupState::CompletingRebalance => None,
-        }
+        };
+        unused_since.map(|since| offset.expires_at.unwrap_or(since.saturating_add(retention)))
     }
 
-    fn expired(&self, image: &ClusterImage, before: i64) -> Vec<TopicPartition> {
-        let is_expired = |partition: &TopicPartition, offset: &CommittedOffset| match image.names.get(&partition.topic)
-        {
-            None => true,
-            Some(topic) => self.unused_since(offset, topic).is_some_and(|since| since <= before),
+    fn expired(&self, image: &ClusterImage, retention: i64, wall: i64) -> Vec<TopicPartition> {
+        // Offsets of one topic stand together: its subscribers are looked for once.
+        let mut seen: Option<(TopicId, bool)> = None;
+        let mut subscribes = |id: TopicId, topic: &str| match seen {
+            Some((same, subscribes)) if same == id => subscribes,
+            _ => seen.insert((id, self.subscribes(topic))).1,
         };
-        let all = self.offsets.iter().filter(|(partition, offset)| is_expired(partition, offset));
+        let is_expired = |(partition, offset): &(&TopicPartition, &CommittedOffset)| {
+            let Some(topic) = image.names.get(&partition.topic) else { return true };
+            self.expires_at(offset, retention).is_some_and(|at| at <= wall) && !subscribes(partition.topic, topic)
+        };
+        let all = self.offsets.iter().filter(is_expired);
         all.map(|(partition, _)| *partition).take(OFFSETS_PER_LOOK).collect()
     }
 
@@ -113,7 +118,7 @@ impl Coordinator {
             return;
         }
         let retention = i64::try_from(self.looks.retention.as_millis()).unwrap_or(i64::MAX);
-        let before = self.wall_ms(now).saturating_sub(retention);
+        let wall = self.wall_ms(now);
         for (slot, name) in self.names_of_groups() {
             if self.is_behind() {
                 self.looks.next = now.plus(GOES_ON_AFTER);
@@ -121,7 +126,7 @@ impl Coordinator {
             }
             let image = self.image.clone();
             let group = self.group_mut(slot, &name).expect("listed above");
-            let expired = group.expired(&image, before);
+            let expired = group.expired(&image, retention, wall);
             if expired.len() == OFFSETS_PER_LOOK {
                 self.looks.next = now.plus(GOES_ON_AFTER);
             }
@@ -174,9 +179,11 @@ impl Coordinator {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{Bench, outsider, partition};
-    use super::super::{Leaver, Limits};
+    use super::super::{Caller, JoinAnswer, JoinRequest, Leaver, Limits, Protocol};
     use super::*;
     use crate::control::ClusterImage;
+    use bytes::Bytes;
+    use millrace_protocol::error_code::ErrorCode;
     use std::sync::Arc;
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -195,11 +202,14 @@ mod tests {
         bench
     }
 
+    fn offset() -> CommittedOffset {
+        CommittedOffset { offset: 1, leader_epoch: 0, metadata: String::new(), committed_at: 0, expires_at: None }
+    }
+
     fn commit(bench: &mut Bench) {
-        let committed_at = bench.core.wall_ms(bench.now);
-        let value = CommittedOffset { offset: 1, leader_epoch: 0, metadata: String::new(), committed_at };
+        let value = CommittedOffset { committed_at: bench.core.wall_ms(bench.now), ..offset() };
         let ticket = bench.send_commit(&outsider(), partition(), value);
-        assert_eq!(bench.code(ticket), millrace_protocol::error_code::ErrorCode::None);
+        assert_eq!(bench.code(ticket), ErrorCode::None);
     }
 
     fn has_offset(bench: &Bench) -> bool {
@@ -221,27 +231,55 @@ mod tests {
         assert!(bench.core.list().is_empty());
     }
 
+    /// A stable group of one member, which may be silent for half an hour and says this of itself.
+    fn member_that_says(bench: &mut Bench, metadata: &'static [u8]) -> JoinAnswer {
+        let protocols = vec![Protocol { name: "range".into(), metadata: Bytes::from_static(metadata) }];
+        let session_timeout = bench.core.limits().max_session;
+        let ticket = bench.send_join(JoinRequest { protocols, session_timeout, ..Bench::request("") });
+        let member = bench.joined(ticket);
+        let ticket = bench.send_sync(&member, &[(&member.member, b"all")]);
+        assert_eq!(bench.synced(ticket).error, ErrorCode::None);
+        member
+    }
+
+    fn commit_as(bench: &mut Bench, member: &str) {
+        let value = CommittedOffset { committed_at: bench.core.wall_ms(bench.now), ..offset() };
+        let caller = Caller { member: member.to_owned(), instance: None, generation: 1 };
+        let ticket = bench.send_commit(&caller, partition(), value);
+        assert_eq!(bench.code(ticket), ErrorCode::None);
+    }
+
+    fn pass_with(bench: &mut Bench, member: &JoinAnswer, time: Duration) {
+        let end = bench.now.plus(time);
+        while bench.now < end {
+            bench.pass(Duration::from_secs(1_500));
+            assert_eq!(bench.heartbeat(member), ErrorCode::None);
+        }
+    }
+
+    /// Subscriptions of version 0 to one topic: `t`, and another.
+    const TO_T: &[u8] = &[0, 0, 0, 0, 0, 1, 0, 1, b't', 0xff, 0xff, 0xff, 0xff];
+    const TO_U: &[u8] = &[0, 0, 0, 0, 0, 1, 0, 1, b'u', 0xff, 0xff, 0xff, 0xff];
+
+    #[test]
+    fn an_offset_is_kept_while_a_classic_member_subscribes_to_its_topic_or_nobody_can_say_what_it_subscribes_to() {
+        for (metadata, is_kept) in [(TO_T, true), (b"?".as_slice(), true), (TO_U, false)] {
+            let mut bench = bench();
+            let member = member_that_says(&mut bench, metadata);
+            commit_as(&mut bench, &member.member);
+            pass_with(&mut bench, &member, 6 * DAY);
+            assert!(has_offset(&bench));
+            pass_with(&mut bench, &member, 2 * DAY);
+            assert_eq!(has_offset(&bench), is_kept, "{metadata:?}");
+        }
+    }
+
     #[test]
     fn an_offset_of_a_classic_group_is_kept_a_week_from_when_its_last_member_left_also_over_a_restart() {
         let mut bench = bench();
-        let member = bench.stable_member();
-        let committed_at = bench.core.wall_ms(bench.now);
-        let value = CommittedOffset { offset: 1, leader_epoch: 0, metadata: String::new(), committed_at };
-        let caller = super::super::Caller { member: member.member.clone(), instance: None, generation: 1 };
-        bench.send_commit(&caller, partition(), value);
-        for _ in 0..8 * 24 * 360 {
-            bench.pass(Duration::from_secs(9));
-            bench.heartbeat(&member);
-        }
-        // The member says nothing of its topics that could be read, so the offset is none of theirs.
-        assert!(!has_offset(&bench));
-        let value = CommittedOffset {
-            committed_at: bench.core.wall_ms(bench.now),
-            offset: 1,
-            leader_epoch: 0,
-            metadata: String::new(),
-        };
-        bench.send_commit(&caller, partition(), value);
+        let member = member_that_says(&mut bench, TO_T);
+        commit_as(&mut bench, &member.member);
+        pass_with(&mut bench, &member, 5 * DAY);
         bench.leave(GROUP, &member.member);
         bench.pass(6 * DAY);
         let at = (bench.now, WallMs(bench.core.wall_ms(bench.now)));
@@ -256,14 +294,34 @@ mod tests {
     }
 
     #[test]
+    fn an_offset_whose_commit_said_for_how_long_is_kept_for_that_long() {
+        for time in [DAY, 20 * DAY] {
+            let mut bench = bench();
+            let at = bench.core.wall_ms(bench.now) + i64::try_from(time.as_millis()).expect("short");
+            bench.send_commit(&outsider(), partition(), CommittedOffset { expires_at: Some(at), ..offset() });
+            let almost = LONGEST_PAUSE / 2;
+            bench.pass(time - almost);
+            assert!(has_offset(&bench), "{time:?}");
+            let wall = WallMs(bench.core.wall_ms(bench.now));
+            bench.restart();
+            bench.core.on_image(image(&[("t", partition().topic)]));
+            bench.core.on_clock(bench.now, wall);
+            bench.core.on_time(bench.now);
+            bench.pump();
+            assert!(has_offset(&bench), "{time:?}, also over a restart");
+            bench.pass(almost + LONGEST_PAUSE);
+            assert!(!has_offset(&bench), "{time:?}");
+        }
+    }
+
+    #[test]
     fn offsets_of_a_topic_that_is_gone_go_at_once_those_of_others_stay() {
         let mut bench = bench();
         let other = TopicId(uuid::Uuid::from_u128(99));
         bench.core.on_image(image(&[("t", partition().topic), ("u", other)]));
         commit(&mut bench);
         let of_other = TopicPartition { topic: other, index: 0 };
-        let value = CommittedOffset { offset: 1, leader_epoch: 0, metadata: String::new(), committed_at: 0 };
-        bench.send_commit(&outsider(), of_other, value);
+        bench.send_commit(&outsider(), of_other, offset());
         bench.core.on_image(image(&[("t", partition().topic)]));
         bench.pump();
         assert!(has_offset(&bench));

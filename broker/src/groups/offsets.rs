@@ -21,6 +21,8 @@ pub struct CommittedOffset {
     pub metadata: String,
     /// When it was committed, Unix milliseconds.
     pub committed_at: i64,
+    /// When it shall go, if the commit said so: Unix milliseconds.
+    pub expires_at: Option<i64>,
 }
 
 /// An offset that is being made durable.

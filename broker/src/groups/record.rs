@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Version of both records.
 const VERSION: i16 = 1;
+/// Version of the record of an offset that says when it shall go: as version 1, and that.
+const EXPIRING_VERSION: i16 = 2;
 /// Version of the record of a classic group without members: as version 1, and since when that is so. (Those between are
 /// groups of the consumer protocol.)
 const EMPTY_VERSION: i16 = 4;
@@ -64,11 +66,14 @@ pub(super) fn encode_group(group: &Group) -> Bytes {
 /// A committed offset.
 pub(super) fn encode_offset(offset: &CommittedOffset) -> Bytes {
     let mut w = Writer::new();
-    w.i16(VERSION);
+    w.i16(if offset.expires_at.is_some() { EXPIRING_VERSION } else { VERSION });
     w.i64(offset.offset);
     w.i32(offset.leader_epoch);
     put_text(&mut w, Some(&offset.metadata));
     w.i64(offset.committed_at);
+    if let Some(at) = offset.expires_at {
+        w.i64(at);
+    }
     w.concat()
 }
 
@@ -160,7 +165,7 @@ fn read_member(r: &mut Reader<'_>, now: Mono) -> Result<Member, DecodeError> {
 
 fn decode_offset(value: &Bytes) -> Result<CommittedOffset, String> {
     let mut reader = Reader::new(value);
-    check_version(&mut reader, &[VERSION])?;
+    let version = check_version(&mut reader, &[VERSION, EXPIRING_VERSION])?;
     let mut read = || -> Result<CommittedOffset, DecodeError> {
         let r = &mut reader;
         Ok(CommittedOffset {
@@ -168,6 +173,7 @@ fn decode_offset(value: &Bytes) -> Result<CommittedOffset, String> {
             leader_epoch: r.i32()?,
             metadata: text(r)?.unwrap_or_default(),
             committed_at: r.i64()?,
+            expires_at: if version == EXPIRING_VERSION { Some(r.i64()?) } else { None },
         })
     };
     read().map_err(|e| e.to_string())
@@ -200,6 +206,31 @@ mod tests {
 
     fn hex(bytes: &Bytes) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn an_offset_of_either_version_reads_back_as_it_was_stored() {
+        let kept = CommittedOffset {
+            offset: 7,
+            leader_epoch: 3,
+            metadata: "m".into(),
+            committed_at: 0x0102,
+            expires_at: None,
+        };
+        let expiring = CommittedOffset { expires_at: Some(0x0304), ..kept.clone() };
+        let golden = [
+            (kept, "0001000000000000000700000003026d0000000000000102"),
+            (expiring, "0002000000000000000700000003026d00000000000001020000000000000304"),
+        ];
+        for (offset, bytes) in golden {
+            let encoded = encode_offset(&offset);
+            assert_eq!(hex(&encoded), bytes);
+            assert_eq!(decode_offset(&encoded), Ok(offset));
+            for length in 0..encoded.len() {
+                assert!(decode_offset(&encoded.slice(..length)).is_err(), "cut at {length}");
+            }
+        }
+        assert!(decode_offset(&Bytes::from_static(&[0, 3])).is_err(), "a later version");
     }
 
     #[test]

@@ -190,7 +190,8 @@ impl Bench {
     }
 
     fn commit(&mut self, caller: &Caller, offset: i64) -> Ticket {
-        let value = CommittedOffset { offset, leader_epoch: 3, metadata: "note".into(), committed_at: 1 };
+        let value =
+            CommittedOffset { offset, leader_epoch: 3, metadata: "note".into(), committed_at: 1, expires_at: None };
         self.send_commit(caller, partition(), value)
     }
 
@@ -358,7 +359,13 @@ fn of_a_partition_that_a_commit_names_twice_the_last_offset_counts_and_is_writte
     let mut bench = Bench::new();
     bench.hold = true;
     let ticket = bench.ticket();
-    let value = |offset| CommittedOffset { offset, leader_epoch: 3, metadata: String::new(), committed_at: 1 };
+    let value = |offset| CommittedOffset {
+        offset,
+        leader_epoch: 3,
+        metadata: String::new(),
+        committed_at: 1,
+        expires_at: None,
+    };
     let offsets = [7, 5].map(|offset| (partition(), value(offset)));
     bench.core.commit(bench.now, ticket, GROUP, &outsider(), true, offsets.into());
     bench.pump();
@@ -509,6 +516,33 @@ fn a_group_with_members_is_not_deleted_and_an_empty_one_is_with_its_offsets() {
     assert_eq!(bench.code(deleted), ErrorCode::None);
     assert_eq!(bench.offset(), None);
     assert!(bench.store.is_empty(), "{:?}", bench.store);
+}
+
+#[test]
+fn a_group_whose_offsets_are_on_their_way_is_deleted_with_them() {
+    let mut bench = Bench::new();
+    bench.commit(&outsider(), 5);
+    bench.hold = true;
+    let commit = bench.commit(&outsider(), 6);
+    let offset_deletion = bench.ticket();
+    bench.core.delete_offsets(offset_deletion, GROUP, vec![partition()]);
+    let other = TopicPartition { index: 1, ..partition() };
+    let value =
+        CommittedOffset { offset: 7, leader_epoch: 3, metadata: String::new(), committed_at: 1, expires_at: None };
+    let second = bench.send_commit(&outsider(), other, value);
+    let deletion = bench.ticket();
+    bench.core.delete(deletion, GROUP);
+    bench.pump();
+    assert!(bench.waits(deletion));
+    bench.release(Ok(()));
+    bench.hold = false;
+    bench.pump();
+    for ticket in [commit, offset_deletion, second, deletion] {
+        assert_eq!(bench.code(ticket), ErrorCode::None);
+    }
+    assert!(bench.store.is_empty(), "{:?}", bench.store);
+    assert!(bench.core.list().is_empty());
+    assert_eq!(bench.core.bytes(), 0);
 }
 
 #[test]

@@ -15,6 +15,8 @@ use millrace_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 const MEMBER_EPOCHS: i16 = 9;
 /// First version that names topics by id.
 const TOPIC_IDS: i16 = 10;
+/// The retention time that leaves it to the broker.
+const BROKERS_RETENTION: i64 = -1;
 
 /// The response but for the code of the partitions that the coordinator decides: `None`.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ struct AskedTopic {
 pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, request: OffsetCommitRequest) {
     let metadata_limit = core.groups.coordinator.metadata_limit();
     let image = core.image.clone();
+    let own_retention = Some(request.retention_time_ms).filter(|retention| *retention != BROKERS_RETENTION);
+    let expires_at = own_retention.map(|retention| now.wall.0.saturating_add(retention));
     let mut offsets = Vec::new();
     let mut asked = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
@@ -52,6 +56,7 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
                         leader_epoch: partition.committed_leader_epoch,
                         metadata: metadata.to_owned(),
                         committed_at: now.wall.0,
+                        expires_at,
                     };
                     offsets.push((found, value));
                     None

@@ -221,6 +221,25 @@ fn a_shard_without_the_slot_sends_members_on() {
 }
 
 #[test]
+fn a_commit_of_an_old_client_says_for_how_long_its_offset_is_kept() {
+    for (version, retention_time_ms, is_kept) in [(2, 1_000, false), (4, 1_000, false), (4, -1, true), (5, -1, true)] {
+        let mut world = coordinator();
+        let partition = OffsetCommitRequestPartition { committed_offset: 7, ..Default::default() };
+        let topics =
+            vec![OffsetCommitRequestTopic { name: TOPIC.into(), partitions: vec![partition], ..Default::default() }];
+        let commit = OffsetCommitRequest { group_id: GROUP.into(), retention_time_ms, topics, ..Default::default() };
+        world.send(&commit, version);
+        assert_eq!(world.persist(Ok(())), 1);
+        world.pass(1_200_000);
+        world.persist(Ok(()));
+        let topics = vec![OffsetFetchRequestTopic { name: TOPIC.into(), partition_indexes: vec![0] }];
+        let fetch = OffsetFetchRequest { group_id: GROUP.into(), topics: Some(topics), ..Default::default() };
+        let offset = world.ask(&fetch, 5).topics[0].partitions[0].committed_offset;
+        assert_eq!(offset == 7, is_kept, "version {version}, {retention_time_ms} ms");
+    }
+}
+
+#[test]
 fn committed_offsets_are_deleted_once_that_is_durable() {
     let mut world = coordinator();
     let partition = OffsetCommitRequestPartition { committed_offset: 7, ..Default::default() };
