@@ -340,7 +340,6 @@ fn taken_out(pair: &mut Pair) -> io::Result<()> {
         member_id: if version < 3 { "someone".into() } else { StrBytes::new() },
         members: if version < 3 { Vec::new() } else { leaving(side, GROUP, &[(named("someone"), None)]).members },
         group_id: side.name(GROUP),
-        ..Default::default()
     })?;
     pair.ask("an instance of another member", 5, |side| {
         leaving(side, GROUP, &[(named("second"), Some(INSTANCE)), (None, Some("someone")), (None, None)])
