@@ -8,6 +8,10 @@ from brokers import HERE
 PAGE = HERE.parent.parent / "docs" / "compatibility.md"
 TOOLS = HERE / "ecosystem.json"
 
+TOOLS_HEADING = "## Tools and frameworks"
+# The first of limits.md.
+LIMITS_HEADING = "## Not supported"
+
 CELLS = {"pass": "✓", "refused": "refused", "unsupported": "–", "fail": "FAILS"}
 
 HEAD = """\
@@ -76,7 +80,7 @@ def reasons(cases, clients, ours):
 def tools():
     if not TOOLS.exists():
         return []
-    lines = ["", "## Tools and frameworks", "", "Run by `ci/prove ecosystem`, outside of CI.", ""]
+    lines = ["", TOOLS_HEADING, "", "Run by `ci/prove ecosystem`, outside of CI, on the same two brokers.", ""]
     lines += ["| tool | version | what was done | Millrace | Kafka |", "|---|---|---|---|---|"]
     for one in json.loads(TOOLS.read_text()):
         outcome = [CELLS.get(one[broker], one[broker]) for broker in ("millrace", "kafka")]
@@ -84,9 +88,21 @@ def tools():
     return lines
 
 
+def ending():
+    """What does not come from a run of the clients."""
+    return tools() + ["", (HERE / "limits.md").read_text().rstrip()]
+
+
+def renew_tools():
+    """Makes the end of the page anew; the part about clients stays as it is."""
+    there = PAGE.read_text()
+    clients = there[: min(there.find(heading) % len(there) for heading in (TOOLS_HEADING, LIMITS_HEADING))]
+    PAGE.write_text(clients.rstrip() + "\n" + "\n".join(ending()) + "\n")
+
+
 def page(cases, millrace, kafka, accepted):
     (millrace_version, ours), (kafka_version, theirs) = millrace, kafka
     clients = sorted({client for client, _ in ours}, key=str.lower)
     lines = table(cases, clients, ours, theirs, accepted) + differences(cases, clients, ours, theirs, accepted)
-    lines += reasons(cases, clients, ours) + tools() + ["", (HERE / "limits.md").read_text().rstrip()]
+    lines += reasons(cases, clients, ours) + ending()
     return HEAD.format(millrace=millrace_version, kafka=kafka_version) + "\n".join(lines) + "\n"

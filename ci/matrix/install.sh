@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The clients of the matrix, pinned, and Apache Kafka beside which they run. Needs what ci/install.sh needs, Node.js with npm,
-# and Python 3; everything lands under ci/matrix. What is there already is left alone.
+# The clients of the matrix, pinned, and Apache Kafka beside which they run; `install.sh java`: only Apache Kafka and the
+# Java client. Needs what ci/install.sh needs, Node.js with npm, and Python 3; everything lands under ci/matrix. What is there
+# already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -10,6 +11,11 @@ newer() {
 }
 
 mkdir -p target
+if newer target/java.complete java/pom.xml java/src; then
+    mvn -q -B -ntp -f java/pom.xml package
+    touch target/java.complete
+fi
+[ "${1:-}" != java ] || exit 0
 if newer target/python.complete python/requirements.txt; then
     rm -rf target/venv
     python3 -m venv target/venv
@@ -19,10 +25,6 @@ fi
 if newer target/node.complete node/package.json; then
     npm install --prefix node --no-audit --no-fund --no-package-lock --loglevel=error >/dev/null
     touch target/node.complete
-fi
-if newer target/java.complete java/pom.xml java/src; then
-    mvn -q -B -ntp -f java/pom.xml package
-    touch target/java.complete
 fi
 # These look for changes themselves.
 (cd go && go build -o ../target/go/ ./...)
