@@ -15,6 +15,7 @@ pub mod net;
 pub mod offline;
 pub mod process;
 pub mod pump;
+pub mod quotas;
 pub mod runtime;
 pub mod settings;
 pub mod shard;

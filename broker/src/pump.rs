@@ -263,6 +263,11 @@ impl Pump {
                     connection.answer(to.request, reply);
                 }
             }
+            Effect::Mute { connection, until } => {
+                if let Some(connection) = self.connections.borrow().get(&connection) {
+                    connection.mute(until);
+                }
+            }
             Effect::ToLane(message) => {
                 while let Some(seal) = self.core.borrow_mut().take_seal(now) {
                     self.post_to_lane(ToLane::Seal(seal));

@@ -229,6 +229,8 @@ pub const ADVERTISED: &[AdvertisedApi] = &[
     serve(ApiKey::AlterPartitionReassignments, 0, 1),
     serve(ApiKey::ListPartitionReassignments, 0, 0),
     serve(ApiKey::OffsetDelete, 0, 0),
+    serve(ApiKey::DescribeClientQuotas, 0, 1),
+    serve(ApiKey::AlterClientQuotas, 0, 1),
     serve(ApiKey::DescribeQuorum, 0, 2),
     serve(ApiKey::UpdateFeatures, 0, 2),
     serve(ApiKey::DescribeCluster, 0, 2),

@@ -23,6 +23,7 @@
 //! 3. Tagged fields are written by ascending tag and only with a value other than the default; unknown ones are skipped.
 
 use crate::api::ApiKey;
+use crate::double::Double;
 use crate::error_code::ErrorCode;
 use crate::string::StrBytes;
 use crate::wire::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind, Reader, Writer};
@@ -139,6 +140,7 @@ fixed! {
     u16, u16, 2;
     i32, i32, 4;
     i64, i64, 8;
+    Double, f64, 8;
     Uuid, uuid, 16;
 }
 

@@ -8,6 +8,7 @@ use crate::codec::{Message, Request};
 use crate::string::StrBytes;
 use crate::wire::{Cursor, DecodeError, DecodeErrorKind, EncodeError, Reader, Writer};
 use bytes::Bytes;
+use std::ops::Range;
 use thiserror::Error;
 
 /// Bytes of the length before a frame.
@@ -96,17 +97,18 @@ impl RequestHeader {
         Ok(RequestHeader { api_key, api_version, correlation_id, client_id })
     }
 
-    /// Goes over a header in borrowed bytes, without its client id.
+    /// Goes over a header in borrowed bytes; says where its client id stands, if it has one.
     ///
     /// # Errors
     /// When the bytes are no header or the API is unknown.
-    pub fn skip(cursor: &mut Cursor<'_>) -> Result<Peek, DecodeError> {
+    pub fn skip(cursor: &mut Cursor<'_>) -> Result<(Peek, Option<Range<usize>>), DecodeError> {
         let (api_key, api_version, correlation_id) = fixed_header(cursor)?;
-        cursor.nullable_str(false)?;
+        let client_id = cursor.nullable_str(false)?;
+        let client_id = client_id.map(|text| cursor.position() - text.len()..cursor.position());
         if api_key.is_flexible(api_version) {
             cursor.skip_tags()?;
         }
-        Ok(Peek { api_key: api_key.code(), api_version, correlation_id })
+        Ok((Peek { api_key: api_key.code(), api_version, correlation_id }, client_id))
     }
 
     /// Writes the header.

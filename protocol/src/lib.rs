@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod codec;
+pub mod double;
 pub mod error_code;
 pub mod frame;
 pub mod fuzz;
@@ -14,5 +15,6 @@ pub mod records;
 pub mod string;
 pub mod wire;
 
+pub use double::Double;
 pub use record_set::RecordSet;
 pub use string::StrBytes;

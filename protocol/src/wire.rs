@@ -8,6 +8,7 @@
 //!
 //! Does not know messages or versions: see `codec`.
 
+use crate::double::Double;
 use crate::string::StrBytes;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::ops::{Deref, DerefMut, Range};
@@ -212,6 +213,11 @@ impl<'a> Cursor<'a> {
         /// INT64.
         i64, i64
     );
+
+    /// FLOAT64.
+    pub fn f64(&mut self) -> Result<Double, DecodeError> {
+        self.array().map(|bytes| Double(f64::from_be_bytes(bytes)))
+    }
 
     /// BOOLEAN: any byte but 0 is true.
     pub fn bool(&mut self) -> Result<bool, DecodeError> {
@@ -437,6 +443,11 @@ impl Writer {
     /// INT64.
     pub fn i64(&mut self, value: i64) {
         self.small.put_i64(value);
+    }
+
+    /// FLOAT64.
+    pub fn f64(&mut self, value: Double) {
+        self.small.put_f64(value.0);
     }
 
     /// BOOLEAN.

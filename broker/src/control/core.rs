@@ -1,14 +1,16 @@
 //! The control task as a pure state machine: answers of stores, reports of lanes, questions of shards and time go in;
 //! store calls, lane commands and messages to shards come out.
 //!
-//! It is made of parts that don't know of each other: `topics`, `slots`, `producer_ids`,
-//! `group_settings`. This file hands events to them, publishes the image that they amount to, and stops the process in order.
+//! It is made of parts that don't know of each other: `topics`, `slots`, `producer_ids`, `group_settings`,
+//! `cluster_records`. This file hands events to them, publishes the image that they amount to, and stops the process in
+//! order.
 //!
 //! Invariants:
 //! 1. One image per turn at most ([`ControlCore::take_effects`]), only if something changed, before the turn's answers.
 //! 2. `ready` rises once, when every partition known at start-up is led or damaged and every slot granted.
 //! 3. Nothing waits without a bound: [`ControlCore::wants_questions`] is false while as many questions wait as may.
 
+use super::cluster_records::{ClusterRecords, Wish};
 use super::effects::{CallId, Effect, Owner, Sink, StoreAnswer};
 use super::group_settings::GroupSettings;
 use super::messages::{ClusterImage, FromControl, Node, ToControl};
@@ -70,6 +72,7 @@ pub struct ControlCore {
     slots: Slots,
     producer_ids: ProducerIds,
     group_settings: GroupSettings,
+    cluster_records: ClusterRecords,
     image: ClusterImage,
     /// Whether the image was never published.
     first: bool,
@@ -89,10 +92,12 @@ impl ControlCore {
             topics.load(name, record, &loaded.partitions, &mut sink);
         }
         let producer_ids = ProducerIds::new(loaded.producer_ids, config.lanes, &mut sink);
+        let cluster_records = ClusterRecords::new(loaded.quotas, loaded.settings);
         let slots = Slots::new(config.broker, config.boot, shards, &mut sink);
         let image = ClusterImage {
             cluster_id: config.cluster_id,
             controller: config.nodes[0].id,
+            default_partitions: config.default_partitions,
             nodes: config.nodes.iter().map(|node| (node.id, node.clone())).collect(),
             ..ClusterImage::default()
         };
@@ -104,6 +109,7 @@ impl ControlCore {
             slots,
             producer_ids,
             group_settings: GroupSettings::new(loaded.group_settings),
+            cluster_records,
             image,
             first: true,
             phase: Phase::Running,
@@ -112,7 +118,7 @@ impl ControlCore {
 
     /// Whether a question of a shard may be handed in.
     pub fn wants_questions(&self) -> bool {
-        let others = self.producer_ids.waiting() + self.group_settings.waiting();
+        let others = self.producer_ids.waiting() + self.group_settings.waiting() + self.cluster_records.waiting();
         self.topics.under_way() + self.slots.waiting() + others < QUESTIONS_LIMIT
     }
 
@@ -129,6 +135,14 @@ impl ControlCore {
             }
             ToControl::AlterGroups { token, alterations, validate_only } => {
                 self.group_settings.alter((shard, token), alterations, validate_only, sink);
+            }
+            ToControl::AlterQuotas { token, alterations, validate_only } => {
+                let wishes = alterations.into_iter().map(Wish::Quota);
+                self.cluster_records.alter((shard, token), wishes, validate_only, sink);
+            }
+            ToControl::AlterNodes { token, alterations, validate_only } => {
+                let wishes = alterations.into_iter().map(Wish::Node);
+                self.cluster_records.alter((shard, token), wishes, validate_only, sink);
             }
             ToControl::DeleteTopics { token, names } => self.topics.delete((shard, token), names, sink),
             ToControl::ProducerIds { token } => self.producer_ids.ask(shard, token, sink),
@@ -165,6 +179,7 @@ impl ControlCore {
             Owner::Slot(slot) => self.slots.on_store(slot, answer, &mut self.sink),
             Owner::ProducerIds => self.producer_ids.on_store(answer, &mut self.sink),
             Owner::GroupSettings => self.group_settings.on_store(answer, &mut self.sink),
+            Owner::ClusterRecords => self.cluster_records.on_store(answer, &mut self.sink),
             Owner::LeadAgain | Owner::StopLanes | Owner::StopNow => unreachable!("these make no store calls"),
         }
     }
@@ -178,6 +193,7 @@ impl ControlCore {
                 Owner::Slot(slot) => self.slots.on_timer(slot, &mut self.sink),
                 Owner::ProducerIds => self.producer_ids.on_timer(&mut self.sink),
                 Owner::GroupSettings => self.group_settings.on_timer(&mut self.sink),
+                Owner::ClusterRecords => self.cluster_records.on_timer(&mut self.sink),
                 Owner::LeadAgain => self.topics.lead_again(&mut self.sink),
                 Owner::StopLanes => self.stop_lanes(),
                 Owner::StopNow => self.end(false),
@@ -269,6 +285,10 @@ impl ControlCore {
         if let Some(settings) = self.group_settings.take_changed() {
             changed = true;
             self.image.group_settings = settings;
+        }
+        if let Some((quotas, settings)) = self.cluster_records.take_changed() {
+            changed = true;
+            (self.image.quotas, self.image.node_settings) = (quotas, settings);
         }
         if !self.image.ready && self.topics.all_decided() && self.slots.all_granted() {
             changed = true;

@@ -1,7 +1,7 @@
 //! What the control core asks for, and the sink that its parts ask through.
 //!
-//! Invariant: an owner (a topic, a slot, the producer ids, the settings of groups) has at most one store call under way, so that its own step
-//! says what an answer means.
+//! Invariant: an owner (a topic, a slot, the producer ids, the settings of groups, the cluster's records) has at most one
+//! store call under way, so that its own step says what an answer means.
 
 use super::messages::FromControl;
 use bytes::Bytes;
@@ -93,6 +93,7 @@ pub(super) enum Owner {
     Slot(u16),
     ProducerIds,
     GroupSettings,
+    ClusterRecords,
     /// Timer only: lead again what was lost.
     LeadAgain,
     /// Timer only: shards had time enough to stop.

@@ -2,10 +2,13 @@
 //! never waits: it goes on and completes the request when the answer comes. All queues are bounded mailboxes.
 
 use super::group_settings::Settings;
+use super::topic_rules::Refusal;
+use crate::quotas::QuotaTable;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId};
 use millrace_storage::meta::Key;
+use millrace_storage::meta::records::QuotaEntity;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -69,8 +72,58 @@ pub struct ClusterImage {
     pub group_settings: Arc<BTreeMap<String, Settings>>,
     /// Node id by coordinator slot ([`COORDINATOR_SLOTS`] of them); `None` while nobody coordinates.
     pub slots: Vec<Option<i32>>,
+    /// Partitions of a topic that is created without a number.
+    pub default_partitions: u32,
+    /// What clients may send and receive.
+    pub quotas: Arc<QuotaTable>,
+    /// Settings of nodes that were changed while they ran.
+    pub node_settings: Arc<NodeSettings>,
     /// Whether every partition and slot known at start-up has been recovered (`/readyz`).
     pub ready: bool,
+}
+
+/// Settings of nodes that were changed while they ran, by Kafka's names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeSettings(BTreeMap<Option<i32>, BTreeMap<String, String>>);
+
+impl NodeSettings {
+    /// What was set of one node, or (`None`) of all nodes together.
+    pub fn own(&self, node: Option<i32>) -> Option<&BTreeMap<String, String>> {
+        self.0.get(&node)
+    }
+
+    /// Sets all that is set of one node, or of all nodes.
+    pub fn set(&mut self, node: Option<i32>, settings: BTreeMap<String, String>) {
+        if settings.is_empty() {
+            self.0.remove(&node);
+        } else {
+            self.0.insert(node, settings);
+        }
+    }
+
+    /// What was set, of the node and of all nodes; the first counts.
+    pub fn set_values(&self, node: i32, name: &str) -> (Option<&String>, Option<&String>) {
+        let of = |node| self.own(node).and_then(|settings| settings.get(name));
+        (of(Some(node)), of(None))
+    }
+}
+
+/// A change of the quotas of a user, a client id, or both.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QuotaAlteration {
+    /// Whose.
+    pub entity: QuotaEntity,
+    /// Bytes a second by Kafka's name; `None` takes the quota away.
+    pub changes: Vec<(String, Option<u64>)>,
+}
+
+/// A change of the settings of nodes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeAlteration {
+    /// Which node; `None`: all of them together.
+    pub node: Option<i32>,
+    /// The change.
+    pub change: SettingsChange,
 }
 
 /// Number of coordinator slots. A group's slot is the CRC-32C of its id modulo this.
@@ -183,6 +236,24 @@ pub enum ToControl {
         /// Check only.
         validate_only: bool,
     },
+    /// Change client quotas. Answered when the changes are durable, or failed.
+    AlterQuotas {
+        /// Names the question.
+        token: Token,
+        /// The changes, in order.
+        alterations: Vec<QuotaAlteration>,
+        /// Check only.
+        validate_only: bool,
+    },
+    /// Change settings of nodes. Answered when the changes are durable, or failed.
+    AlterNodes {
+        /// Names the question.
+        token: Token,
+        /// The changes, in order.
+        alterations: Vec<NodeAlteration>,
+        /// Check only.
+        validate_only: bool,
+    },
     /// Delete topics by name.
     DeleteTopics {
         /// Names the question.
@@ -224,6 +295,13 @@ pub enum FromControl {
         token: Token,
         /// A result each.
         topics: Vec<TopicAnswer>,
+    },
+    /// To [`ToControl::AlterQuotas`] and [`ToControl::AlterNodes`], in the order asked.
+    Altered {
+        /// The question.
+        token: Token,
+        /// A result each.
+        results: Vec<Result<(), Refusal>>,
     },
     /// To [`ToControl::ProducerIds`].
     ProducerIds {

@@ -7,10 +7,12 @@
 //! it. Before any lane opens, process start seals the write-ahead logs of dead lives (`millrace_storage::recovery`);
 //! the control task only tells lanes what to lead.
 
+mod cluster_records;
 pub mod core;
 pub mod effects;
 pub mod group_settings;
 pub mod messages;
+pub mod node_settings;
 pub mod placement;
 mod producer_ids;
 pub mod pump;
@@ -26,4 +28,5 @@ pub mod topic_rules;
 pub mod topic_settings;
 mod topics;
 
+pub use cluster_records::MOST_ENTITIES;
 pub use messages::*;

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{ShardIndex, TopicId, TopicPartition};
 use millrace_storage::meta::records::{
-    ClusterRecord, GroupSettingsRecord, PartitionRecord, RECORD_VERSION, Record, RecordError, TopicRecord,
+    ClusterRecord, GroupSettingsRecord, PartitionRecord, QuotaEntity, QuotaRecord, RECORD_VERSION, Record, RecordError,
+    SettingRecord, TopicRecord,
 };
 use millrace_storage::meta::{Compare, Key, MAX_PAGE, MAX_TXN_OPS, MetaStore, Op, Txn, TxnOutcome, keys};
 use millrace_storage::object::ObjectStore;
@@ -118,6 +119,10 @@ pub struct Loaded {
     pub producer_ids: Option<Bytes>,
     /// Records of the settings of groups, by group; each can be read.
     pub group_settings: BTreeMap<String, Bytes>,
+    /// Client quotas.
+    pub quotas: BTreeMap<QuotaEntity, BTreeMap<String, u64>>,
+    /// Settings that were changed while nodes ran; `None`: of all nodes.
+    pub settings: BTreeMap<Option<i32>, BTreeMap<String, String>>,
 }
 
 /// A random UUID that Kafka's tools can take: version 4, its base64 form not starting with '-'.
@@ -266,7 +271,8 @@ async fn put_if_absent(meta: &dyn MetaStore, key: &str, value: Bytes) -> Result<
     meta.txn(Txn { compares, ops: vec![Op::Put(key.to_owned(), value)] }).await
 }
 
-/// Reads topics, partition records, settings of groups and `/pid`; removes partition records that a finished deletion left.
+/// Reads topics, partition records, settings of groups and nodes, quotas and `/pid`; removes partition records that a
+/// finished deletion left.
 pub async fn load(env: &Env, meta: &dyn MetaStore) -> Result<Loaded, StartError> {
     let mut loaded = Loaded::default();
     for (key, value) in list(env, meta, keys::TOPICS).await? {
@@ -297,7 +303,19 @@ pub async fn load(env: &Env, meta: &dyn MetaStore) -> Result<Loaded, StartError>
     if let Some(value) = &loaded.producer_ids {
         number::<i64>("producer ids", value)?;
     }
+    for (key, value) in list(env, meta, keys::QUOTAS).await? {
+        let entity = keys::parse_quota(&key).ok_or_else(|| unreadable("quota", &key))?;
+        loaded.quotas.insert(entity, QuotaRecord::decode(&value)?.quotas);
+    }
+    for (key, value) in list(env, meta, keys::SETTINGS).await? {
+        let node = keys::parse_setting(&key).ok_or_else(|| unreadable("setting", &key))?;
+        loaded.settings.insert(node, SettingRecord::decode(&value)?.settings);
+    }
     Ok(loaded)
+}
+
+fn unreadable(kind: &'static str, key: &str) -> RecordError {
+    RecordError { kind, detail: format!("the key {key} names nobody") }
 }
 
 async fn list(env: &Env, meta: &dyn MetaStore, prefix: &str) -> Result<Vec<(Key, Bytes)>, StartError> {

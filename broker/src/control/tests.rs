@@ -2,6 +2,7 @@
 //! pump on a small executor, from an empty store to a graceful stop.
 
 mod alterations;
+mod cluster_records;
 mod group_settings;
 
 use super::core::{ControlConfig, ControlCore, LANES_STOP_WITHIN};

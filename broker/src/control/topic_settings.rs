@@ -70,7 +70,23 @@ impl TopicSetting {
     pub fn is_current(&self) -> bool {
         !FORMER.contains(&self.name)
     }
+
+    /// Kafka's name of the setting of nodes, in the same unit, that can be changed while they run.
+    pub fn dynamic_name(&self) -> Option<&'static str> {
+        match (self.of_broker, self.name) {
+            ("", "flush.ms") => Some("log.flush.interval.ms"),
+            ("", "retention.ms") => Some("log.retention.ms"),
+            ("", "segment.jitter.ms") => Some("log.roll.jitter.ms"),
+            ("", "segment.ms") => Some("log.roll.ms"),
+            ("", _) => None,
+            (name, _) => Some(name),
+        }
+    }
 }
+
+/// What is said of a codec that a topic shall have.
+const OTHER_CODEC: &str = "batches stay as their producers compress them, so that only 'producer' can be had; set \
+                           compression.type of the producers instead";
 
 /// Documentation of a setting that nothing here acts on.
 const NO_EFFECT: &str = "Kept and shown so that tools which set it work; without effect here.";
@@ -93,7 +109,9 @@ pub const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 /// `message.timestamp.type`.
 pub const MESSAGE_TIMESTAMP_TYPE: &str = "message.timestamp.type";
 
-const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
+/// What `compression.type` can be in Kafka, and the one of these that can be had here.
+const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", AS_PRODUCED];
+const AS_PRODUCED: &str = "producer";
 
 /// A row of the table below; `of_broker` is empty where Kafka's brokers have no setting of the same meaning and unit.
 const fn setting(
@@ -112,7 +130,7 @@ pub const TOPIC_SETTINGS: &[TopicSetting] = &[
     setting("cleanup.policy", AnyOf(&["compact", "delete"]), "delete", "log.cleanup.policy", "delete: old records go as retention.* says. compact: records must have keys; they are all kept, log compaction is not done."),
     setting(GZIP_LEVEL, Int { min: -1, max: 9 }, "-1", "compression.gzip.level", NO_EFFECT),
     setting("compression.lz4.level", Int { min: 1, max: 17 }, "9", "compression.lz4.level", NO_EFFECT),
-    setting("compression.type", OneOf(CODECS), "producer", "compression.type", "Kept and shown. Batches stay as their producers compressed them, whatever it says."),
+    setting("compression.type", OneOf(CODECS), "producer", "compression.type", "Batches stay as their producers compressed them: producer is all that can be set (docs/decisions/073-compression-type.md)."),
     setting("compression.zstd.level", Int { min: -131_072, max: 22 }, "3", "compression.zstd.level", NO_EFFECT),
     setting("delete.retention.ms", NOT_NEGATIVE, "86400000", "log.cleaner.delete.retention.ms", NO_EFFECT),
     setting("errors.deadletterqueue.group.enable", Boolean, "false", "", NO_EFFECT),
@@ -169,6 +187,7 @@ pub fn objection(name: &str, value: &str) -> Option<String> {
             Ok(number) if (0.0..=1.0).contains(&number) => None,
             _ => invalid("expected a number from 0 to 1".to_owned()),
         },
+        OneOf(CODECS) if CODECS.contains(&value) && value != AS_PRODUCED => invalid(OTHER_CODEC.to_owned()),
         OneOf(words) if words.contains(&value) => None,
         AnyOf(words) if value.is_empty() || value.split(',').all(|word| words.contains(&word.trim())) => None,
         OneOf(words) | AnyOf(words) => invalid(format!("expected one of {}", words.join(", "))),
@@ -193,13 +212,28 @@ fn outside(value: &str, min: i64, max: i64) -> Option<String> {
     }
 }
 
-/// Settings after a change, checked; those with which nothing is wrong before are checked again, which costs little.
+/// Settings after a change, of which what changes is checked: a value from before a rule may stay.
 pub fn changed(
     settings: &BTreeMap<String, String>,
     change: &SettingsChange,
 ) -> Result<BTreeMap<String, String>, Refusal> {
     let invalid = |message| Refusal::new(ErrorCode::InvalidConfig, message);
-    let after = match change {
+    let after = apply(settings, change, find)?;
+    let mut new = after.iter().filter(|(name, value)| settings.get(*name) != Some(*value));
+    match new.find_map(|(name, value)| objection(name, value)) {
+        Some(message) => Err(invalid(message)),
+        None => Ok(after),
+    }
+}
+
+/// Settings after a change, unchecked but for what a list is; `find` gives the rows that they are of.
+pub(super) fn apply(
+    settings: &BTreeMap<String, String>,
+    change: &SettingsChange,
+    find: impl Fn(&str) -> Option<&'static TopicSetting>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let invalid = |message| Refusal::new(ErrorCode::InvalidConfig, message);
+    Ok(match change {
         SettingsChange::Replace(all) => all.clone(),
         SettingsChange::Each(changes) => {
             let mut after = settings.clone();
@@ -224,11 +258,7 @@ pub fn changed(
             }
             after
         }
-    };
-    match after.iter().find_map(|(name, value)| objection(name, value)) {
-        Some(message) => Err(invalid(message)),
-        None => Ok(after),
-    }
+    })
 }
 
 /// The elements of a list: what stands between commas.
@@ -265,12 +295,31 @@ mod tests {
     }
 
     #[test]
+    fn a_value_from_before_a_rule_may_stay_and_can_be_taken_away() {
+        let text = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let old: BTreeMap<String, String> = text(&[("compression.type", "zstd")]);
+        let set = |name: &str, value: &str| {
+            SettingsChange::Each([(name.to_owned(), SettingChange::Set(value.to_owned()))].into())
+        };
+        let with_more = text(&[("compression.type", "zstd"), ("flush.ms", "5")]);
+        assert_eq!(changed(&old, &set("flush.ms", "5")), Ok(with_more.clone()));
+        assert_eq!(changed(&old, &SettingsChange::Replace(with_more.clone())), Ok(with_more));
+        assert_eq!(changed(&old, &set("compression.type", "lz4")).unwrap_err().error, ErrorCode::InvalidConfig);
+        assert_eq!(changed(&old, &SettingsChange::Replace(BTreeMap::new())), Ok(BTreeMap::new()));
+        assert_eq!(
+            changed(&BTreeMap::new(), &set("compression.type", "zstd")).unwrap_err().error,
+            ErrorCode::InvalidConfig
+        );
+    }
+
+    #[test]
     fn values_are_checked_by_type() {
         for (name, value) in [
             ("retention.ms", "-1"),
             ("cleanup.policy", "compact,delete"),
             ("cleanup.policy", "compact"),
             ("cleanup.policy", ""),
+            ("compression.type", "producer"),
             ("max.message.bytes", "15728640"),
             ("preallocate", "TRUE"),
             ("compression.gzip.level", "-1"),
@@ -287,6 +336,8 @@ mod tests {
             ("cleanup.policy", "compact,keep"),
             ("max.message.bytes", "15728641"),
             ("compression.type", "brotli"),
+            ("compression.type", "zstd"),
+            ("compression.type", "uncompressed"),
             ("compression.gzip.level", "0"),
             ("leader.replication.throttled.replicas", "nonsense"),
             ("leader.replication.throttled.replicas", "1:2,3"),

@@ -1,14 +1,16 @@
 //! What AlterConfigs and IncrementalAlterConfigs have in common: resources are checked for form here, the control task
-//! changes the settings of topics and then those of groups, and the answers come in the order of the request.
+//! changes the settings of topics, groups and nodes, and the answers come in the order of the request.
 //!
-//! Settings of nodes are flags of the process: no request changes them.
+//! Topics are asked for first, then groups, then nodes: clients do not put several kinds into one request.
 
 use super::create_topics::LONGEST_PATIENCE;
 use super::describe_configs::{BROKER, GROUP, TOPIC, is_node};
 use super::questions::Question;
 use super::{RequestContext, message};
 use crate::control::topic_rules;
-use crate::control::{Alteration, GroupAlteration, SettingsChange, ToControl, TopicAlteration, TopicAnswer};
+use crate::control::{
+    Alteration, GroupAlteration, NodeAlteration, SettingsChange, ToControl, TopicAlteration, TopicAnswer,
+};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
 use millrace_protocol::StrBytes;
@@ -37,22 +39,52 @@ pub(crate) enum Form {
     Incremental,
 }
 
+/// Who decides about a resource.
+#[derive(Debug)]
+enum Decision {
+    Made(Option<Refusal>),
+    /// The control task, with the topics.
+    Topic,
+    /// The control task, with the groups.
+    Group,
+    /// The control task, with the nodes.
+    Node,
+}
+
 #[derive(Debug)]
 struct Outcome {
     resource_type: i8,
     resource_name: StrBytes,
-    /// `None`: the control task decides.
-    decided: Option<Refusal>,
+    decision: Decision,
 }
 
-/// The outcomes so far; those that are not decided are under way, in this order: topics, or groups once no topic is.
+/// The outcomes so far; those that are not decided are under way, in this order.
 #[derive(Debug)]
 pub(crate) struct Asked {
     form: Form,
     validate_only: bool,
     outcomes: Vec<Outcome>,
-    /// Changes of groups, which the control task is asked for after those of topics.
+    /// What is still to be asked of groups.
     groups: Vec<GroupAlteration>,
+    /// What is still to be asked of nodes.
+    nodes: Vec<NodeAlteration>,
+}
+
+impl Asked {
+    /// Fills in what the control task decided, where it did.
+    fn decide(&mut self, is_of: impl Fn(&Decision) -> bool, mut results: impl FnMut() -> Option<Option<Refusal>>) {
+        let late = || Some((ErrorCode::RequestTimedOut, "The request was not decided in time.".to_owned()));
+        for outcome in self.outcomes.iter_mut().filter(|outcome| is_of(&outcome.decision)) {
+            outcome.decision = Decision::Made(results().unwrap_or_else(late));
+        }
+    }
+}
+
+/// A change, and who makes it.
+enum Place {
+    Topic(TopicAlteration),
+    Group(GroupAlteration),
+    Node(NodeAlteration),
 }
 
 /// Checks the resources and asks the control task to change those that are well formed.
@@ -71,36 +103,39 @@ pub(crate) fn ask(
             twice.insert(resource);
         }
     }
-    let (mut alterations, mut groups) = (Vec::new(), Vec::new());
-    let mut outcomes = Vec::with_capacity(wishes.len());
+    let mut alterations = Vec::new();
+    let outcomes = Vec::with_capacity(wishes.len());
+    let mut asked = Asked { form, validate_only, outcomes, groups: Vec::new(), nodes: Vec::new() };
     for Wish { resource_type, resource_name, change } in wishes {
         // What is named more than once is refused, and answered once.
         let resource = (resource_type, resource_name.clone());
-        let refused = if twice.contains(&resource) {
+        let placed = if twice.contains(&resource) {
             if !seen.remove(&resource) {
                 continue;
             }
             Err((ErrorCode::InvalidRequest, "Each resource must appear at most once.".to_owned()))
         } else {
-            change.and_then(|change| place(core, resource_type, &resource_name).map(|()| change))
+            change.and_then(|change| place(core, resource_type, &resource_name, change))
         };
-        let decided = match refused {
-            Ok(change) if resource_type == GROUP => {
-                groups.push(GroupAlteration { group: resource_name.to_string(), change });
-                None
+        let decision = match placed {
+            Ok(Place::Topic(alteration)) => {
+                alterations.push(alteration);
+                Decision::Topic
             }
-            Ok(change) => {
-                let change = Alteration::Settings(change);
-                alterations.push(TopicAlteration { name: resource_name.to_string(), change });
-                None
+            Ok(Place::Group(alteration)) => {
+                asked.groups.push(alteration);
+                Decision::Group
             }
-            Err(refusal) => Some(refusal),
+            Ok(Place::Node(alteration)) => {
+                asked.nodes.push(alteration);
+                Decision::Node
+            }
+            Err(refusal) => Decision::Made(Some(refusal)),
         };
-        outcomes.push(Outcome { resource_type, resource_name: resource_name.detached(), decided });
+        asked.outcomes.push(Outcome { resource_type, resource_name: resource_name.detached(), decision });
     }
-    let asked = Asked { form, validate_only, outcomes, groups };
     if alterations.is_empty() {
-        return answered(core, now, context, asked, Some(Vec::new()));
+        return ask_of_groups(core, now, context, asked);
     }
     core.ask(now, Question::AlterConfigs(context, asked), LONGEST_PATIENCE, |token| ToControl::AlterTopics {
         token,
@@ -109,60 +144,94 @@ pub(crate) fn ask(
     });
 }
 
-/// Only topics and groups have settings that a request can change.
-fn place(core: &ShardCore, resource_type: i8, name: &str) -> Result<(), Refusal> {
+/// Which settings a resource has that a request can change.
+fn place(core: &ShardCore, resource_type: i8, name: &str, change: SettingsChange) -> Result<Place, Refusal> {
     match resource_type {
         TOPIC if name.is_empty() => {
             Err((ErrorCode::InvalidRequest, "Default topic resources are not allowed.".to_owned()))
         }
-        TOPIC => topic_rules::check_name(name).map_err(|refusal| (refusal.error, refusal.message)),
+        TOPIC => {
+            topic_rules::check_name(name).map_err(|refusal| (refusal.error, refusal.message))?;
+            Ok(Place::Topic(TopicAlteration { name: name.to_owned(), change: Alteration::Settings(change) }))
+        }
         GROUP if name.is_empty() => {
             Err((ErrorCode::InvalidRequest, "Default group resources are not allowed.".to_owned()))
         }
-        GROUP => Ok(()),
-        BROKER if name.is_empty() || is_node(core, name) => {
-            Err((ErrorCode::InvalidRequest, "Settings of a node are its flags: it starts with them.".to_owned()))
-        }
-        BROKER => Err((ErrorCode::InvalidRequest, format!("There is no node {name} here."))),
+        GROUP => Ok(Place::Group(GroupAlteration { group: name.to_owned(), change })),
+        BROKER if name.is_empty() => Ok(Place::Node(NodeAlteration { node: None, change })),
+        BROKER => match name.parse() {
+            Ok(node) if is_node(core, name) => Ok(Place::Node(NodeAlteration { node: Some(node), change })),
+            _ => Err((ErrorCode::InvalidRequest, format!("There is no node {name} here."))),
+        },
         other => Err((ErrorCode::InvalidRequest, format!("Resources of type {other} have no settings here."))),
     }
 }
 
-/// The control task's results are here, or it did not answer in time.
-pub(crate) fn answered(
+fn ask_of_groups(core: &mut ShardCore, now: Now, context: RequestContext, mut asked: Asked) {
+    let alterations = std::mem::take(&mut asked.groups);
+    if alterations.is_empty() {
+        return ask_of_nodes(core, now, context, asked);
+    }
+    let validate_only = asked.validate_only;
+    core.ask(now, Question::AlterConfigs(context, asked), LONGEST_PATIENCE, |token| ToControl::AlterGroups {
+        token,
+        alterations,
+        validate_only,
+    });
+}
+
+fn ask_of_nodes(core: &mut ShardCore, now: Now, context: RequestContext, mut asked: Asked) {
+    let alterations = std::mem::take(&mut asked.nodes);
+    if alterations.is_empty() {
+        return finish(core, context, asked);
+    }
+    let validate_only = asked.validate_only;
+    core.ask(now, Question::AlterNodes(context, asked), LONGEST_PATIENCE, |token| ToControl::AlterNodes {
+        token,
+        alterations,
+        validate_only,
+    });
+}
+
+/// The control task's results for topics, or for groups once no topic is open, are here, or it did not answer in time.
+pub(crate) fn topics_answered(
     core: &mut ShardCore,
     now: Now,
     context: RequestContext,
     mut asked: Asked,
     answers: Option<Vec<TopicAnswer>>,
 ) {
-    let groups = std::mem::take(&mut asked.groups);
-    let mut answers = answers.map(Vec::into_iter);
-    for outcome in asked.outcomes.iter_mut().filter(|outcome| outcome.decided.is_none()) {
-        // Groups are asked for after topics.
-        if outcome.resource_type == GROUP && !groups.is_empty() {
-            continue;
-        }
-        outcome.decided = Some(match answers.as_mut().and_then(Iterator::next) {
-            Some(answer) => (answer.error, answer.message.unwrap_or_default()),
-            None => (ErrorCode::RequestTimedOut, String::new()),
-        });
+    let refusal = |TopicAnswer { error, message, .. }: TopicAnswer| match error {
+        ErrorCode::None => None,
+        error => Some((error, message.unwrap_or_default())),
+    };
+    let mut answers = answers.unwrap_or_default().into_iter().map(refusal);
+    if asked.outcomes.iter().any(|outcome| matches!(outcome.decision, Decision::Topic)) {
+        asked.decide(|decision| matches!(decision, Decision::Topic), || answers.next());
+    } else {
+        asked.decide(|decision| matches!(decision, Decision::Group), || answers.next());
     }
-    if groups.is_empty() {
-        return reply(core, context, asked);
-    }
-    let validate_only = asked.validate_only;
-    core.ask(now, Question::AlterConfigs(context, asked), LONGEST_PATIENCE, |token| ToControl::AlterGroups {
-        token,
-        alterations: groups,
-        validate_only,
-    });
+    ask_of_groups(core, now, context, asked);
 }
 
-fn reply(core: &mut ShardCore, context: RequestContext, asked: Asked) {
-    let results = asked.outcomes.into_iter().map(|Outcome { resource_type, resource_name, decided }| {
-        let (error_code, text) = decided.expect("all is decided when the response is made");
-        let error_message = Some(text).filter(|text| !text.is_empty()).map(message);
+/// The same for nodes.
+pub(crate) fn nodes_answered(
+    core: &mut ShardCore,
+    context: RequestContext,
+    mut asked: Asked,
+    results: Option<Vec<Result<(), topic_rules::Refusal>>>,
+) {
+    let refusal = |result: Result<(), topic_rules::Refusal>| result.err().map(|no| (no.error, no.message));
+    let mut results = results.unwrap_or_default().into_iter().map(refusal);
+    asked.decide(|decision| matches!(decision, Decision::Node), || results.next());
+    finish(core, context, asked);
+}
+
+fn finish(core: &mut ShardCore, context: RequestContext, asked: Asked) {
+    let results = asked.outcomes.into_iter().map(|Outcome { resource_type, resource_name, decision }| {
+        let Decision::Made(refused) = decision else { unreachable!("every resource was decided about before") };
+        let (error_code, text) = refused.map_or((ErrorCode::None, None), |(error, text)| (error, Some(text)));
+        let error_message = text.filter(|text| !text.is_empty()).map(message);
         AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name }
     });
     match asked.form {

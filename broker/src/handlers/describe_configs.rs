@@ -1,9 +1,8 @@
-//! DescribeConfigs: the settings of topics and of this node, defaults included, so that tools find what they look for;
+//! DescribeConfigs: the settings of topics and of nodes, defaults included, so that tools find what they look for;
 //! with synonyms and documentation where they are asked for.
 
-use super::RequestContext;
 use super::metadata::is_legal;
-use crate::control::group_settings::{GROUP_SETTINGS, INTERVAL};
+use super::{RequestContext, node_configs};
 use crate::control::topic_settings::{SettingType, TOPIC_SETTINGS, TopicSetting};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
@@ -14,28 +13,30 @@ use millrace_protocol::messages::describe_configs::{
 };
 use millrace_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 /// The numbers of what has settings.
 pub(crate) const TOPIC: i8 = 2;
 pub(crate) const BROKER: i8 = 4;
 pub(crate) const GROUP: i8 = 32;
-/// Where a value comes from: the topic, the group, the broker's start-up settings, the default.
+/// Where a value comes from: the topic; what was set of this node, or of all nodes, while they ran; the node's flags; the
+/// default.
 const FROM_TOPIC: i8 = 1;
-const FROM_GROUP: i8 = 8;
-const FROM_BROKER: i8 = 4;
-const FROM_DEFAULT: i8 = 5;
+pub(super) const FROM_NODE: i8 = 2;
+pub(super) const FROM_NODES: i8 = 3;
+pub(super) const FROM_BROKER: i8 = 4;
+pub(super) const FROM_DEFAULT: i8 = 5;
+pub(super) const FROM_GROUP: i8 = 8;
 
 /// The numbers of Kafka's types.
-const BOOLEAN: i8 = 1;
-const STRING: i8 = 2;
-const INT: i8 = 3;
-const SHORT: i8 = 4;
-const LONG: i8 = 5;
+pub(super) const BOOLEAN: i8 = 1;
+pub(super) const STRING: i8 = 2;
+pub(super) const INT: i8 = 3;
+pub(super) const SHORT: i8 = 4;
+pub(super) const LONG: i8 = 5;
 const DOUBLE: i8 = 6;
-const LIST: i8 = 7;
+pub(super) const LIST: i8 = 7;
 
-fn type_number(of: SettingType) -> i8 {
+pub(super) fn type_number(of: SettingType) -> i8 {
     match of {
         SettingType::Boolean => BOOLEAN,
         SettingType::Int { .. } => INT,
@@ -48,7 +49,7 @@ fn type_number(of: SettingType) -> i8 {
 
 /// What of a description the client wants.
 #[derive(Clone, Copy)]
-struct Wanted {
+pub(super) struct Wanted {
     synonyms: bool,
     documentation: bool,
 }
@@ -70,14 +71,19 @@ fn describe(core: &ShardCore, resource: DescribeConfigsResource, wanted: Wanted)
     let found = match resource.resource_type {
         _ if resource.configuration_keys.as_ref().is_some_and(repeated) => Err(ErrorCode::InvalidRequest),
         TOPIC => match core.image.topics.get(&*resource.resource_name) {
-            Some(topic) => Ok(topic_settings(&topic.settings, wanted)),
+            Some(topic) => Ok(topic_settings(core, &topic.settings, wanted)),
             None if !is_legal(&resource.resource_name) => Err(ErrorCode::InvalidTopicException),
             None => Err(ErrorCode::UnknownTopicOrPartition),
         },
-        // The empty name stands for what all nodes were told while they ran: nothing.
-        BROKER if resource.resource_name.is_empty() => Ok(Vec::new()),
-        BROKER if is_node(core, &resource.resource_name) => Ok(node_settings(core, &resource.resource_name, wanted)),
-        GROUP if !resource.resource_name.is_empty() => Ok(group_settings(core, &resource.resource_name, wanted)),
+        // The empty name stands for what all nodes were told while they ran.
+        BROKER if resource.resource_name.is_empty() => Ok(node_configs::of_all_nodes(core, wanted)),
+        BROKER => match resource.resource_name.parse() {
+            Ok(id) if is_node(core, &resource.resource_name) => Ok(node_configs::of_node(core, id, wanted)),
+            _ => Err(ErrorCode::InvalidRequest),
+        },
+        GROUP if !resource.resource_name.is_empty() => {
+            Ok(node_configs::of_group(core, &resource.resource_name, wanted))
+        }
         _ => Err(ErrorCode::InvalidRequest),
     };
     let (error_code, mut configs) = match found {
@@ -104,126 +110,60 @@ pub(crate) fn is_node(core: &ShardCore, name: &str) -> bool {
 }
 
 /// The settings of a topic that sets `set`.
-fn topic_settings(set: &BTreeMap<String, String>, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
-    let shown = TOPIC_SETTINGS.iter().filter(|row| row.is_current() || set.contains_key(row.name));
-    shown.map(|row| topic_setting(row, set.get(row.name), wanted)).collect()
-}
-
-fn topic_setting(row: &TopicSetting, own: Option<&String>, wanted: Wanted) -> DescribeConfigsResourceResult {
-    let mut synonyms = Vec::new();
-    if let Some(own) = own {
-        synonyms.push(synonym(row.name, own, FROM_TOPIC));
-    }
-    if !row.of_broker.is_empty() {
-        synonyms.push(synonym(row.of_broker, row.default, FROM_DEFAULT));
-    }
-    DescribeConfigsResourceResult {
-        name: StrBytes::from_static(row.name),
-        value: Some(own.map_or(StrBytes::from_static(row.default), |own| StrBytes::from(own.as_str()))),
-        config_source: if own.is_some() { FROM_TOPIC } else { FROM_DEFAULT },
-        config_type: type_number(row.of),
-        synonyms: if wanted.synonyms { synonyms } else { Vec::new() },
-        documentation: wanted.documentation.then(|| StrBytes::from_static(row.about)),
-        ..DescribeConfigsResourceResult::default()
-    }
-}
-
-/// The settings of a node: what tools look for, and where topics have their defaults from.
-fn node_settings(core: &ShardCore, id: &str, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
-    let (create, told) = if core.config().auto_create { ("true", FROM_DEFAULT) } else { ("false", FROM_BROKER) };
-    let mut settings = vec![
-        node_setting("auto.create.topics.enable", create, told, BOOLEAN, wanted),
-        node_setting("broker.id", id, FROM_BROKER, INT, wanted),
-        node_setting("default.replication.factor", "1", FROM_DEFAULT, INT, wanted),
-        node_setting("delete.topic.enable", "true", FROM_DEFAULT, BOOLEAN, wanted),
-        node_setting("node.id", id, FROM_BROKER, INT, wanted),
-        node_setting("offsets.topic.replication.factor", "1", FROM_DEFAULT, SHORT, wanted),
-        node_setting("transaction.state.log.replication.factor", "1", FROM_DEFAULT, SHORT, wanted),
-    ];
-    settings.extend(consumer_group_settings(core, wanted));
-    settings.extend(classic_group_settings(core, wanted));
-    let defaults = TOPIC_SETTINGS.iter().filter(|row| !row.of_broker.is_empty());
-    settings.extend(
-        defaults.map(|row| node_setting(row.of_broker, row.default, FROM_DEFAULT, type_number(row.of), wanted)),
-    );
-    settings
-}
-
-/// What a node says of groups of the classic protocol, and of offsets.
-fn classic_group_settings(core: &ShardCore, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
-    let limits = core.groups.coordinator.limits();
-    let milliseconds = |time: Duration| time.as_millis().to_string();
-    let shown = [
-        ("group.initial.rebalance.delay.ms", milliseconds(limits.initial_rebalance_delay)),
-        ("group.max.session.timeout.ms", milliseconds(limits.max_session)),
-        ("group.min.session.timeout.ms", milliseconds(limits.min_session)),
-        ("offset.metadata.max.bytes", limits.offset_metadata_bytes.to_string()),
-        ("offsets.retention.minutes", (limits.offset_retention.as_secs() / 60).to_string()),
-    ];
-    shown.iter().map(|(name, value)| node_setting(name, value, FROM_DEFAULT, INT, wanted)).collect()
-}
-
-/// What a node says of groups of the consumer protocol.
-fn consumer_group_settings(core: &ShardCore, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
-    let limits = core.groups.coordinator.limits();
-    let interval = limits.consumer_interval.as_millis().to_string();
-    let session = limits.consumer_session.as_millis().to_string();
-    vec![
-        node_setting("group.consumer.assignors", "uniform,range", FROM_DEFAULT, LIST, wanted),
-        node_setting("group.consumer.heartbeat.interval.ms", &interval, FROM_DEFAULT, INT, wanted),
-        node_setting("group.consumer.max.size", &limits.members.to_string(), FROM_DEFAULT, INT, wanted),
-        node_setting("group.consumer.migration.policy", "bidirectional", FROM_DEFAULT, STRING, wanted),
-        node_setting("group.consumer.session.timeout.ms", &session, FROM_DEFAULT, INT, wanted),
-    ]
-}
-
-/// The settings of a group, whether or not it exists: its own, or those of the node.
-fn group_settings(core: &ShardCore, group: &str, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
-    let limits = core.groups.coordinator.limits();
-    let own = core.image.group_settings.get(group);
-    let shown = GROUP_SETTINGS.iter().map(|row| {
-        let of_node = if row.name == INTERVAL { limits.consumer_interval } else { limits.consumer_session };
-        let of_node = of_node.as_millis().to_string();
-        let own = own.and_then(|own| own.get(row.name));
-        let mut synonyms = vec![synonym(row.of_broker, &of_node, FROM_DEFAULT)];
-        if let Some(own) = own {
-            synonyms.insert(0, synonym(row.name, own, FROM_GROUP));
-        }
-        DescribeConfigsResourceResult {
-            name: StrBytes::from_static(row.name),
-            value: Some(StrBytes::from(own.unwrap_or(&of_node).as_str())),
-            config_source: if own.is_some() { FROM_GROUP } else { FROM_DEFAULT },
-            config_type: INT,
-            synonyms: if wanted.synonyms { synonyms } else { Vec::new() },
-            documentation: wanted.documentation.then(|| StrBytes::from_static(row.about)),
-            ..DescribeConfigsResourceResult::default()
-        }
-    });
-    shown.collect()
-}
-
-fn node_setting(
-    name: &'static str,
-    value: &str,
-    config_source: i8,
-    config_type: i8,
+fn topic_settings(
+    core: &ShardCore,
+    set: &BTreeMap<String, String>,
     wanted: Wanted,
-) -> DescribeConfigsResourceResult {
-    DescribeConfigsResourceResult {
-        name: StrBytes::from_static(name),
-        value: Some(StrBytes::from(value)),
-        read_only: true,
-        config_source,
-        config_type,
-        synonyms: if wanted.synonyms { vec![synonym(name, value, config_source)] } else { Vec::new() },
-        documentation: wanted.documentation.then(|| StrBytes::from_static(NODE_SETTING)),
-        ..DescribeConfigsResourceResult::default()
+) -> Vec<DescribeConfigsResourceResult> {
+    let shown = TOPIC_SETTINGS.iter().filter(|row| row.is_current() || set.contains_key(row.name));
+    shown.map(|row| topic_setting(core, row, set.get(row.name)).result(wanted)).collect()
+}
+
+fn topic_setting(core: &ShardCore, row: &'static TopicSetting, own: Option<&String>) -> DescribedSetting {
+    let own = own.map(|own| (row.name, own.clone(), FROM_TOPIC));
+    let of_nodes = node_configs::set_of_nodes(core, core.node(), row);
+    let synonyms: Vec<_> = own.into_iter().chain(of_nodes).chain(node_configs::default_synonym(row)).collect();
+    let first = synonyms.first();
+    DescribedSetting {
+        name: row.name,
+        value: Some(first.map_or_else(|| row.default.to_owned(), |(_, value, _)| value.clone())),
+        source: first.map_or(FROM_DEFAULT, |(_, _, source)| *source),
+        config_type: type_number(row.of),
+        read_only: false,
+        synonyms,
+        about: row.about,
     }
 }
 
-/// Documentation of what a node shows.
-const NODE_SETTING: &str = "Shown for tools that look for it; settings of a node change with its flags and a restart.";
+/// A setting with all that can be said of it.
+pub(super) struct DescribedSetting {
+    pub(super) name: &'static str,
+    pub(super) value: Option<String>,
+    pub(super) source: i8,
+    pub(super) config_type: i8,
+    pub(super) read_only: bool,
+    /// Where the value could come from, in order of precedence: name, value, source.
+    pub(super) synonyms: Vec<(&'static str, String, i8)>,
+    pub(super) about: &'static str,
+}
 
-fn synonym(name: &'static str, value: &str, source: i8) -> DescribeConfigsSynonym {
-    DescribeConfigsSynonym { name: StrBytes::from_static(name), value: Some(StrBytes::from(value)), source }
+impl DescribedSetting {
+    pub(super) fn result(self, wanted: Wanted) -> DescribeConfigsResourceResult {
+        let synonym = |(name, value, source): (&'static str, String, i8)| DescribeConfigsSynonym {
+            name: StrBytes::from_static(name),
+            value: Some(StrBytes::from(value)),
+            source,
+        };
+        let synonyms = if wanted.synonyms { self.synonyms } else { Vec::new() };
+        DescribeConfigsResourceResult {
+            name: StrBytes::from_static(self.name),
+            value: self.value.map(StrBytes::from),
+            read_only: self.read_only,
+            config_source: self.source,
+            is_sensitive: false,
+            synonyms: synonyms.into_iter().map(synonym).collect(),
+            config_type: self.config_type,
+            documentation: wanted.documentation.then(|| StrBytes::from_static(self.about)),
+        }
+    }
 }

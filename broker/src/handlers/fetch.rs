@@ -2,14 +2,20 @@
 //!
 //! With a session (KIP-227) a request names what changed since the one before, and the answer holds what is new:
 //! [`crate::shard::fetch_sessions`].
+//!
+//! A client that is above its quota is answered at once, with nothing but how long it is held back (KIP-219). One that
+//! this answer brings above it gets the records, and is held back behind them: so a batch that is larger than the quota
+//! lets pass at once is passed all the same, where Kafka's client would wait for ever.
 
 use super::errors::{PartitionError, partition_error};
 use super::topics::{self, leader_hint};
 use super::{RequestContext, close};
+use crate::quotas::Quota;
 use crate::shard::core::ShardCore;
-use crate::shard::events::Now;
+use crate::shard::events::{Now, Reply};
 use crate::shard::fetch_sessions::{Named, Told, Wanted};
 use crate::shard::fetches::{FetchSlot, NewFetch, SlotState};
+use bytes::Bytes;
 use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::fetch::{
@@ -52,7 +58,13 @@ pub(crate) enum SessionUse {
 }
 
 /// Starts a fetch: it is answered at once, or parked.
-pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, request: FetchRequest) {
+pub(crate) fn handle(
+    core: &mut ShardCore,
+    now: Now,
+    context: RequestContext,
+    request: FetchRequest,
+    client_id: Option<StrBytes>,
+) {
     let replica = if context.version >= 15 { request.replica_state.replica_id } else { request.replica_id };
     if replica >= 0 {
         // Replicas of other systems have no business here.
@@ -65,6 +77,14 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
             return context.reply(core, &response);
         }
     };
+    let client = (context.reply_to.connection, client_id.as_deref().unwrap_or_default());
+    let mut most_bytes = usize::MAX;
+    if let Some((pause, most)) = core.quotas.standing(now.mono, Quota::Fetch, client) {
+        if !pause.is_zero() {
+            return hold_back(core, now, context, &session, pause);
+        }
+        most_bytes = most;
+    }
     let mut topics: Vec<(StrBytes, uuid::Uuid)> = Vec::new();
     let mut slots = Vec::with_capacity(asked.len());
     for (named, wanted) in asked {
@@ -82,10 +102,17 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
             slots,
             session,
             min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
-            max_bytes: usize::try_from(request.max_bytes).unwrap_or(0),
+            max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(most_bytes),
             wait,
         },
     );
+}
+
+/// Answers with nothing: the session, if there is one, stays as it is.
+fn hold_back(core: &mut ShardCore, now: Now, context: RequestContext, session: &SessionUse, pause: Duration) {
+    let throttle_time_ms = core.hold_back(now, context.reply_to.connection, pause);
+    let session_id = if let SessionUse::Incremental { id, .. } = session { *id } else { 0 };
+    context.reply(core, &FetchResponse { throttle_time_ms, session_id, ..FetchResponse::default() });
 }
 
 /// What is fetched, and for which session.
@@ -225,7 +252,15 @@ pub(crate) fn respond(
         }
     }
     core.counters.fetched_bytes += bytes as u64;
-    context.reply(core, &response);
+    let mut frame = context.encode(&response);
+    let length = frame.iter().map(Bytes::len).sum();
+    let connection = context.reply_to.connection;
+    let pause = core.quotas.count_more(now.mono, Quota::Fetch, connection, length);
+    if !pause.is_zero() {
+        response.throttle_time_ms = core.hold_back(now, connection, pause);
+        frame = context.encode(&response);
+    }
+    core.end(context.reply_to, Reply::Frame(frame));
 }
 
 fn partition_data(core: &ShardCore, slot: SlotResult) -> PartitionData {

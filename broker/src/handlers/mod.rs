@@ -6,6 +6,7 @@
 
 pub mod errors;
 
+pub(crate) mod alter_client_quotas;
 pub(crate) mod alter_configs;
 pub(crate) mod alter_partition_reassignments;
 pub(crate) mod api_versions;
@@ -17,6 +18,7 @@ pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
 pub(crate) mod delete_records;
 pub(crate) mod delete_topics;
+pub(crate) mod describe_client_quotas;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
@@ -38,6 +40,7 @@ pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
 pub(crate) mod list_partition_reassignments;
 pub(crate) mod metadata;
+pub(crate) mod node_configs;
 pub(crate) mod offset_commit;
 pub(crate) mod offset_delete;
 pub(crate) mod offset_fetch;
@@ -136,7 +139,9 @@ fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key
     match key {
         ApiKey::ApiVersions => answer(to, api_versions::handle),
         ApiKey::Metadata => answer(to, metadata::handle),
-        ApiKey::Fetch => answer(to, fetch::handle),
+        ApiKey::Fetch => answer(to, |core, now, context, request| {
+            fetch::handle(core, now, context, request, header.client_id);
+        }),
         ApiKey::ListOffsets => answer(to, list_offsets::handle),
         ApiKey::InitProducerId => answer(to, init_producer_id::handle),
         ApiKey::CreateTopics => answer(to, create_topics::handle),
@@ -149,6 +154,8 @@ fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key
         ApiKey::DescribeConfigs => answer(to, describe_configs::handle),
         ApiKey::AlterConfigs => answer(to, alter_configs::handle),
         ApiKey::IncrementalAlterConfigs => answer(to, incremental_alter_configs::handle),
+        ApiKey::DescribeClientQuotas => answer(to, describe_client_quotas::handle),
+        ApiKey::AlterClientQuotas => answer(to, alter_client_quotas::handle),
         ApiKey::ListConfigResources => answer(to, list_config_resources::handle),
         ApiKey::DescribeLogDirs => answer(to, describe_log_dirs::handle),
         ApiKey::DescribeProducers => answer(to, describe_producers::handle),

@@ -5,7 +5,8 @@
 //! 3. A batch of a producer that there is no room to remember is refused: it could not be told from its own retry.
 //! 4. While the store has no room nothing new is appended for who wants to hear of it, so that KAFKA_STORAGE_ERROR means
 //!    what it says: the batch is not in the log. What was appended waits, and may time out, as in an outage.
-//! 5. Nothing of a batch is changed but what its CRC leaves out (base offset, leader epoch), unless the topic keeps
+//! 5. A client above its quota is told so and held back from here on; what it sent is taken (KIP-219).
+//! 6. Nothing of a batch is changed but what its CRC leaves out (base offset, leader epoch), unless the topic keeps
 //!    the time of appending.
 
 use super::errors::{PartitionError, append_error, partition_error};
@@ -13,6 +14,7 @@ use super::topics::{self, leader_hint};
 use super::{RequestContext, close};
 use crate::net::budget::Permit;
 use crate::net::frame::Frame;
+use crate::quotas::Quota;
 use crate::shard::core::ShardCore;
 use crate::shard::deadlines::Due;
 use crate::shard::events::{Now, Reply};
@@ -90,6 +92,10 @@ pub(crate) fn handle(
     if let Some(permit) = &mut permit {
         permit.grow(view.partitions.len() * KEPT_PER_PARTITION);
     }
+    let client_id = view.client_id.as_ref().map_or("", |range| text_at(frame.bytes(), range));
+    let bytes = frame.bytes().len();
+    let pause = core.quotas.count(now.mono, Quota::Produce, (context.reply_to.connection, client_id), bytes);
+    let throttle_time_ms = core.hold_back(now, context.reply_to.connection, pause);
     let mut handling = Handling {
         context,
         acks: view.acks,
@@ -97,7 +103,7 @@ pub(crate) fn handle(
         placed: SmallVec::new(),
         slots: SmallVec::new(),
         waits: SmallVec::new(),
-        response: ProduceResponse::default(),
+        response: ProduceResponse { throttle_time_ms, ..ProduceResponse::default() },
         failed: false,
     };
     for topic in &view.topics {

@@ -3,8 +3,10 @@
 //! 1. A question is answered once: by the control task or by its deadline; an answer that comes later is dropped.
 
 use super::{
-    RequestContext, config_changes, create_partitions, create_topics, delete_topics, init_producer_id, metadata,
+    RequestContext, alter_client_quotas, config_changes, create_partitions, create_topics, delete_topics,
+    init_producer_id, metadata,
 };
+use crate::control::topic_rules::Refusal;
 use crate::control::{ToControl, Token, TopicAnswer};
 use crate::shard::core::ShardCore;
 use crate::shard::deadlines::{DeadlineId, Due};
@@ -23,6 +25,10 @@ pub(crate) enum Question {
     CreatePartitions(RequestContext, create_partitions::Asked),
     /// AlterConfigs and IncrementalAlterConfigs.
     AlterConfigs(RequestContext, config_changes::Asked),
+    /// The settings of nodes of AlterConfigs and IncrementalAlterConfigs.
+    AlterNodes(RequestContext, config_changes::Asked),
+    /// AlterClientQuotas.
+    AlterQuotas(RequestContext, alter_client_quotas::Asked),
     /// DeleteTopics.
     DeleteTopics(RequestContext, delete_topics::Asked),
     /// The producer id block that waiting requests draw from.
@@ -67,7 +73,21 @@ impl ShardCore {
         Some(question)
     }
 
-    /// Results for topics came, in the order asked; none if the control task did not answer in time.
+    /// Results for quotas or nodes came, in the order asked.
+    pub(crate) fn altered(&mut self, token: Token, results: Vec<Result<(), Refusal>>) {
+        match self.take_question(token) {
+            Some(Question::AlterQuotas(context, asked)) => {
+                alter_client_quotas::answered(self, context, asked, Some(results));
+            }
+            Some(Question::AlterNodes(context, asked)) => {
+                config_changes::nodes_answered(self, context, asked, Some(results));
+            }
+            Some(other) => unreachable!("the control task answers what it was asked: {other:?}"),
+            None => {}
+        }
+    }
+
+    /// Results for topics came, in the order asked; none if the control task did not answer in time, whatever was asked.
     pub(crate) fn topics_answered(&mut self, now: Now, token: Token, topics: Option<Vec<TopicAnswer>>) {
         match self.take_question(token) {
             None => {}
@@ -76,7 +96,11 @@ impl ShardCore {
             Some(Question::CreatePartitions(context, asked)) => {
                 create_partitions::answered(self, context, asked, topics);
             }
-            Some(Question::AlterConfigs(context, asked)) => config_changes::answered(self, now, context, asked, topics),
+            Some(Question::AlterConfigs(context, asked)) => {
+                config_changes::topics_answered(self, now, context, asked, topics);
+            }
+            Some(Question::AlterNodes(context, asked)) => config_changes::nodes_answered(self, context, asked, None),
+            Some(Question::AlterQuotas(context, asked)) => alter_client_quotas::answered(self, context, asked, None),
             Some(Question::DeleteTopics(context, asked)) => delete_topics::answered(self, context, asked, topics),
             Some(Question::ProducerIds) => init_producer_id::unanswered(self),
         }

@@ -16,7 +16,8 @@
 //!    taken for it.
 //! 4. An idle connection holds no buffer. What is read ahead is bounded for all of them together (`net::incoming`), and
 //!    is not charged: so invariant 1 holds but for that.
-//! 5. Where replies pile up, requests wait whose replies can be large; where the control task is behind, requests that
+//! 5. While it is muted no request of it is handed over, but for those that were before; replies leave.
+//! 6. Where replies pile up, requests wait whose replies can be large; where the control task is behind, requests that
 //!    ask it. All others go on, so that neither evicts a group's members.
 //!
 //! Time limits are not kept by timers per connection: the pump looks at [`Connection::overdue`] now and then.
@@ -197,16 +198,18 @@ struct Burden {
 impl Burden {
     fn of(api: Option<ApiKey>) -> Burden {
         use ApiKey::{
-            ApiVersions, CreateTopics, DeleteGroups, DeleteTopics, FindCoordinator, Heartbeat, InitProducerId,
-            JoinGroup, LeaveGroup, OffsetCommit, Produce, SyncGroup,
+            AlterClientQuotas, AlterConfigs, ApiVersions, CreatePartitions, CreateTopics, DeleteGroups, DeleteTopics,
+            FindCoordinator, Heartbeat, IncrementalAlterConfigs, InitProducerId, JoinGroup, LeaveGroup, OffsetCommit,
+            Produce, SyncGroup,
         };
         let burden = |replies, asks, keeps| Burden { replies, asks, keeps };
         match api {
             Some(Produce | Heartbeat | ApiVersions | FindCoordinator) => burden(false, false, false),
             Some(JoinGroup | SyncGroup | LeaveGroup) => burden(false, true, false),
-            Some(OffsetCommit | InitProducerId | CreateTopics | DeleteTopics | DeleteGroups) => {
+            Some(OffsetCommit | InitProducerId | CreateTopics | CreatePartitions | DeleteTopics | DeleteGroups) => {
                 burden(false, true, true)
             }
+            Some(AlterConfigs | IncrementalAlterConfigs | AlterClientQuotas) => burden(false, true, true),
             // Metadata creates topics.
             Some(ApiKey::Metadata) => burden(true, true, true),
             Some(ApiKey::Fetch) => burden(true, false, true),
@@ -278,6 +281,8 @@ pub struct Connection {
     owing_since: Cell<Option<Mono>>,
     /// A request waits for its memory.
     waits_for_memory: Cell<bool>,
+    /// Until when no request is taken.
+    muted_until: Cell<Option<Mono>>,
 }
 
 impl Connection {
@@ -299,6 +304,7 @@ impl Connection {
             stalled_since: Cell::default(),
             owing_since: Cell::default(),
             waits_for_memory: Cell::default(),
+            muted_until: Cell::default(),
         }
     }
 
@@ -315,6 +321,11 @@ impl Connection {
         let permit = place.and_then(|place| reserved.remove(place));
         drop((reserved, permit));
         self.answered.raise();
+    }
+
+    /// Takes no further request until then. What is under way goes on.
+    pub fn mute(&self, until: Mono) {
+        self.muted_until.set(self.muted_until.get().max(Some(until)));
     }
 
     /// Ends the connection now.
@@ -405,8 +416,9 @@ impl Connection {
         }
     }
 
-    /// Waits until the shard can bear one more request of this API (invariant 5).
+    /// Waits until the shard can bear one more request of this API (invariants 5 and 6).
     async fn bearable(&self, api: Option<ApiKey>) {
+        self.unmuted().await;
         let Burden { replies, asks, .. } = Burden::of(api);
         // A peer that does not take what it has asked for gets no more of it, or it would fill the pool again each time
         // that another one's place comes free.
@@ -419,6 +431,20 @@ impl Connection {
         }
         if asks && self.intake.outbox.is_at_mark() {
             self.without_clock(self.intake.outbox.below_mark()).await;
+        }
+    }
+
+    /// Waits until the mute is over (invariant 5). A connection that waits here is quiet: a process that stops does not
+    /// wait for it.
+    async fn unmuted(&self) {
+        while let Some(until) = self.muted_until.get() {
+            if until <= self.intake.env.now() {
+                self.muted_until.set(None);
+                return;
+            }
+            self.arriving_since.set(None);
+            self.intake.env.sleep_until(until).await;
+            self.arriving_since.set(Some(self.intake.env.now()));
         }
     }
 

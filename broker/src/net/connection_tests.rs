@@ -9,7 +9,7 @@ use crate::net::stream::ByteStream;
 use crate::shard::events::{ConnectionId, Reply, ReplyTo, RequestNumber};
 use crate::signal::Gauge;
 use bytes::Bytes;
-use millrace_storage::env::Env;
+use millrace_storage::env::{Env, Mono};
 use millrace_storage::sim::{Ended as RunEnded, Sim};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -201,6 +201,29 @@ fn replies_leave_in_request_order_whatever_order_they_are_answered_in() {
         client.answer(0, reply("first"));
         assert_eq!(client.receive(16).await, b"firstsecondthird");
         until(&world.env, || world.intake.reply_bytes() == 0).await;
+    });
+}
+
+#[test]
+fn a_muted_connection_hands_nothing_over_until_its_time_while_replies_leave() {
+    in_a_world(async |world| {
+        let mut client = world.connect();
+        client.send(&request(HEARTBEAT, 1, 20)).await;
+        world.kept(1).await;
+        let over = world.env.now().plus(Duration::from_secs(700));
+        client.connection.mute(over);
+        client.connection.mute(world.env.now().plus(Duration::from_secs(1)));
+        client.send(&request(PRODUCE, 1, 20)).await;
+        client.send(&request(HEARTBEAT, 1, 20)).await;
+        client.answer(0, reply("first"));
+        assert_eq!(client.receive(5).await, b"first");
+        world.env.sleep(Duration::from_secs(500)).await;
+        assert_eq!(world.kept.requests.borrow().len(), 1, "the longer of both mutes counts");
+        assert!(client.connection.is_quiet(), "a process that stops does not wait for it");
+        assert_eq!(client.connection.overdue(world.env.now()), None, "the wait is ours");
+        world.env.sleep_until(Mono(over.0 - 1)).await;
+        assert_eq!(world.kept.requests.borrow().len(), 1);
+        world.kept(3).await;
     });
 }
 

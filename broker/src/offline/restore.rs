@@ -18,6 +18,7 @@ use super::kafscale::TransferError;
 use super::new_topic::{self, Ground, Writer, Writing, put_tombstone};
 use super::topics::Topics;
 use crate::control::messages::NewTopic;
+use crate::control::topic_settings;
 use crate::settings::Settings;
 use bytes::{Bytes, BytesMut};
 use millrace_protocol::records::RecordBatch;
@@ -85,7 +86,10 @@ pub fn restore(settings: &Settings, asked: &Restore) -> Result<Vec<RestoredParti
         }
         let kept = KEPT.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let mut new = asked.new.clone();
-        let all = topic.settings.clone().into_iter().chain(kept).chain(std::mem::take(&mut new.settings));
+        // What a topic was told before there was a rule against it is not copied.
+        let can_be_set = |(name, value): &(String, String)| topic_settings::objection(name, value).is_none();
+        let all =
+            topic.settings.clone().into_iter().filter(can_be_set).chain(kept).chain(std::mem::take(&mut new.settings));
         (new.settings, new.partitions) = (all.collect(), Some(topic.partitions));
         let record = new_topic::record(&env, &stores, &new, topic.partitions).await?;
         let mut writer = Writer::new(&env, &stores, record.id);

@@ -31,6 +31,7 @@ use crate::handlers::questions::Questions;
 use crate::handlers::{self, init_producer_id, produce};
 use crate::net::budget::Permit;
 use crate::net::frame::Frame;
+use crate::quotas::ledger::Ledger;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::record_set::RecordSet;
@@ -95,6 +96,10 @@ pub struct ShardCore {
     pub(crate) producer_ids: init_producer_id::ProducerIds,
     pub(crate) groups: GroupDesk,
     peers: BTreeMap<ConnectionId, IpAddr>,
+    /// The settings of topics that have none of their own.
+    topic_defaults: TopicSettings,
+    /// What clients sent and received, where they have quotas.
+    pub(crate) quotas: Ledger,
     pub(crate) deadlines: Deadlines,
     pub(crate) effects: Vec<Effect>,
     pub(crate) counters: Counters,
@@ -129,6 +134,8 @@ impl ShardCore {
             questions: Questions::default(),
             producer_ids: Default::default(),
             peers: BTreeMap::new(),
+            topic_defaults: TopicSettings::default(),
+            quotas: Ledger::default(),
             deadlines: Deadlines::default(),
             effects: Vec::new(),
             counters: Counters::default(),
@@ -165,6 +172,7 @@ impl ShardCore {
     /// A connection is gone. Its requests still end, with replies that nobody sends.
     pub fn on_disconnect(&mut self, _now: Now, connection: ConnectionId) {
         self.peers.remove(&connection);
+        self.quotas.forget(connection);
         self.drop_fetches_of(connection);
         self.drop_lookups_of(connection);
         self.drop_deletions_of(connection);
@@ -226,6 +234,7 @@ impl ShardCore {
         match message {
             FromControl::Image(image) => self.set_image(image),
             FromControl::Topics { token, topics } => self.topics_answered(now, token, Some(topics)),
+            FromControl::Altered { token, results } => self.altered(token, results),
             FromControl::ProducerIds { token, first } => init_producer_id::answered(self, token, first),
             FromControl::Stopping => self.stopping = true,
             FromControl::Persisted { token, result } => self.group_written(now, token, result),
@@ -436,6 +445,17 @@ impl ShardCore {
         self.peers.get(&connection).map_or_else(String::new, |address| format!("/{address}"))
     }
 
+    /// Reads nothing more of a connection for so long; what its client is told, in milliseconds (KIP-219).
+    pub(crate) fn hold_back(&mut self, now: Now, connection: ConnectionId, pause: Duration) -> i32 {
+        if pause.is_zero() {
+            return 0;
+        }
+        self.counters.throttled += 1;
+        self.effects.push(Effect::Mute { connection, until: now.mono.plus(pause) });
+        // At least one, so that a client which is held back is told so.
+        i32::try_from(pause.as_millis().max(1)).unwrap_or(i32::MAX)
+    }
+
     /// Ends a request.
     pub(crate) fn end(&mut self, reply_to: ReplyTo, reply: Reply) {
         self.effects.push(Effect::Reply(reply_to, reply));
@@ -520,6 +540,8 @@ impl ShardCore {
 
     fn set_image(&mut self, image: Arc<ClusterImage>) {
         self.groups.coordinator.on_image(image.clone());
+        self.quotas.set_table(&image.quotas);
+        self.topic_defaults = TopicSettings::of_node(&image.node_settings, self.config.node);
         self.image = image;
         self.settle_groups();
         let partitions: Vec<TopicPartition> = self.logs.keys().copied().collect();
@@ -533,6 +555,6 @@ impl ShardCore {
 
     fn settings_of(&self, partition: TopicPartition) -> TopicSettings {
         let topic = self.image.names.get(&partition.topic).and_then(|name| self.image.topics.get(name));
-        topic.map_or_else(TopicSettings::default, |topic| TopicSettings::read(&topic.settings))
+        topic.map_or(self.topic_defaults, |topic| self.topic_defaults.of_topic(&topic.settings))
     }
 }

@@ -25,6 +25,8 @@ macro_rules! counters {
 counters! {
     /// Requests taken, of any API
     requests,
+    /// Requests after which their client was held back by a quota
+    throttled,
     /// Requests that ended by closing their connection
     refused_connections,
     /// Batches appended

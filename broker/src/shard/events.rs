@@ -62,6 +62,13 @@ pub struct LookupToken(pub u64);
 pub enum Effect {
     /// A request ended.
     Reply(ReplyTo, Reply),
+    /// Take no further request of a connection until then: its client is above a quota.
+    Mute {
+        /// The connection.
+        connection: ConnectionId,
+        /// When it may go on.
+        until: Mono,
+    },
     /// To this shard's lane. Seals come from `ShardCore::take_seal` instead, which the pump calls when the lane's
     /// mailbox has a place.
     ToLane(ToLane),

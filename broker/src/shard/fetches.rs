@@ -33,7 +33,7 @@ const READ_PATIENCE: Duration = Duration::from_secs(10);
 const READS_PER_FETCH: usize = 16;
 
 /// Bytes in one answer, whatever the client allows (Kafka's `fetch.max.bytes` of a broker).
-const MOST_BYTES: usize = 55 * 1024 * 1024;
+pub(crate) const MOST_BYTES: usize = 55 * 1024 * 1024;
 
 /// A fetch that just arrived.
 pub(crate) struct NewFetch {

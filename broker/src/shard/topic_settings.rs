@@ -3,6 +3,8 @@
 //! Settings that nothing here reads are kept and shown by DescribeConfigs; a value that can't be read counts as the
 //! default (the control task refuses such values when they are set).
 
+use crate::control::NodeSettings;
+use crate::control::topic_settings::TOPIC_SETTINGS;
 use millrace_protocol::records::{ProduceRules, TimestampType};
 use millrace_storage::compaction::retention::Retention;
 use std::collections::BTreeMap;
@@ -17,18 +19,33 @@ pub struct TopicSettings {
 }
 
 impl TopicSettings {
-    /// Reads the settings of a topic that differ from the defaults, by Kafka's names.
-    pub fn read(settings: &BTreeMap<String, String>) -> TopicSettings {
-        let mut read = TopicSettings::default();
-        let (produce, retention) = (&mut read.produce, &mut read.retention);
+    /// Those of a topic that sets nothing, at a node.
+    pub fn of_node(settings: &NodeSettings, node: i32) -> TopicSettings {
+        let set = |name| {
+            let (own, of_all) = settings.set_values(node, name);
+            own.or(of_all)
+        };
+        let rows = TOPIC_SETTINGS.iter();
+        let values = rows.filter_map(|row| Some((row.name, set(row.dynamic_name()?)?.as_str())));
+        TopicSettings::default().with(values)
+    }
+
+    /// The same but for the settings that a topic has of its own, by Kafka's names.
+    pub fn of_topic(self, settings: &BTreeMap<String, String>) -> TopicSettings {
+        self.with(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+
+    fn with<'a>(mut self, settings: impl Iterator<Item = (&'a str, &'a str)>) -> TopicSettings {
+        let (produce, retention) = (&mut self.produce, &mut self.retention);
         for (name, value) in settings {
-            let value = value.as_str();
-            match name.as_str() {
+            match name {
                 "max.message.bytes" => set(&mut produce.max_batch_bytes, value),
                 "message.timestamp.before.max.ms" => set(&mut produce.timestamp_before_max_ms, value),
                 "message.timestamp.after.max.ms" => set(&mut produce.timestamp_after_max_ms, value),
-                "message.timestamp.type" if value == "LogAppendTime" => {
-                    produce.timestamp_type = TimestampType::LogAppendTime;
+                "message.timestamp.type" => {
+                    let by_append = value == "LogAppendTime";
+                    produce.timestamp_type =
+                        if by_append { TimestampType::LogAppendTime } else { TimestampType::CreateTime };
                 }
                 "cleanup.policy" => {
                     let has = |wanted| value.split(',').any(|policy| policy.trim() == wanted);
@@ -39,19 +56,19 @@ impl TopicSettings {
                 _ => {}
             }
         }
-        read
+        self
     }
 }
 
 fn set<T: std::str::FromStr>(setting: &mut T, value: &str) {
-    if let Ok(value) = value.parse() {
+    if let Ok(value) = value.trim().parse() {
         *setting = value;
     }
 }
 
 /// A negative limit is none.
 fn set_limit(limit: &mut Option<u64>, value: &str) {
-    if let Ok(value) = value.parse::<i64>() {
+    if let Ok(value) = value.trim().parse::<i64>() {
         *limit = u64::try_from(value).ok();
     }
 }
@@ -60,21 +77,38 @@ fn set_limit(limit: &mut Option<u64>, value: &str) {
 mod tests {
     use super::*;
 
+    fn read(settings: &BTreeMap<String, String>) -> TopicSettings {
+        TopicSettings::default().of_topic(settings)
+    }
+
     #[test]
     fn settings_are_read_by_name_and_unreadable_values_count_as_defaults() {
         let text =
             [("max.message.bytes", "12"), ("message.timestamp.type", "LogAppendTime"), ("cleanup.policy", "compact")];
         let mut settings: BTreeMap<String, String> = text.map(|(k, v)| (k.into(), v.into())).into();
-        let TopicSettings { produce: read, retention } = TopicSettings::read(&settings);
-        assert_eq!((read.max_batch_bytes, read.timestamp_type), (12, TimestampType::LogAppendTime));
-        assert!(read.keys_required && !retention.delete);
+        let TopicSettings { produce, retention } = read(&settings);
+        assert_eq!((produce.max_batch_bytes, produce.timestamp_type), (12, TimestampType::LogAppendTime));
+        assert!(produce.keys_required && !retention.delete);
         settings.insert("retention.ms".into(), "-1".into());
-        settings.insert("retention.bytes".into(), "9".into());
+        settings.insert("retention.bytes".into(), " 9 ".into());
         settings.insert("cleanup.policy".into(), "delete".into());
         let kept = Retention { delete: true, ms: None, bytes: Some(9) };
-        assert_eq!(TopicSettings::read(&settings).retention, kept);
+        assert_eq!(read(&settings).retention, kept);
         settings.insert("max.message.bytes".into(), "many".into());
         let default = ProduceRules::default().max_batch_bytes;
-        assert_eq!(TopicSettings::read(&settings).produce.max_batch_bytes, default);
+        assert_eq!(read(&settings).produce.max_batch_bytes, default);
+    }
+
+    #[test]
+    fn a_topic_has_its_own_setting_else_the_node_s_else_that_of_all_nodes() {
+        let mut nodes = NodeSettings::default();
+        let values = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        nodes.set(None, values(&[("message.max.bytes", "10"), ("log.retention.ms", "-1")]));
+        nodes.set(Some(7), values(&[("message.max.bytes", "20"), ("log.message.timestamp.type", "LogAppendTime")]));
+        let of = |node| TopicSettings::of_node(&nodes, node);
+        assert_eq!((of(1).produce.max_batch_bytes, of(1).retention.ms), (10, None));
+        assert_eq!((of(7).produce.max_batch_bytes, of(7).retention.ms), (20, None));
+        let topic = of(7).of_topic(&values(&[("max.message.bytes", "30"), ("message.timestamp.type", "CreateTime")]));
+        assert_eq!((topic.produce.max_batch_bytes, topic.produce.timestamp_type), (30, TimestampType::CreateTime));
     }
 }

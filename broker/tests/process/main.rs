@@ -19,6 +19,7 @@ mod memory;
 mod output;
 mod produce;
 mod program;
+mod quotas;
 mod recover;
 mod restart;
 mod restore;

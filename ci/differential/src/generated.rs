@@ -25,15 +25,16 @@ use millrace_protocol::messages::offset_fetch::{
 use millrace_protocol::messages::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
 use millrace_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest,
-    ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
-    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest,
-    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest,
-    create_topics, delete_topics, describe_configs, join_group, leave_group, sync_group,
+    AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest,
+    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest, create_topics, delete_topics,
+    describe_configs, join_group, leave_group, sync_group,
 };
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -131,6 +132,8 @@ pub(crate) fn run(pair: &mut Pair, seed: u64, rounds: u64) -> io::Result<()> {
     each::<CreatePartitionsRequest>(pair, seed, rounds)?;
     each::<AlterConfigsRequest>(pair, seed, rounds)?;
     each::<IncrementalAlterConfigsRequest>(pair, seed, rounds)?;
+    each::<DescribeClientQuotasRequest>(pair, seed, rounds)?;
+    each::<AlterClientQuotasRequest>(pair, seed, rounds)?;
     each::<ListConfigResourcesRequest>(pair, seed, rounds)?;
     each::<DescribeTopicPartitionsRequest>(pair, seed, rounds)?;
     each::<DescribeLogDirsRequest>(pair, seed, rounds)?;

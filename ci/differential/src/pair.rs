@@ -263,11 +263,28 @@ impl Pair {
     /// As [`Pair::ask`], again and again until both say the same or have had time enough: a change may reach those who
     /// describe it after it was answered.
     pub(crate) fn settle<R: Request>(&mut self, case: &str, version: i16, make: impl Fn(&Side) -> R) -> io::Result<()> {
+        self.settle_and_clean(case, version, make, |_| {})
+    }
+
+    /// As [`Pair::settle`]; `clean` changes the responses before they are compared.
+    pub(crate) fn settle_and_clean<R: Request>(
+        &mut self,
+        case: &str,
+        version: i16,
+        make: impl Fn(&Side) -> R,
+        clean: impl Fn(&mut R::Response),
+    ) -> io::Result<()> {
+        let cleaned = |mut outcome: Outcome<R::Response>| {
+            if let Outcome::Answered(response) = &mut outcome {
+                clean(response);
+            }
+            outcome
+        };
         let mut looks = 0;
         loop {
             let (left, right) = (make(&self.left), make(&self.right));
-            let left = self.left.client.exchange(&left, version, PATIENCE)?;
-            let right = self.right.client.exchange(&right, version, PATIENCE)?;
+            let left = cleaned(self.left.client.exchange(&left, version, PATIENCE)?);
+            let right = cleaned(self.right.client.exchange(&right, version, PATIENCE)?);
             looks += 1;
             if looks == SETTLING_LOOKS || leaves(&left, &self.left.names) == leaves(&right, &self.right.names) {
                 self.compare(R::KEY, version, case, &left, &right);

@@ -1,6 +1,7 @@
 //! Random messages for tests: every field of the version gets a value, now and then null, empty or extreme.
 
 use super::{Nullable, Version};
+use crate::double::Double;
 use crate::error_code::ErrorCode;
 use crate::record_set::RecordSet;
 use crate::string::StrBytes;
@@ -54,6 +55,12 @@ sample_numbers!(i8, i16, i32, i64);
 impl Sample for u16 {
     fn sample(sampler: &mut Sampler, version: Version) -> Self {
         i16::sample(sampler, version).cast_unsigned()
+    }
+}
+
+impl Sample for Double {
+    fn sample(sampler: &mut Sampler, version: Version) -> Self {
+        Double(f64::from_bits(i64::sample(sampler, version).cast_unsigned()))
     }
 }
 

@@ -38,6 +38,7 @@ macro_rules! apis {
 }
 
 apis! {
+    alter_client_quotas: AlterClientQuotasRequest, AlterClientQuotasResponse;
     alter_configs: AlterConfigsRequest, AlterConfigsResponse;
     alter_partition_reassignments: AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse;
     api_versions: ApiVersionsRequest, ApiVersionsResponse;
@@ -48,6 +49,7 @@ apis! {
     delete_groups: DeleteGroupsRequest, DeleteGroupsResponse;
     delete_records: DeleteRecordsRequest, DeleteRecordsResponse;
     delete_topics: DeleteTopicsRequest, DeleteTopicsResponse;
+    describe_client_quotas: DescribeClientQuotasRequest, DescribeClientQuotasResponse;
     describe_cluster: DescribeClusterRequest, DescribeClusterResponse;
     describe_configs: DescribeConfigsRequest, DescribeConfigsResponse;
     describe_groups: DescribeGroupsRequest, DescribeGroupsResponse;

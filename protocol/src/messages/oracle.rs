@@ -80,6 +80,7 @@ macro_rules! oracle_tests {
 }
 
 oracle_tests! {
+    alter_client_quotas_is_what_the_oracle_reads_and_writes: AlterClientQuotasRequest, AlterClientQuotasResponse;
     alter_configs_is_what_the_oracle_reads_and_writes: AlterConfigsRequest, AlterConfigsResponse;
     alter_partition_reassignments_is_what_the_oracle_reads_and_writes: AlterPartitionReassignmentsRequest,
         AlterPartitionReassignmentsResponse;
@@ -93,6 +94,8 @@ oracle_tests! {
     delete_groups_is_what_the_oracle_reads_and_writes: DeleteGroupsRequest, DeleteGroupsResponse;
     delete_records_is_what_the_oracle_reads_and_writes: DeleteRecordsRequest, DeleteRecordsResponse;
     delete_topics_is_what_the_oracle_reads_and_writes: DeleteTopicsRequest, DeleteTopicsResponse;
+    describe_client_quotas_is_what_the_oracle_reads_and_writes: DescribeClientQuotasRequest,
+        DescribeClientQuotasResponse;
     describe_cluster_is_what_the_oracle_reads_and_writes: DescribeClusterRequest, DescribeClusterResponse;
     describe_configs_is_what_the_oracle_reads_and_writes: DescribeConfigsRequest, DescribeConfigsResponse;
     describe_groups_is_what_the_oracle_reads_and_writes: DescribeGroupsRequest, DescribeGroupsResponse;

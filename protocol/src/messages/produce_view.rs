@@ -33,6 +33,8 @@ pub const MAX_WITHOUT_BATCH: usize = 1024;
 pub struct ProduceView {
     /// Key, version and correlation id.
     pub header: Peek,
+    /// Where stands what the client calls itself, if it says so.
+    pub client_id: Option<Range<usize>>,
     /// Where the transactional id stands, if there is one.
     pub transactional_id: Option<Range<usize>>,
     /// 0: no answer; 1: answer when appended; -1: answer when durable. Not checked yet.
@@ -80,7 +82,7 @@ impl ProduceView {
     /// elements carry no batch.
     pub fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
         let mut cursor = Cursor::new(frame);
-        let header = RequestHeader::skip(&mut cursor)?;
+        let (header, client_id) = RequestHeader::skip(&mut cursor)?;
         cursor.enter("ProduceRequest");
         if header.api_key != ApiKey::Produce.code() {
             return Err(cursor.error(DecodeErrorKind::ApiKey(header.api_key)));
@@ -91,6 +93,7 @@ impl ProduceView {
         let version = Version { number: header.api_version, flexible: ApiKey::Produce.is_flexible(header.api_version) };
         let mut view = ProduceView {
             header,
+            client_id,
             transactional_id: text(&mut cursor, version.flexible)?,
             acks: cursor.i16()?,
             timeout_ms: cursor.i32()?,
@@ -211,6 +214,7 @@ mod tests {
                 let frame = &frame[LENGTH_BYTES..];
                 let view = ProduceView::decode(frame).unwrap();
                 assert!(view.agrees_with(&request, frame));
+                assert_eq!(view.client_id.map(|range| text_at(frame, &range)), Some("client"));
             }
         }
     }

@@ -11,13 +11,17 @@
 //! | `/next-node` | first node id not yet given out, decimal | control task |
 //! | `/pid` | first producer id not yet given out, decimal | control task |
 //! | `/slot/{slot:02}` | [`super::records::SlotRecord`]: coordinator slot | control task |
+//! | `/quota/{user}/{client id}` | [`super::records::QuotaRecord`]: what clients may send and receive | control task |
+//! | `/setting/{node}` | [`super::records::SettingRecord`]: settings changed while brokers run | control task |
 //! | `/group/{slot:02}/{group}` | group state, opaque to storage | coordinators |
 //! | `/group-settings/{group}` | [`super::records::GroupSettingsRecord`] | control task |
 //! | `/offset/{slot:02}/{group}/{topic id}/{index:010}` | committed offset, opaque to storage | coordinators |
 //!
-//! Names of groups are percent-encoded so that `/` and control characters can't break a key.
+//! Names of groups, users and clients are percent-encoded so that `/` and control characters can't break a key. In
+//! `/quota/` and `/setting/` a `*` stands for the default, and nothing for a part that an entity does not have.
 
 use super::Key;
+use super::records::{QuotaEntity, QuotaPart};
 use crate::ids::{ShardIndex, TopicId, TopicPartition, Wid};
 use std::fmt::Write;
 
@@ -41,6 +45,11 @@ pub const NODES: &str = "/node/";
 pub const GROUP_SETTINGS: &str = "/group-settings/";
 /// Prefix of all coordinator slots.
 pub const SLOTS: &str = "/slot/";
+
+/// Prefix of all quotas.
+pub const QUOTAS: &str = "/quota/";
+/// Prefix of all settings that were changed while brokers ran.
+pub const SETTINGS: &str = "/setting/";
 
 /// `/wal/{wid}`.
 pub fn wal(wid: Wid) -> Key {
@@ -111,6 +120,40 @@ pub fn parse_offset(key: &str) -> Option<(String, TopicPartition)> {
     Some((group, TopicPartition { topic, index: parts.next()?.parse().ok()? }))
 }
 
+/// `/quota/{user}/{client id}`.
+pub fn quota(entity: &QuotaEntity) -> Key {
+    let part = |part: &QuotaPart| match part {
+        QuotaPart::Absent => String::new(),
+        QuotaPart::Default => DEFAULT.to_owned(),
+        QuotaPart::Named(name) => encode(name),
+    };
+    format!("{QUOTAS}{}/{}", part(&entity.user), part(&entity.client_id))
+}
+/// The entity of a `/quota/` key.
+pub fn parse_quota(key: &str) -> Option<QuotaEntity> {
+    let part = |text: &str| match text {
+        "" => Some(QuotaPart::Absent),
+        DEFAULT => Some(QuotaPart::Default),
+        name => decode(name).map(QuotaPart::Named),
+    };
+    let (user, client_id) = key.strip_prefix(QUOTAS)?.split_once('/')?;
+    Some(QuotaEntity { user: part(user)?, client_id: part(client_id)? })
+}
+/// `/setting/{node}`; `None`: of all nodes.
+pub fn setting(node: Option<i32>) -> Key {
+    node.map_or_else(|| format!("{SETTINGS}{DEFAULT}"), |node| format!("{SETTINGS}{node}"))
+}
+/// The node of a `/setting/` key; `None` if it is none, `Some(None)` for all nodes.
+pub fn parse_setting(key: &str) -> Option<Option<i32>> {
+    match key.strip_prefix(SETTINGS)? {
+        DEFAULT => Some(None),
+        node => node.parse().ok().map(Some),
+    }
+}
+
+/// What stands for the default. Encoded names have no such character.
+const DEFAULT: &str = "*";
+
 /// Percent-encodes everything but `[a-zA-Z0-9._-]`.
 pub fn encode(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
@@ -152,6 +195,13 @@ mod tests {
         assert_eq!(parse_offset(&offset(3, "a/ü %x", p)), Some(("a/ü %x".to_owned(), p)));
         assert_eq!(parse_wal(&wal(Wid(9))), Some(Wid(9)));
         assert_eq!(parse_group_settings(&group_settings("a/ü %x")), Some("a/ü %x".to_owned()));
+        for part in [QuotaPart::Absent, QuotaPart::Default, QuotaPart::Named("a/* ü".to_owned())] {
+            let entity = QuotaEntity { user: part.clone(), client_id: QuotaPart::Default };
+            assert_eq!(parse_quota(&quota(&entity)), Some(entity));
+            let entity = QuotaEntity { user: QuotaPart::Named("*".to_owned()), client_id: part };
+            assert_eq!(parse_quota(&quota(&entity)), Some(entity));
+        }
+        assert_eq!((parse_setting(&setting(None)), parse_setting(&setting(Some(7)))), (Some(None), Some(Some(7))));
     }
 
     #[test]

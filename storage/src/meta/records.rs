@@ -154,6 +154,45 @@ pub struct ClusterRecord {
     pub cluster_id: String,
 }
 
+/// A part of a [`QuotaEntity`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum QuotaPart {
+    /// The entity has no such part.
+    #[default]
+    Absent,
+    /// Whoever has no quota by name.
+    Default,
+    /// This one.
+    Named(String),
+}
+
+/// Whom a quota is for: a user, a client id, or both (KIP-55).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct QuotaEntity {
+    /// The user.
+    pub user: QuotaPart,
+    /// The client id.
+    pub client_id: QuotaPart,
+}
+
+/// `/quota/{user}/{client id}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QuotaRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// Bytes a second at each broker, by Kafka's names.
+    pub quotas: BTreeMap<String, u64>,
+}
+
+/// `/setting/{node}`: settings that were changed while brokers ran.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SettingRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// Values by Kafka's names.
+    pub settings: BTreeMap<String, String>,
+}
+
 /// A record with a kind and a JSON form.
 pub trait Record: Serialize + for<'a> Deserialize<'a> {
     /// For error messages.
@@ -172,7 +211,8 @@ macro_rules! records {
     ($($name:ident: $kind:literal),*) => {$( impl Record for $name { const KIND: &'static str = $kind; } )*};
 }
 records!(WalRecord: "wal", PartitionRecord: "partition", WishRecord: "wish", TopicRecord: "topic",
-         SlotRecord: "slot", ClusterRecord: "cluster", GroupSettingsRecord: "group settings");
+         SlotRecord: "slot", ClusterRecord: "cluster", GroupSettingsRecord: "group settings", QuotaRecord: "quota",
+         SettingRecord: "setting");
 
 macro_rules! plain_serde {
     ($($name:ident($inner:ty)),*) => {$(

@@ -107,7 +107,7 @@ fn settings_are_changed_by_the_control_task_and_answers_keep_the_order_of_the_re
         configs: vec![IncrementalConfig { name: "retention.ms".into(), config_operation, value: Some("5".into()) }],
     };
     let resources = vec![
-        resource(4, "1", 0),
+        resource(4, "9", 0),
         resource(2, TOPIC, 0),
         resource(2, "twice", 0),
         resource(2, "a/b", 0),
@@ -130,7 +130,7 @@ fn settings_are_changed_by_the_control_task_and_answers_keep_the_order_of_the_re
     let response = world.answer::<IncrementalAlterConfigsRequest>(to, 1).unwrap();
     let codes: Vec<_> = response.responses.iter().map(|result| (&*result.resource_name, result.error_code)).collect();
     let expected = [
-        ("1", ErrorCode::InvalidRequest),
+        ("9", ErrorCode::InvalidRequest),
         (TOPIC, ErrorCode::InvalidConfig),
         ("twice", ErrorCode::InvalidRequest),
         ("a/b", ErrorCode::InvalidTopicException),

@@ -9,6 +9,7 @@ mod groups;
 mod lane;
 mod lookups;
 mod produce;
+mod quotas;
 mod refusals;
 mod segments;
 mod strangers;
@@ -70,6 +71,7 @@ struct World {
     finds: VecDeque<(LookupToken, Option<Rc<Manifest>>)>,
     asked: VecDeque<ToControl>,
     to_lane: Vec<ToLane>,
+    mutes: Vec<(ConnectionId, Mono)>,
     wid: Wid,
     next_seq: u64,
     objects: BTreeMap<(Wid, Seq), Bytes>,
@@ -111,6 +113,7 @@ impl World {
             finds: VecDeque::new(),
             asked: VecDeque::new(),
             to_lane: Vec::new(),
+            mutes: Vec::new(),
             wid: Wid(7),
             next_seq: 0,
             objects: BTreeMap::new(),
@@ -165,6 +168,7 @@ impl World {
                 Effect::ReadManifest { partition, epoch } => self.manifests.push_back((partition, epoch)),
                 Effect::ToControl(message) => self.asked.push_back(message),
                 Effect::ToLane(message) => self.to_lane.push(message),
+                Effect::Mute { connection, until } => self.mutes.push((connection, until)),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::TopicAnswer;
+use crate::control::topic_rules::Refusal;
 use millrace_protocol::api::{ADVERTISED, ApiKey};
 use millrace_protocol::messages::describe_groups::DescribeGroupsRequest;
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
@@ -80,6 +81,7 @@ fn answer_control(world: &mut World) {
         error: ErrorCode::InvalidConfig,
         message: Some("y".repeat(2 * LONGEST)),
     };
+    let no = || Refusal { error: ErrorCode::PolicyViolation, message: "y".repeat(2 * LONGEST) };
     while let Some(asked) = world.asked.pop_front() {
         let answer = match asked {
             ToControl::CreateTopics { token, topics, .. } => {
@@ -93,6 +95,12 @@ fn answer_control(world: &mut World) {
                 token,
                 topics: alterations.into_iter().map(|group| refused(group.group)).collect(),
             },
+            ToControl::AlterQuotas { token, alterations, .. } => {
+                FromControl::Altered { token, results: alterations.iter().map(|_| Err(no())).collect() }
+            }
+            ToControl::AlterNodes { token, alterations, .. } => {
+                FromControl::Altered { token, results: alterations.iter().map(|_| Err(no())).collect() }
+            }
             ToControl::DeleteTopics { token, names } => {
                 FromControl::Topics { token, topics: names.into_iter().map(refused).collect() }
             }

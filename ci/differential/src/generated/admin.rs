@@ -1,15 +1,16 @@
 //! Generated requests of the APIs that describe and change a cluster. Changes are only checked.
 
 use super::{Generate, Maker, TOPICS};
-use millrace_protocol::StrBytes;
 use millrace_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, CreatePartitionsRequest, DeleteRecordsRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
-    ElectLeadersRequest, IncrementalAlterConfigsRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest,
-    OffsetDeleteRequest, UpdateFeaturesRequest, alter_configs, alter_partition_reassignments, create_partitions,
-    delete_records, describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions, elect_leaders,
-    incremental_alter_configs, list_partition_reassignments, offset_delete, update_features,
+    AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, CreatePartitionsRequest,
+    DeleteRecordsRequest, DescribeClientQuotasRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+    DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
+    ListConfigResourcesRequest, ListPartitionReassignmentsRequest, OffsetDeleteRequest, UpdateFeaturesRequest,
+    alter_client_quotas, alter_configs, alter_partition_reassignments, create_partitions, delete_records,
+    describe_client_quotas, describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions,
+    elect_leaders, incremental_alter_configs, list_partition_reassignments, offset_delete, update_features,
 };
+use millrace_protocol::{Double, StrBytes};
 
 impl Maker<'_> {
     /// A setting's name and value.
@@ -23,6 +24,33 @@ impl Maker<'_> {
     fn resource(&mut self) -> (i8, StrBytes) {
         let kind = self.dice.pick(&[2, 2, 2, 99]);
         (kind, self.topic())
+    }
+}
+
+impl Generate for DescribeClientQuotasRequest {
+    fn generate(maker: &mut Maker<'_>) -> Self {
+        let components = maker.list(|maker| describe_client_quotas::ComponentData {
+            entity_type: maker.dice.pick(&["user", "client-id", "ip", "group", ""]).into(),
+            match_type: maker.dice.pick(&[0, 1, 2, 3]),
+            match_name: maker.dice.flip().then(|| "nobody".into()),
+        });
+        DescribeClientQuotasRequest { components, strict: maker.dice.flip() }
+    }
+}
+
+impl Generate for AlterClientQuotasRequest {
+    fn generate(maker: &mut Maker<'_>) -> Self {
+        // One entity: the order of several is that of a hash map.
+        let entity = maker.list(|maker| alter_client_quotas::EntityData {
+            entity_type: maker.dice.pick(&["user", "client-id", "group"]).into(),
+            entity_name: maker.dice.flip().then(|| "nobody".into()),
+        });
+        let ops = maker.list(|maker| alter_client_quotas::OpData {
+            key: maker.dice.pick(&["producer_byte_rate", "consumer_byte_rate", "no_such_rate"]).into(),
+            value: Double(maker.dice.pick(&[1000.0, 1.5, 0.0, -1.0])),
+            remove: maker.dice.flip(),
+        });
+        AlterClientQuotasRequest { entries: vec![alter_client_quotas::EntryData { entity, ops }], validate_only: true }
     }
 }
 

@@ -27,7 +27,8 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     whole(pair)?;
     incremental(pair)?;
     lists(pair)?;
-    described(pair)
+    described(pair)?;
+    nodes(pair)
 }
 
 fn enlarge(topics: Vec<CreatePartitionsTopic>, validate_only: bool) -> CreatePartitionsRequest {
@@ -163,6 +164,105 @@ fn incremental(pair: &mut Pair) -> io::Result<()> {
         let resource_name = side.name("nowhere");
         change(vec![IncrementalResource { resource_type: OF_TOPIC, resource_name, configs: Vec::new() }], false)
     })
+}
+
+/// What settings of brokers can be changed to, and what they are then. In the end they are what they were.
+fn nodes(pair: &mut Pair) -> io::Result<()> {
+    let all = |_: &Side| StrBytes::new();
+    let own = |side: &Side| StrBytes::from(side.node().to_string());
+    let of = |name: StrBytes, configs| IncrementalResource { resource_type: OF_BROKER, resource_name: name, configs };
+    for (whose, name) in [("all brokers", &all as &dyn Fn(&Side) -> StrBytes), ("a broker", &own)] {
+        for (setting, value) in NODE_SETTINGS {
+            for kind in [SET, DELETE, APPEND, SUBTRACT] {
+                let case = format!("{setting} = {value:?} of {whose} by operation {kind}, only checked");
+                pair.every(&case, |side, _| {
+                    change(vec![of(name(side), vec![operation(setting, kind, *value)])], true)
+                })?;
+            }
+            pair.every(&format!("{setting} = {value:?} of {whose}, only checked"), |side, _| {
+                let configs =
+                    vec![AlterableConfig { name: (*setting).into(), value: value.map(StrBytes::from_static) }];
+                let resource = AlterConfigsResource { resource_type: OF_BROKER, resource_name: name(side), configs };
+                replace(vec![resource], true)
+            })?;
+        }
+        pair.every(&format!("a setting of {whose} twice, only checked"), |side, _| {
+            let configs = vec![
+                operation("log.retention.ms", SET, Some("5000")),
+                operation("log.retention.ms", SET, Some("6000")),
+            ];
+            change(vec![of(name(side), configs)], true)
+        })?;
+        pair.every(&format!("good and bad settings of {whose}, only checked"), |side, _| {
+            let configs =
+                vec![operation("log.retention.ms", SET, Some("5000")), operation("num.partitions", SET, Some("2"))];
+            change(vec![of(name(side), configs)], true)
+        })?;
+    }
+    for name in ["999", "-1", " ", "first"] {
+        pair.every(&format!("the broker {name:?}, only checked"), |_, _| {
+            change(vec![of(name.into(), vec![operation("log.retention.ms", SET, Some("5000"))])], true)
+        })?;
+    }
+    let steps = [
+        (true, SET, "log.retention.ms", Some("90000000")),
+        (false, SET, "log.retention.ms", Some("80000000")),
+        (true, SET, "message.max.bytes", Some("2000000")),
+        (false, DELETE, "log.retention.ms", None),
+        (true, DELETE, "log.retention.ms", None),
+        (true, DELETE, "message.max.bytes", None),
+    ];
+    for (at, (of_all, kind, setting, value)) in steps.into_iter().enumerate() {
+        pair.ask(&format!("step {at}: {setting} of all brokers {of_all}"), 1, |side| {
+            let name = if of_all { all(side) } else { own(side) };
+            change(vec![of(name, vec![operation(setting, kind, value)])], false)
+        })?;
+        described_nodes(pair, at)?;
+    }
+    Ok(())
+}
+
+const NODE_SETTINGS: &[(&str, Option<&str>)] = &[
+    ("log.retention.ms", Some("80000000")),
+    ("log.retention.ms", Some("-2")),
+    ("log.retention.ms", Some("soon")),
+    ("log.retention.ms", Some("")),
+    ("log.retention.ms", None),
+    ("log.cleanup.policy", Some("compact")),
+    ("log.cleanup.policy", Some("keep")),
+    ("log.message.timestamp.type", Some("LogAppendTime")),
+    ("compression.type", Some("producer")),
+    ("compression.type", Some("zstd")),
+    ("message.max.bytes", Some("-1")),
+    ("unclean.leader.election.enable", Some("true")),
+    ("num.partitions", Some("3")),
+    ("log.retention.hours", Some("3")),
+    ("broker.id", Some("3")),
+    ("node.id", Some("3")),
+    ("auto.create.topics.enable", Some("false")),
+    ("retention.ms", Some("80000000")),
+    ("no.such.setting", Some("1")),
+    ("", Some("1")),
+];
+
+/// What the settings of brokers, and of a topic that takes them, are by now.
+fn described_nodes(pair: &mut Pair, at: usize) -> io::Result<()> {
+    let of = |resource_type, resource_name, keys: &[&'static str]| DescribeConfigsResource {
+        resource_type,
+        resource_name,
+        configuration_keys: Some(keys.iter().map(|key| (*key).into()).collect()),
+    };
+    let keys = ["log.retention.ms", "message.max.bytes"];
+    let request = |side: &Side| DescribeConfigsRequest {
+        resources: vec![
+            of(OF_BROKER, side.node().to_string().into(), &keys),
+            of(OF_BROKER, StrBytes::new(), &keys),
+            of(OF_TOPIC, side.name(TOPIC), &["retention.ms", "max.message.bytes"]),
+        ],
+        include_synonyms: true,
+        ..Default::default()
+    };
+    pair.settle(&format!("the brokers' settings after step {at}"), 4, request)
 }
 
 fn lists(pair: &mut Pair) -> io::Result<()> {

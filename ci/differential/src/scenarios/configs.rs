@@ -30,6 +30,34 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     pair.every("a topic twice", |side, _| {
         request(vec![about(OF_TOPIC, side.name(TOPIC), Some(&["retention.ms"])); 2])
     })?;
+    for (case, keys) in [
+        ("a setting twice", &["retention.ms", "retention.ms"][..]),
+        ("an unknown setting twice", &["no.such.setting", "no.such.setting"]),
+        ("an empty setting", &[""]),
+        ("a setting in capitals", &["RETENTION.MS"]),
+    ] {
+        pair.every(case, |side, _| request(vec![about(OF_TOPIC, side.name(TOPIC), Some(keys))]))?;
+        pair.every(&format!("{case}, of the broker"), |side, _| {
+            request(vec![about(OF_BROKER, side.node().to_string().into(), Some(keys))])
+        })?;
+    }
+    pair.every("good and bad resources", |side, _| {
+        let keys = Some(&["retention.ms"][..]);
+        let resources = vec![
+            about(OF_TOPIC, side.name("nowhere"), keys),
+            about(OF_TOPIC, side.name(TOPIC), keys),
+            about(OF_TOPIC, "a/b".into(), keys),
+            about(OF_BROKER, "999".into(), keys),
+        ];
+        request(resources)
+    })?;
+    pair.every("a broker twice", |side, _| {
+        request(vec![about(OF_BROKER, side.node().to_string().into(), Some(&["broker.id"])); 2])
+    })?;
+    pair.every("synonyms of the broker's", |side, _| DescribeConfigsRequest {
+        include_synonyms: true,
+        ..request(vec![about(OF_BROKER, side.node().to_string().into(), None)])
+    })?;
     pair.every("documentation", |side, version| DescribeConfigsRequest {
         include_documentation: version >= 3,
         ..request(vec![about(OF_TOPIC, side.name(TOPIC), Some(&["retention.ms"]))])

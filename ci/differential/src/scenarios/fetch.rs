@@ -1,6 +1,7 @@
 //! Fetch: offsets, bounds, epochs, sessions.
 
 use super::batch;
+use crate::names::unknown_id;
 use crate::pair::{Pair, Side};
 use bytes::Bytes;
 use millrace_protocol::RecordSet;
@@ -9,6 +10,7 @@ use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceDat
 use millrace_protocol::messages::{FetchRequest, FetchResponse, ProduceRequest};
 use std::io;
 use std::ops::Range;
+use uuid::Uuid;
 
 /// The leader epoch in a batch header, which the broker sets.
 const LEADER_EPOCH: Range<usize> = 12..16;
@@ -28,6 +30,7 @@ const SESSIONS: i16 = 7;
 pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     fill(pair, TOPIC, BATCHES)?;
     offsets(pair)?;
+    nil_ids(pair)?;
     bounds(pair)?;
     places(pair)?;
     sessions(pair)?;
@@ -111,6 +114,35 @@ fn offsets(pair: &mut Pair) -> io::Result<()> {
             let epoch = if version >= 12 && epoch >= 0 { side.epoch } else { -1 };
             request(side, version, TOPIC, FetchPartition { last_fetched_epoch: epoch, ..from(2) })
         })?;
+    }
+    Ok(())
+}
+
+/// Topics that nobody names, alone and beside one that is there.
+fn nil_ids(pair: &mut Pair) -> io::Result<()> {
+    let of = |topic_id, partition| FetchTopic {
+        topic_id,
+        partitions: vec![FetchPartition { partition, ..from(0) }],
+        ..Default::default()
+    };
+    for (case, session_epoch) in [("without a session", -1), ("with a new session", 0)] {
+        for version in crate::pair::versions::<FetchRequest>().filter(|version| *version >= TOPIC_IDS) {
+            let ask = |pair: &mut Pair, what: &str, topics: &dyn Fn(&Side) -> Vec<FetchTopic>| {
+                let request = |side: &Side| FetchRequest {
+                    min_bytes: 1,
+                    max_bytes: 1 << 20,
+                    session_epoch,
+                    topics: topics(side),
+                    ..Default::default()
+                };
+                pair.ask_and_clean(&format!("{what} {case}"), version, request, without_epochs)
+            };
+            ask(pair, "a nil id", &|_| vec![of(Uuid::nil(), 0)])?;
+            ask(pair, "a nil id with a negative partition", &|_| vec![of(Uuid::nil(), -1)])?;
+            ask(pair, "a nil id beside a topic", &|side| vec![of(Uuid::nil(), 0), of(side.id(TOPIC), 0)])?;
+            ask(pair, "an unknown id beside a topic", &|side| vec![of(unknown_id(), 0), of(side.id(TOPIC), 0)])?;
+            ask(pair, "a nil and an unknown id", &|_| vec![of(Uuid::nil(), 0), of(unknown_id(), 0)])?;
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod pages;
 mod places;
 mod produce;
 mod producer_ids;
+mod quotas;
 mod times;
 mod topics;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     pages::run(pair)?;
     places::run(pair)?;
     configs::run(pair)?;
+    quotas::run(pair)?;
     producer_ids::run(pair)?;
     groups::run(pair)?;
     consumer_groups::run(pair)?;
