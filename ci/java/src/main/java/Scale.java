@@ -238,16 +238,22 @@ public final class Scale {
                 new CreateTopicsRequestData().setTopics(wanted).setTimeoutMs(60_000));
             made.topics().forEach(one -> refuse(one.errorCode(), one.name() + ": " + one.errorMessage()));
         }
+        // The last one first: a broker that is busy is not asked about all of them over and over.
+        await(wire, List.of(prefix + (count - 1)));
+        await(wire, IntStream.range(0, count).mapToObj(number -> prefix + number).toList());
+    }
+
+    private void await(Wire wire, List<String> names) throws IOException {
         List<ListOffsetsTopic> ends = new ArrayList<>();
-        for (int number = 0; number < count; number++) {
-            ends.add(new ListOffsetsTopic().setName(prefix + number).setPartitions(IntStream.range(0, partitions)
+        for (String name : names) {
+            ends.add(new ListOffsetsTopic().setName(name).setPartitions(IntStream.range(0, partitions)
                 .mapToObj(one -> new ListOffsetsPartition().setPartitionIndex(one).setTimestamp(-1)).toList()));
         }
         var asked = new ListOffsetsRequestData().setReplicaId(-1).setTopics(ends);
         until("partitions that have a log", () -> {
             var found = (ListOffsetsResponseData) wire.ask(ApiKeys.LIST_OFFSETS, 7, asked);
             return found.topics().stream().flatMap(topic -> topic.partitions().stream())
-                .filter(one -> one.errorCode() == 0).count() == (long) count * partitions;
+                .filter(one -> one.errorCode() == 0).count() == (long) names.size() * partitions;
         });
     }
 
@@ -339,7 +345,7 @@ public final class Scale {
                 if (System.nanoTime() > limit) {
                     throw new IllegalStateException("no " + what + " within the time allowed");
                 }
-                Thread.sleep(10);
+                Thread.sleep(20);
             }
         } catch (IOException | RuntimeException failed) {
             throw failed;
