@@ -1,7 +1,7 @@
 //! Settings of nodes that can be changed while they run, by Kafka's names: those that topics without their own take
 //! theirs from. All others are flags of the process, and read-only to clients.
 
-use super::messages::SettingsChange;
+use super::messages::{SettingChange, SettingsChange};
 use super::topic_rules::Refusal;
 use super::topic_settings::{self, TOPIC_SETTINGS, TopicSetting};
 use millrace_protocol::error_code::ErrorCode;
@@ -19,7 +19,10 @@ pub fn changed(
 ) -> Result<BTreeMap<String, String>, Refusal> {
     let named: Vec<&String> = match change {
         SettingsChange::Replace(all) => all.keys().collect(),
-        SettingsChange::Each(changes) => changes.keys().collect(),
+        // What is not set can be taken away, and is no list.
+        SettingsChange::Each(changes) => {
+            changes.iter().filter(|(_, change)| matches!(change, SettingChange::Set(_))).map(|(name, _)| name).collect()
+        }
     };
     if let Some(name) = named.into_iter().find(|name| find(name).is_none()) {
         let message = format!("Cannot update these configs dynamically: Set({name}). They are flags of the process.");
@@ -41,7 +44,6 @@ fn objection(name: &str, value: &str) -> Option<Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::messages::SettingChange;
 
     fn set(name: &str, value: &str) -> Result<BTreeMap<String, String>, ErrorCode> {
         let change = SettingsChange::Each([(name.to_owned(), SettingChange::Set(value.to_owned()))].into());

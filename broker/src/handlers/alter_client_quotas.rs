@@ -146,10 +146,11 @@ fn rate(op: &OpData) -> Result<Option<u64>, Refusal> {
     if value > i64::MAX as f64 {
         return Err(invalid(format!("Proposed value for {key} is too large for a LONG.")));
     }
-    if value.fract() != 0.0 {
+    // Kafka's tolerance.
+    if (value - value.round()).abs() > 1e-6 || value.round() == 0.0 {
         return Err(invalid(format!("{key} cannot be a fractional value.")));
     }
-    Ok(Some(value as u64))
+    Ok(Some(value.round() as u64))
 }
 
 /// The control task's results are here, or it did not answer in time.

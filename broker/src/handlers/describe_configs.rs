@@ -67,9 +67,7 @@ pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, r
 }
 
 fn describe(core: &ShardCore, resource: DescribeConfigsResource, wanted: Wanted) -> DescribeConfigsResult {
-    let repeated = |keys: &Vec<StrBytes>| keys.iter().collect::<BTreeSet<_>>().len() < keys.len();
     let found = match resource.resource_type {
-        _ if resource.configuration_keys.as_ref().is_some_and(repeated) => Err(ErrorCode::InvalidRequest),
         TOPIC => match core.image.topics.get(&*resource.resource_name) {
             Some(topic) => Ok(topic_settings(core, &topic.settings, wanted)),
             None if !is_legal(&resource.resource_name) => Err(ErrorCode::InvalidTopicException),
