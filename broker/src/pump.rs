@@ -8,6 +8,8 @@
 //!    may ask the control task, so they are bounded by what lane and control task themselves cause beyond it.
 //! 3. A seal is made when the lane can take it, so that requests gather in the core while it cannot. Another message
 //!    to the lane leaves behind a seal of everything appended before it.
+//!    What goes to other shards waits likewise, for each in order, and above [`PEERS_MARK`] such messages no request is
+//!    read at all. Mail is taken whatever waits, so that two shards with full mailboxes for each other go on.
 //! 4. At most [`CONNECTIONS`] connections and [`READS`] reads at a time; more wait, in the listener's backlog and in
 //!    order. Searches are bounded by the core.
 
@@ -22,11 +24,12 @@ use crate::shard::counters::Counters;
 use crate::shard::events::{ConnectionId, Effect, LookupToken, Now, ReadToken, ReplyTo, RequestNumber};
 use crate::shard::lookup::Source;
 use crate::shard::search::{SearchError, Seek};
-use crate::signal::{Gauge, Signal};
+use crate::shard::split::ToPeer;
+use crate::signal::{Gauge, Signal, step_back};
 use bytes::Bytes;
 use futures::{FutureExt, select_biased};
 use millrace_storage::env::{Env, Mono, WallMs};
-use millrace_storage::ids::{Seq, Wid};
+use millrace_storage::ids::{Seq, ShardIndex, Wid};
 use millrace_storage::lane::{ToLane, ToShard};
 use millrace_storage::mailbox::{Receiver, SendError, Sender};
 use millrace_storage::wal::WalStore;
@@ -39,6 +42,10 @@ use std::time::Duration;
 
 /// Messages that may wait for room in the mailboxes of lane and control task before requests stop.
 pub const OUTBOX_MARK: usize = 4096;
+/// Messages that may wait for room in the mailboxes of other shards before requests stop.
+pub const PEERS_MARK: usize = 4096;
+/// Messages of another shard in a row after which other tasks get their turn.
+const PEER_BURST: usize = 32;
 /// Connections of one shard.
 pub const CONNECTIONS: usize = 10_000;
 /// Reads of write-ahead objects and segments under way.
@@ -62,6 +69,18 @@ pub struct ShardEnds {
     pub to_control: Sender<ToControl>,
     /// From the control task.
     pub from_control: Receiver<FromControl>,
+    /// Those of other shards, where all share a port: one for each of them.
+    pub peers: Vec<PeerEnds>,
+}
+
+/// A shard's ends of its mailboxes for another shard.
+pub struct PeerEnds {
+    /// Which.
+    pub peer: ShardIndex,
+    /// To it.
+    pub to: Sender<ToPeer>,
+    /// From it.
+    pub from: Receiver<ToPeer>,
 }
 
 /// What a shard's pump is made from.
@@ -103,6 +122,9 @@ struct Pump {
     lane_due: Signal,
     for_control: RefCell<VecDeque<ToControl>>,
     control_due: Signal,
+    /// What other shards have not taken.
+    peers: BTreeMap<ShardIndex, PeerQueue>,
+    to_peers: Rc<Gauge>,
     reading: Cell<usize>,
     reads: RefCell<VecDeque<Read>>,
     /// When the timer task wakes, if it sleeps.
@@ -110,6 +132,15 @@ struct Pump {
     rearm: Signal,
     stopping: Signal,
     stop: Cell<Stop>,
+}
+
+/// Messages for another shard.
+#[derive(Default)]
+struct PeerQueue {
+    waiting: RefCell<VecDeque<ToPeer>>,
+    due: Signal,
+    /// A [`ToPeer::Shed`] is among them: one says as much as many.
+    sheds: Cell<bool>,
 }
 
 /// How far a graceful stop is.
@@ -135,8 +166,15 @@ impl ShardPump {
     /// Starts a shard's tasks, on this thread. It takes mail at once; connections come with [`ShardPump::run`].
     pub fn start(env: Env, parts: ShardParts) -> ShardPump {
         let outbox = Rc::new(Gauge::new(OUTBOX_MARK));
+        let to_peers = Rc::new(Gauge::new(PEERS_MARK));
+        let mut intake = Intake::new(env.clone(), &parts.pools, parts.limits, outbox.clone());
+        if !parts.ends.peers.is_empty() {
+            intake = intake.with_peers(to_peers.clone());
+        }
         let pump = Rc::new(Pump {
-            intake: Rc::new(Intake::new(env.clone(), &parts.pools, parts.limits, outbox.clone())),
+            intake: Rc::new(intake),
+            peers: parts.ends.peers.iter().map(|ends| (ends.peer, PeerQueue::default())).collect(),
+            to_peers,
             pools: parts.pools,
             env: env.clone(),
             core: RefCell::new(parts.core),
@@ -163,6 +201,14 @@ impl ShardPump {
         env.spawn("control mail", pump.clone().take_control_mail(ends.from_control));
         env.spawn("to lane", pump.clone().feed_lane(ends.to_lane));
         env.spawn("to control", pump.clone().feed_control(ends.to_control));
+        if !ends.peers.is_empty() {
+            let intake = pump.intake.clone();
+            env.spawn("loans", async move { intake.collect_loans().await });
+        }
+        for PeerEnds { peer, to, from } in ends.peers {
+            env.spawn("peer mail", pump.clone().take_peer_mail(peer, from));
+            env.spawn("to peer", pump.clone().feed_peer(peer, to));
+        }
         env.spawn("timer", pump.clone().keep_time());
         env.spawn("sweep", pump.clone().sweep());
         ShardPump(pump)
@@ -239,12 +285,15 @@ impl Pump {
     fn turn(self: &Rc<Self>, event: impl FnOnce(&mut ShardCore, Now)) {
         let now = self.now();
         let mut effects = self.effects.take();
-        let deadline = {
+        let (deadline, mail) = {
             let mut core = self.core.borrow_mut();
             event(&mut core, now);
             core.take_effects(&mut effects);
-            core.next_deadline()
+            (core.next_deadline(), core.take_mail())
         };
+        for (peer, message) in mail {
+            self.post_to_peer(peer, message);
+        }
         for effect in effects.drain(..) {
             self.carry_out(now, effect);
         }
@@ -340,6 +389,40 @@ impl Pump {
         self.outbox.add(1);
         self.for_control.borrow_mut().push_back(message);
         self.control_due.raise();
+    }
+
+    fn post_to_peer(&self, peer: ShardIndex, message: ToPeer) {
+        let queue = &self.peers[&peer];
+        self.to_peers.add(1);
+        queue.waiting.borrow_mut().push_back(message);
+        queue.due.raise();
+    }
+
+    async fn take_peer_mail(self: Rc<Self>, peer: ShardIndex, mut mail: Receiver<ToPeer>) {
+        let mut taken = 0_usize;
+        while let Some(message) = mail.recv().await {
+            self.turn(|core, now| core.on_peer(now, peer, message));
+            taken += 1;
+            if taken.is_multiple_of(PEER_BURST) {
+                step_back().await;
+            }
+        }
+    }
+
+    async fn feed_peer(self: Rc<Self>, peer: ShardIndex, to: Sender<ToPeer>) {
+        let queue = &self.peers[&peer];
+        loop {
+            queue.due.wait().await;
+            while let Some(message) = { queue.waiting.borrow_mut().pop_front() } {
+                self.to_peers.subtract(1);
+                if matches!(message, ToPeer::Shed) {
+                    queue.sheds.set(false);
+                }
+                if to.send_waiting(message).await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 
     fn start_reads(self: &Rc<Self>) {
@@ -525,5 +608,11 @@ impl Requests for Rc<Pump> {
 
     fn short_of_memory(&self) {
         self.core.borrow_mut().shed_tail();
+        // Batches that came here may be in the tails of others.
+        for (peer, queue) in &self.peers {
+            if !queue.sheds.replace(true) {
+                self.post_to_peer(*peer, ToPeer::Shed);
+            }
+        }
     }
 }

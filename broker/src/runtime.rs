@@ -13,30 +13,37 @@
 use crate::net::sockets::Sockets;
 use crate::net::stream::{Accepted, ByteStream, Listener};
 use crate::settings::HostPort;
-use futures::FutureExt;
+use crate::signal::Signal;
 use futures::future::LocalBoxFuture;
 use futures::io::AsyncRead;
+use futures::{FutureExt, select_biased};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use millrace_storage::env::{Env, Mono, Runtime, WallMs};
+use millrace_storage::mailbox::{Receiver, Sender, mailbox};
 use millrace_storage::object::OpenError;
 use millrace_storage::side::{SideRuntime, monotonic_now, wall_now};
 use rustix::process::{Resource, getrlimit};
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// Locked memory that an executor's rings need at most.
 const LEAST_MEMLOCK_BYTES: u64 = 512 << 10;
 /// Memory that an executor registers with its ring for direct file access, which shards do not use.
 const RING_MEMORY_BYTES: usize = 64 << 10;
+/// Pause after a failed accept (no descriptors left).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
 
@@ -232,15 +239,145 @@ impl ShardListener {
     }
 }
 
+/// How many accepted connections wait for a shard that they were handed to.
+const HANDED: usize = 16;
+
+/// A connection on its way to its shard, with the address of its peer.
+type Handed = (OwnedFd, SocketAddr);
+
+/// What a shard's connections will come through, before its executor runs.
+pub struct Door(Way);
+
+enum Way {
+    /// A port of its own.
+    Port(std::net::TcpListener),
+    /// The port of all: accepts for them.
+    Shared(std::net::TcpListener, Vec<Sender<Handed>>, Receiver<Handed>),
+    /// Takes what the first one hands over.
+    Handed(SocketAddr, Receiver<Handed>),
+}
+
+/// The doors of `shards` shards, of as many listeners or of one for all.
+pub fn doors(mut listeners: Vec<std::net::TcpListener>, shards: u16) -> io::Result<Vec<Door>> {
+    if listeners.len() == usize::from(shards) {
+        return Ok(listeners.into_iter().map(|listener| Door(Way::Port(listener))).collect());
+    }
+    let listener = listeners.pop().expect("at least one port is bound");
+    let address = listener.local_addr()?;
+    let (senders, mut receivers): (Vec<_>, VecDeque<_>) = (0..shards).map(|_| mailbox(HANDED)).unzip();
+    let own = receivers.pop_front().expect("at least one shard");
+    let mut doors = vec![Door(Way::Shared(listener, senders, own))];
+    doors.extend(receivers.into_iter().map(|receiver| Door(Way::Handed(address, receiver))));
+    Ok(doors)
+}
+
+impl Door {
+    /// Opens it. To be called inside [`run`].
+    pub fn open(self) -> io::Result<Box<dyn Listener>> {
+        let (address, receiver, accepting) = match self.0 {
+            Way::Port(listener) => return Ok(Box::new(ShardListener::adopt(listener)?)),
+            Way::Handed(address, receiver) => (address, receiver, None),
+            Way::Shared(listener, senders, receiver) => {
+                let listener = ShardListener::adopt(listener)?;
+                let (address, closing) = (listener.address, Rc::new(Signal::default()));
+                spawn("hand out", hand_out(listener, senders, closing.clone()).boxed_local());
+                (address, receiver, Some(closing))
+            }
+        };
+        let sockets = Rc::new(Sockets::new()?);
+        spawn("sockets", announce(sockets.clone()).boxed_local());
+        Ok(Box::new(HandedListener { address, receiver: RefCell::new(receiver), sockets, accepting }))
+    }
+}
+
+/// Accepts for all shards, each in turn. One whose mailbox is full is passed over; while all are, connections wait in the
+/// listener's backlog.
+async fn hand_out(listener: ShardListener, shards: Vec<Sender<Handed>>, closing: Rc<Signal>) {
+    let mut next = 0;
+    let mut closed = Box::pin(closing.wait().fuse());
+    loop {
+        let place = select_biased! { () = closed => None, place = Box::pin(some_place(&shards, next)).fuse() => place };
+        let Some(shard) = place else { return };
+        let accepted = select_biased! {
+            () = closed => return,
+            accepted = Box::pin(listener.accept_raw()).fuse() => accepted,
+        };
+        match accepted {
+            // A shard that has gone takes the process with it.
+            Ok(handed) => drop(shards[shard].send(handed)),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                Timer::new(ACCEPT_RETRY).await;
+            }
+        }
+        next = (shard + 1) % shards.len();
+    }
+}
+
+/// The first shard from `next` on that has a place; `None` when one has gone: the process stops.
+async fn some_place(shards: &[Sender<Handed>], next: usize) -> Option<usize> {
+    poll_fn(|cx| {
+        let count = shards.len();
+        for shard in (0..count).map(|at| (next + at) % count) {
+            match shards[shard].poll_place(cx) {
+                Poll::Ready(true) => return Poll::Ready(Some(shard)),
+                Poll::Ready(false) => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// What takes the connections that were accepted elsewhere.
+struct HandedListener {
+    address: SocketAddr,
+    receiver: RefCell<Receiver<Handed>>,
+    sockets: Rc<Sockets>,
+    /// Ends the task that accepts, if it runs here.
+    accepting: Option<Rc<Signal>>,
+}
+
+impl Listener for HandedListener {
+    fn accept(&self) -> LocalBoxFuture<'_, io::Result<Accepted>> {
+        Box::pin(async {
+            let handed = poll_fn(|cx| self.receiver.borrow_mut().poll_recv(cx)).await;
+            let Some((socket, peer)) = handed else { return std::future::pending().await };
+            Ok((Box::new(self.sockets.adopt(socket)?) as Box<dyn ByteStream>, peer))
+        })
+    }
+
+    fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for HandedListener {
+    fn drop(&mut self) {
+        if let Some(accepting) = &self.accepting {
+            accepting.raise();
+        }
+    }
+}
+
+impl ShardListener {
+    /// The next connection, of no shard yet.
+    async fn accept_raw(&self) -> io::Result<Handed> {
+        let stream = self.listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?;
+        // SAFETY: the stream owns the descriptor and outlives the borrow. The copy closes with an exec (trap 3).
+        let copy = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }.try_clone_to_owned()?;
+        Ok((copy, peer))
+    }
+}
+
 impl Listener for ShardListener {
     fn accept(&self) -> LocalBoxFuture<'_, io::Result<Accepted>> {
         Box::pin(async {
-            let stream = self.listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let peer = stream.peer_addr()?;
-            // SAFETY: the stream owns the descriptor and outlives the borrow. The copy closes with an exec (trap 3).
-            let copy = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }.try_clone_to_owned()?;
-            Ok((Box::new(self.sockets.adopt(copy)?) as Box<dyn ByteStream>, peer))
+            let (socket, peer) = self.accept_raw().await?;
+            Ok((Box::new(self.sockets.adopt(socket)?) as Box<dyn ByteStream>, peer))
         })
     }
 
@@ -318,6 +455,44 @@ mod tests {
         let error = bind(&first, 2).unwrap_err();
         assert!(error.problem.contains("can't listen on"), "{error}");
         drop(holder);
+    }
+
+    #[test]
+    fn connections_to_a_shared_port_are_dealt_to_the_shards_in_turn() {
+        const EACH: usize = 3;
+        let listeners = bind(&loopback(), 1).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let doors = doors(listeners, 2).unwrap();
+        std::thread::scope(|scope| {
+            let shards: Vec<_> = doors
+                .into_iter()
+                .map(|door| {
+                    let serve = move |_env| async move {
+                        let listener = door.open().unwrap();
+                        assert_eq!(listener.local_address(), address);
+                        let mut clients = Vec::new();
+                        for _ in 0..EACH {
+                            let (mut stream, _) = listener.accept().await.unwrap();
+                            let mut number = [0];
+                            poll_fn(|cx| stream.poll_read(cx, &mut number)).await.unwrap();
+                            clients.push(number[0]);
+                        }
+                        clients
+                    };
+                    scope.spawn(move || run(None, None, serve).unwrap())
+                })
+                .collect();
+            let clients: Vec<_> = (0..2 * EACH)
+                .map(|client| {
+                    let mut stream = std::net::TcpStream::connect(address).unwrap();
+                    stream.write_all(&[u8::try_from(client).unwrap()]).unwrap();
+                    stream
+                })
+                .collect();
+            let served: Vec<Vec<u8>> = shards.into_iter().map(|shard| shard.join().unwrap()).collect();
+            assert_eq!(served, [[0, 2, 4], [1, 3, 5]]);
+            drop(clients);
+        });
     }
 
     #[test]

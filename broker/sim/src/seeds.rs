@@ -14,6 +14,8 @@ pub enum Scenario {
     Lane,
     /// A whole process and clients that speak real frames.
     Node,
+    /// The same, its shards behind one address, and clients whose requests are for partitions of several shards.
+    SharedPort,
 }
 
 /// How a seed ended.
@@ -60,7 +62,8 @@ pub fn run_seed(scenario: Scenario, seed: u64, mistake: Option<Wrong>, keep_trac
     let sim = Sim::new(seed, keep_trace);
     let run = || match scenario {
         Scenario::Lane => sim.run(lane::MAX_STEPS, lane::run(sim.clone())),
-        Scenario::Node => sim.run(node::MAX_STEPS, node::run(sim.clone())),
+        Scenario::Node => sim.run(node::MAX_STEPS, node::run(sim.clone(), false)),
+        Scenario::SharedPort => sim.run(node::MAX_STEPS, node::run(sim.clone(), true)),
     };
     let ended = catch_unwind(AssertUnwindSafe(run));
     let finding = match ended {

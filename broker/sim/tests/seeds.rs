@@ -10,7 +10,7 @@ const TWICE: u64 = 12;
 
 #[test]
 fn the_same_seed_twice_gives_the_same_trace_hash() {
-    for scenario in [Scenario::Lane, Scenario::Node] {
+    for scenario in [Scenario::Lane, Scenario::Node, Scenario::SharedPort] {
         for seed in 0..TWICE {
             let (first, second) = (run_seed(scenario, seed, None, false), run_seed(scenario, seed, None, false));
             assert_eq!(first, second, "{scenario:?}");
@@ -33,6 +33,11 @@ fn lanes_and_recovery_survive_every_accident() {
 #[test]
 fn a_whole_node_survives_every_accident() {
     clean(Scenario::Node);
+}
+
+#[test]
+fn a_whole_node_behind_one_address_survives_every_accident() {
+    clean(Scenario::SharedPort);
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub struct ControlConfig {
     pub cluster_id: String,
     /// The node of each shard, by shard index: at least one.
     pub nodes: Vec<Node>,
+    /// Whether clients are told of the first of them alone, which then stands for all shards.
+    pub shared_port: bool,
     /// Lanes; shard i is served by lane i modulo this.
     pub lanes: u16,
     /// Partitions of a topic that is created without a number.
@@ -94,15 +96,17 @@ impl ControlCore {
         let producer_ids = ProducerIds::new(loaded.producer_ids, config.lanes, &mut sink);
         let cluster_records = ClusterRecords::new(loaded.quotas, loaded.settings);
         let slots = Slots::new(config.broker, config.boot, shards, &mut sink);
+        let first = &config.nodes[0];
+        let told = if config.shared_port { std::slice::from_ref(first) } else { &config.nodes };
         let image = ClusterImage {
             cluster_id: config.cluster_id,
-            controller: config.nodes[0].id,
+            controller: first.id,
             default_partitions: config.default_partitions,
-            nodes: config.nodes.iter().map(|node| (node.id, node.clone())).collect(),
+            nodes: told.iter().map(|node| (node.id, node.clone())).collect(),
             ..ClusterImage::default()
         };
         ControlCore {
-            nodes: config.nodes.iter().map(|node| node.id).collect(),
+            nodes: config.nodes.iter().map(|node| if config.shared_port { first.id } else { node.id }).collect(),
             lanes: config.lanes,
             sink,
             topics,

@@ -38,6 +38,8 @@ pub struct PartitionImage {
     pub leader: Option<i32>,
     /// Its leader epoch, 0 if it was never led.
     pub epoch: LeaderEpoch,
+    /// The shard of this process that owns it: whom to ask where all shards are one node.
+    pub shard: ShardIndex,
 }
 
 /// One topic in the image.

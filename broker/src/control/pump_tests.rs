@@ -70,6 +70,7 @@ async fn begin(env: &Env, meta: SimMeta, bucket: SimBucket, boot: u64) -> (Contr
         cluster_id: identity.cluster_id,
         nodes: identity.nodes,
         lanes: 1,
+        shared_port: false,
         default_partitions: 4,
         max_partitions: 100,
     };

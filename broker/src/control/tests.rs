@@ -103,6 +103,7 @@ fn config(lanes: u16) -> ControlConfig {
         cluster_id: "c".to_owned(),
         nodes: (0..SHARDS).map(node).collect(),
         lanes,
+        shared_port: false,
         default_partitions: 4,
         max_partitions: 20,
     }

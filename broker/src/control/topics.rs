@@ -560,6 +560,7 @@ impl Topic {
         let partitions = self.partitions.iter().map(|partition| PartitionImage {
             leader: (partition.leadership == Leadership::Leads).then(|| nodes[usize::from(partition.shard.0)]),
             epoch: partition.epoch,
+            shard: partition.shard,
         });
         TopicImage {
             id: self.record.id,

@@ -23,7 +23,7 @@ use millrace_protocol::messages::fetch::{
 };
 use millrace_protocol::messages::{FetchRequest, FetchResponse};
 use millrace_protocol::record_set::RecordSet;
-use millrace_storage::ids::{Offset, TopicPartition};
+use millrace_storage::ids::{Offset, ShardIndex, TopicPartition};
 use std::time::Duration;
 
 /// Version from which topics are named by id.
@@ -94,18 +94,28 @@ pub(crate) fn handle(
         slots.push(slot(core, context.version, topics.len() - 1, &named, wanted));
     }
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT);
-    core.start_fetch(
-        now,
-        NewFetch {
-            context,
-            topics,
-            slots,
-            session,
-            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
-            max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(most_bytes),
-            wait,
-        },
-    );
+    let new = NewFetch {
+        context,
+        topics,
+        slots,
+        session,
+        min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
+        max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(most_bytes),
+        wait,
+    };
+    match other_owners(core, &new.slots) {
+        Some(owners) => core.start_split_fetch(now, new, &owners),
+        None => core.start_fetch(now, new),
+    }
+}
+
+/// The owner of each partition, if shards share a port and one of them is another shard's.
+fn other_owners(core: &ShardCore, slots: &[FetchSlot]) -> Option<Vec<ShardIndex>> {
+    let routes = core.routes()?;
+    let own = core.config().shard;
+    let owner = |slot: &FetchSlot| slot.partition.map_or(own, |partition| routes.partition(partition));
+    let owners: Vec<ShardIndex> = slots.iter().map(owner).collect();
+    owners.iter().any(|owner| *owner != own).then_some(owners)
 }
 
 /// Answers with nothing: the session, if there is one, stays as it is.
@@ -189,6 +199,15 @@ fn slot(core: &ShardCore, version: i16, topic_at: usize, named: &Named, wanted: 
     }
 }
 
+/// What of a log can be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// From here,
+    pub log_start: Offset,
+    /// up to here, exclusive.
+    pub high_watermark: Offset,
+}
+
 /// What one slot amounts to when the response is made.
 pub(crate) struct SlotResult {
     /// Its topic's place in the request.
@@ -197,6 +216,8 @@ pub(crate) struct SlotResult {
     pub(crate) index: i32,
     /// Which partition, if it is known.
     pub(crate) partition: Option<TopicPartition>,
+    /// Where its log begins and ends, if it is led.
+    pub(crate) bounds: Option<Bounds>,
     /// Its batches, maybe none.
     pub(crate) result: Result<RecordSet, PartitionError>,
 }
@@ -218,7 +239,7 @@ pub(crate) fn respond(
     for (at, slot) in results.into_iter().enumerate() {
         let (topic_at, partition) = (slot.topic_at, slot.partition);
         let failed = slot.result.as_ref().err().copied();
-        let data = partition_data(core, slot);
+        let data = partition_data(slot);
         let records = data.records.as_ref().map_or(0, RecordSet::len);
         let tell = Told {
             has_records: records > 0,
@@ -263,9 +284,16 @@ pub(crate) fn respond(
     core.end(context.reply_to, Reply::Frame(frame));
 }
 
-fn partition_data(core: &ShardCore, slot: SlotResult) -> PartitionData {
-    let log = slot.partition.and_then(|partition| core.logs.get(&partition));
-    let (hw, start) = log.map_or((-1, -1), |log| (log.high_watermark().0, log.log_start().0));
+impl ShardCore {
+    /// What of a partition's log can be read, if this shard leads it.
+    pub(crate) fn bounds_of(&self, partition: Option<TopicPartition>) -> Option<Bounds> {
+        let log = self.logs.get(&partition?)?;
+        Some(Bounds { log_start: log.log_start(), high_watermark: log.high_watermark() })
+    }
+}
+
+fn partition_data(slot: SlotResult) -> PartitionData {
+    let (hw, start) = slot.bounds.map_or((-1, -1), |bounds| (bounds.high_watermark.0, bounds.log_start.0));
     let mut data =
         PartitionData { partition_index: slot.index, aborted_transactions: None, ..PartitionData::default() };
     match slot.result {

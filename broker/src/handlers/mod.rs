@@ -56,6 +56,7 @@ use crate::net::budget::Permit;
 use crate::net::frame::Frame;
 use crate::shard::core::ShardCore;
 use crate::shard::events::{Now, Reply, ReplyTo};
+use crate::shard::split;
 use bytes::Bytes;
 use millrace_protocol::StrBytes;
 use millrace_protocol::api::ApiKey;
@@ -122,6 +123,9 @@ pub(crate) fn dispatch(core: &mut ShardCore, now: Now, reply_to: ReplyTo, frame:
         }
         return close(core, reply_to, "a version that is not served");
     }
+    if core.shares_port() {
+        return split::dispatch(core, now, context, key, frame, permit);
+    }
     if key == ApiKey::Produce {
         return produce::handle(core, now, context, frame, permit);
     }
@@ -130,7 +134,7 @@ pub(crate) fn dispatch(core: &mut ShardCore, now: Now, reply_to: ReplyTo, frame:
 }
 
 /// All APIs but Produce, whose request is decoded with slices of its frame.
-fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key: ApiKey, frame: &Bytes) {
+pub(crate) fn dispatch_decoded(core: &mut ShardCore, now: Now, context: RequestContext, key: ApiKey, frame: &Bytes) {
     let mut body = Reader::new(frame);
     let Ok(header) = RequestHeader::decode(&mut body) else {
         return close(core, context.reply_to, "a broken request header");

@@ -20,6 +20,7 @@ use crate::shard::deadlines::Due;
 use crate::shard::events::{Now, Reply};
 use crate::shard::partition_log::{LogBatch, Waiting};
 use crate::shard::produces::{OpenSlot, PendingProduce, ProduceToken};
+use crate::shard::split::produce::PartOfProduce;
 use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::ProduceResponse;
@@ -44,8 +45,11 @@ const HINTS_FROM: i16 = 10;
 
 /// Memory that a partition of a request takes besides its bytes until it is answered: its place in the log, in the line
 /// of those who wait, and in the answer. For the smallest batches that is several times their bytes.
-const KEPT_PER_PARTITION: usize =
+pub(crate) const KEPT_PER_PARTITION: usize =
     size_of::<LogBatch>() + size_of::<Waiting>() + size_of::<OpenSlot>() + size_of::<PartitionProduceResponse>();
+
+/// Why a connection is closed.
+pub(crate) const FAILED_WITHOUT_ACKS: &str = "a produce request without acks failed";
 
 /// What became of one partition's batches when they were looked at.
 enum Outcome {
@@ -78,41 +82,83 @@ struct Handling {
 }
 
 /// Appends what can be appended; answers, or leaves the request waiting for its commit.
-pub(crate) fn handle(
-    core: &mut ShardCore,
-    now: Now,
-    context: RequestContext,
-    frame: Frame,
-    mut permit: Option<Permit>,
-) {
+pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, frame: Frame, permit: Option<Permit>) {
     // Versions 0 to 2 are advertised for the sake of old clients' guesses, and refused here.
     let Ok(view) = ProduceView::decode(frame.bytes()) else {
         return close(core, context.reply_to, "a broken produce request");
     };
+    handle_view(core, now, context, frame, &view, permit);
+}
+
+/// The same for a frame that has been looked at.
+pub(crate) fn handle_view(
+    core: &mut ShardCore,
+    now: Now,
+    context: RequestContext,
+    frame: Frame,
+    view: &ProduceView,
+    mut permit: Option<Permit>,
+) {
     if let Some(permit) = &mut permit {
         permit.grow(view.partitions.len() * KEPT_PER_PARTITION);
     }
-    let client_id = view.client_id.as_ref().map_or("", |range| text_at(frame.bytes(), range));
-    let bytes = frame.bytes().len();
-    let pause = core.quotas.count(now.mono, Quota::Produce, (context.reply_to.connection, client_id), bytes);
-    let throttle_time_ms = core.hold_back(now, context.reply_to.connection, pause);
-    let mut handling = Handling {
-        context,
-        acks: view.acks,
-        frame,
-        placed: SmallVec::new(),
-        slots: SmallVec::new(),
-        waits: SmallVec::new(),
-        response: ProduceResponse { throttle_time_ms, ..ProduceResponse::default() },
-        failed: false,
-    };
+    let mut handling = Handling::new(context, view.acks, frame);
+    handling.response.throttle_time_ms = throttle(core, now, context, view, handling.frame.bytes());
     for topic in &view.topics {
         handling.topic(core, now, topic, &view.partitions[topic.partitions.clone()]);
     }
-    handling.finish(core, now, view.timeout_ms, permit);
+    handling.push_batches(core, now, permit.map(Rc::new));
+    handling.finish(core, now, view.timeout_ms);
+}
+
+/// Counts a request towards its client's quota; what the client is told of it, in milliseconds.
+pub(crate) fn throttle(
+    core: &mut ShardCore,
+    now: Now,
+    context: RequestContext,
+    view: &ProduceView,
+    frame: &[u8],
+) -> i32 {
+    let client_id = view.client_id.as_ref().map_or("", |range| text_at(frame, range));
+    let client = (context.reply_to.connection, client_id);
+    let pause = core.quotas.count(now.mono, Quota::Produce, client, frame.len());
+    core.hold_back(now, context.reply_to.connection, pause)
+}
+
+/// The part of a request of another shard's connection: its batches are in frames of their own, and its results, in
+/// their order, in a topic without a name.
+pub(crate) fn handle_part(core: &mut ShardCore, now: Now, context: RequestContext, part: PartOfProduce) {
+    let permit = part.permit.map(|loan| Rc::new(Permit::of_loan(loan)));
+    let mut handling = Handling::new(context, part.acks, Frame::copied(&[]));
+    let mut answer = TopicProduceResponse::default();
+    for (partition, batches) in part.batches {
+        let records = 0..batches.bytes().len();
+        handling.frame = batches;
+        let outcome = handling.partition(core, now, partition, Some(records));
+        let index = i32::try_from(partition.index).expect("partitions are counted in i32");
+        let places = (0, answer.partition_responses.len());
+        let result = handling.result(core, index, Ok(partition), outcome, places);
+        answer.partition_responses.push(result);
+        handling.push_batches(core, now, permit.clone());
+    }
+    handling.response.responses.push(answer);
+    handling.finish(core, now, part.timeout_ms);
 }
 
 impl Handling {
+    fn new(context: RequestContext, acks: i16, frame: Frame) -> Handling {
+        Handling {
+            context,
+            acks,
+            frame,
+            placed: SmallVec::new(),
+            slots: SmallVec::new(),
+            waits: SmallVec::new(),
+            response: ProduceResponse::default(),
+            failed: false,
+        }
+    }
+
     fn topic(&mut self, core: &mut ShardCore, now: Now, topic: &TopicView, partitions: &[PartitionView]) {
         let mut answer = TopicProduceResponse::default();
         match &topic.topic {
@@ -126,34 +172,47 @@ impl Handling {
                 TopicRef::Name(_) => topics::by_name(&core.image, &answer.name, asked.index),
                 TopicRef::Id(id) => topics::by_id(&core.image, *id, asked.index),
             };
-            let mut result = PartitionProduceResponse { index: asked.index, ..Default::default() };
             let outcome = match found {
                 Ok(partition) => self.partition(core, now, partition, asked.records.clone()),
                 Err(error) => Outcome::Refused(partition_error(error), None),
             };
-            match outcome {
-                Outcome::Appended { base, end, appended_at } => {
-                    result.base_offset = base.0;
-                    result.log_append_time_ms = appended_at;
-                    let partition = found.expect("only a partition that was found is appended to");
-                    self.slots.push(OpenSlot { partition, topic_at, partition_at, waits: true });
-                    self.waits.push(end);
-                }
-                Outcome::Committed { base } => result.base_offset = base.0,
-                Outcome::Refused(error, why) => {
-                    self.failed = true;
-                    result.error_code = error;
-                    result.error_message = why.map(|why| StrBytes::from(why.to_string()));
-                    result.base_offset = -1;
-                }
-            }
-            let log = found.ok().and_then(|partition| core.logs.get(&partition));
-            if let Some(log) = log.filter(|_| result.error_code == ErrorCode::None) {
-                result.log_start_offset = log.log_start().0;
-            }
+            let result = self.result(core, asked.index, found, outcome, (topic_at, partition_at));
             answer.partition_responses.push(result);
         }
         self.response.responses.push(answer);
+    }
+
+    /// What the response says of a partition unless a commit that it waits for fails.
+    fn result(
+        &mut self,
+        core: &ShardCore,
+        index: i32,
+        found: Result<TopicPartition, PartitionError>,
+        outcome: Outcome,
+        (topic_at, partition_at): (usize, usize),
+    ) -> PartitionProduceResponse {
+        let mut result = PartitionProduceResponse { index, ..Default::default() };
+        match outcome {
+            Outcome::Appended { base, end, appended_at } => {
+                result.base_offset = base.0;
+                result.log_append_time_ms = appended_at;
+                let partition = found.expect("only a partition that was found is appended to");
+                self.slots.push(OpenSlot { partition, topic_at, partition_at, waits: true });
+                self.waits.push(end);
+            }
+            Outcome::Committed { base } => result.base_offset = base.0,
+            Outcome::Refused(error, why) => {
+                self.failed = true;
+                result.error_code = error;
+                result.error_message = why.map(|why| StrBytes::from(why.to_string()));
+                result.base_offset = -1;
+            }
+        }
+        let log = found.ok().and_then(|partition| core.logs.get(&partition));
+        if let Some(log) = log.filter(|_| result.error_code == ErrorCode::None) {
+            result.log_start_offset = log.log_start().0;
+        }
+        result
     }
 
     /// Checks the batch for one partition and gives it its offset.
@@ -227,9 +286,8 @@ impl Handling {
         Outcome::Appended { base, end: base.plus(i64::from(batch.count)), appended_at }
     }
 
-    /// Hands the batches to their logs, then answers or waits.
-    fn finish(mut self, core: &mut ShardCore, now: Now, timeout_ms: i32, permit: Option<Permit>) {
-        self.push_batches(core, now, permit);
+    /// Answers, or waits for what its logs were given.
+    fn finish(mut self, core: &mut ShardCore, now: Now, timeout_ms: i32) {
         if wrong(Wrong::AckBeforeDurable) && self.acks == -1 {
             self.acks = 1;
         }
@@ -245,13 +303,14 @@ impl Handling {
                 let deadline = core.deadlines.set(now.mono.plus(timeout), Due::Produce(request));
                 core.produces.insert(PendingProduce { context, response: self.response, slots: self.slots, deadline });
             }
-            0 if self.failed => close(core, context.reply_to, "a produce request without acks failed"),
+            0 if self.failed => close(core, context.reply_to, FAILED_WITHOUT_ACKS),
             0 => core.end(context.reply_to, Reply::Silent),
             _ => reply(core, context, self.response),
         }
     }
 
-    fn push_batches(&mut self, core: &mut ShardCore, now: Now, permit: Option<Permit>) {
+    /// Hands the batches of the frame to their logs.
+    fn push_batches(&mut self, core: &mut ShardCore, now: Now, permit: Option<Rc<Permit>>) {
         let frame = std::mem::replace(&mut self.frame, Frame::copied(&[]));
         let total: usize = self.placed.iter().map(|placed| placed.range.len()).sum();
         if total == 0 {
@@ -259,7 +318,6 @@ impl Handling {
         }
         let pinned = frame.pinned();
         let shared = frame.freeze();
-        let permit = permit.map(Rc::new);
         for Placed { partition, base, description, range } in self.placed.drain(..) {
             core.counters.batches += 1;
             core.counters.records += u64::from(description.count);
@@ -312,7 +370,8 @@ pub(crate) fn time_out(core: &mut ShardCore, request: ProduceToken) {
     reply(core, pending.context, pending.response);
 }
 
-fn reply(core: &mut ShardCore, context: RequestContext, mut response: ProduceResponse) {
+/// Ends a request with its results, and says who leads instead where that is why one failed.
+pub(crate) fn reply(core: &mut ShardCore, context: RequestContext, mut response: ProduceResponse) {
     if context.version >= HINTS_FROM {
         add_hints(core, &mut response);
     }

@@ -16,6 +16,7 @@
 
 use crossbeam_queue::ArrayQueue;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +26,7 @@ pub const CHUNK_BYTES: usize = 512 << 10;
 /// Size of a region.
 pub const REGION_BYTES: usize = 2 << 20;
 const CHUNKS_PER_REGION: usize = REGION_BYTES / CHUNK_BYTES;
-/// Spans start at multiples of this (a cache line), so that two threads never write one line.
+/// Spans that the arena gives start at multiples of this (a cache line), so that two threads do not write one line.
 const SPAN_ALIGN: usize = 64;
 
 /// Memory of its own, zeroed once.
@@ -132,6 +133,21 @@ impl Span {
     pub fn truncate(&mut self, length: usize) {
         assert!((1..=self.length).contains(&length), "a span is never empty and never grows");
         self.length = length;
+    }
+
+    /// Gives up all but these ranges, each of which becomes a span of its own: they ascend, do not overlap, and none is
+    /// empty. Two of them may share a cache line.
+    pub fn cut(self, ranges: &[Range<usize>]) -> Vec<Span> {
+        let mut end = 0;
+        let cut = ranges.iter().map(|range| {
+            assert!(end <= range.start && range.start < range.end && range.end <= self.length, "ranges ascend within");
+            end = range.end;
+            // SAFETY: the range lies within this span, checked just now, and so within its one allocation.
+            let start = unsafe { self.start.add(range.start) };
+            Span { lease: self.lease.clone(), start, length: range.len() }
+        });
+        // Disjoint parts of a range that was this span's alone, which ends here (invariant 1).
+        cut.collect()
     }
 
     /// The range, to fill or patch.
@@ -318,6 +334,24 @@ mod tests {
         assert_eq!(arena.usage().held, CHUNK_BYTES + 7);
         drop(span);
         assert_eq!(arena.usage(), ArenaUse { held: 0, pinned: 0 });
+    }
+
+    #[test]
+    fn a_span_that_is_cut_is_patched_on_several_threads_and_its_chunk_comes_back_with_the_last_part() {
+        let mut arena = Arena::new(REGION_BYTES);
+        let parts = filled(&mut arena, CHUNK_BYTES - 1, 7).cut(&[3..10, 10..500, 1000..CHUNK_BYTES - 1]);
+        assert_eq!(parts.iter().map(|part| part.length).collect::<Vec<_>>(), [7, 490, CHUNK_BYTES - 1001]);
+        std::thread::scope(|scope| {
+            for mut part in parts {
+                scope.spawn(move || {
+                    assert!(part.as_ref().iter().all(|byte| *byte == 7));
+                    part.bytes_mut().fill(1);
+                });
+            }
+        });
+        let spans: Vec<Span> = (0..4).map(|n| filled(&mut arena, CHUNK_BYTES - 1, n)).collect();
+        assert!(arena.take(1000).is_none(), "all four chunks of the region were free");
+        drop(spans);
     }
 
     #[test]

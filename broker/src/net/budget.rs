@@ -36,11 +36,17 @@
 //!    [`Permit::grow`], for what a request turned out to need besides its frame.
 //! 2. First come, first served: a large request is not overtaken for ever by small ones.
 //! 3. A permit's bytes come back when it is dropped, a waiter's place when it is.
+//! 4. The bytes of a permit that was lent to other threads come back once, when the last of its [`Loan`]s has gone and the
+//!    budget's own thread has looked ([`Budget::collect`]).
 
+use futures::task::AtomicWaker;
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// What one of `lanes` lanes of a process with `total` bytes has for rolls.
@@ -117,6 +123,15 @@ struct State {
     taken: usize,
     next_ticket: u64,
     waiters: VecDeque<Waiter>,
+    /// Bytes of loans that have ended elsewhere.
+    returned: Arc<Returned>,
+}
+
+/// What comes back from other threads.
+#[derive(Default)]
+struct Returned {
+    bytes: AtomicUsize,
+    collector: AtomicWaker,
 }
 
 impl State {
@@ -151,14 +166,52 @@ pub struct Budget(Rc<RefCell<State>>);
 
 /// Bytes taken from a budget; they go back when it is dropped.
 pub struct Permit {
-    budget: Budget,
+    from: Source,
     bytes: usize,
+}
+
+/// Whose bytes a permit holds.
+enum Source {
+    /// A budget of this thread.
+    Budget(Budget),
+    /// One of another thread.
+    Loan(#[expect(dead_code, reason = "held to be dropped")] Loan),
+}
+
+/// A permit on its way to another thread. Clones hold the same bytes, which go back with the last of them.
+#[derive(Clone)]
+pub struct Loan(Arc<Lent>);
+
+struct Lent {
+    bytes: usize,
+    to: Arc<Returned>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.to.bytes.fetch_add(self.bytes, Ordering::Release);
+        self.to.collector.wake();
+    }
+}
+
+impl Loan {
+    /// Its bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes
+    }
+}
+
+impl std::fmt::Debug for Loan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Loan({})", self.bytes())
+    }
 }
 
 impl Budget {
     /// A budget of `capacity` bytes.
     pub fn new(capacity: usize) -> Budget {
-        Budget(Rc::new(RefCell::new(State { capacity, taken: 0, next_ticket: 0, waiters: VecDeque::new() })))
+        let returned = Arc::default();
+        Budget(Rc::new(RefCell::new(State { capacity, taken: 0, next_ticket: 0, waiters: VecDeque::new(), returned })))
     }
 
     /// All of its bytes.
@@ -183,7 +236,7 @@ impl Budget {
             return None;
         }
         state.taken += bytes;
-        Some(Permit { budget: self.clone(), bytes })
+        Some(Permit { from: Source::Budget(self.clone()), bytes })
     }
 
     /// Takes `bytes` behind everyone who waits already.
@@ -194,6 +247,22 @@ impl Budget {
         assert!(bytes <= self.capacity(), "a frame limit exceeds its budget");
         Taking { budget: self.clone(), bytes, ticket: None }
     }
+
+    /// Takes back the bytes of loans that end, for ever: to be run by one task if permits are lent.
+    pub async fn collect(&self) {
+        let returned = self.0.borrow().returned.clone();
+        poll_fn(|cx| {
+            returned.collector.register(cx.waker());
+            let bytes = returned.bytes.swap(0, Ordering::Acquire);
+            if bytes > 0 {
+                let mut state = self.0.borrow_mut();
+                state.taken -= bytes;
+                state.grant();
+            }
+            Poll::Pending
+        })
+        .await
+    }
 }
 
 impl Permit {
@@ -203,15 +272,33 @@ impl Permit {
     }
 
     /// Counts `more` bytes without waiting, whatever is free: nobody else gets any until they are back.
+    ///
+    /// # Panics
+    /// If it is of a loan: it is grown before.
     pub fn grow(&mut self, more: usize) {
-        self.budget.0.borrow_mut().taken += more;
+        let Source::Budget(budget) = &self.from else { unreachable!("a loan does not grow") };
+        budget.0.borrow_mut().taken += more;
         self.bytes += more;
+    }
+
+    /// Makes it something that may go to other threads.
+    pub fn lend(mut self) -> Loan {
+        let Source::Budget(budget) = &self.from else { unreachable!("a loan is cloned instead") };
+        let to = budget.0.borrow().returned.clone();
+        // Its own end gives nothing back any more.
+        Loan(Arc::new(Lent { bytes: std::mem::take(&mut self.bytes), to }))
+    }
+
+    /// What a thread holds that a permit was lent to.
+    pub fn of_loan(loan: Loan) -> Permit {
+        Permit { bytes: loan.bytes(), from: Source::Loan(loan) }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.budget.0.borrow_mut();
+        let Source::Budget(budget) = &self.from else { return };
+        let mut state = budget.0.borrow_mut();
         state.taken -= self.bytes;
         state.grant();
     }
@@ -257,7 +344,7 @@ impl Future for Taking {
         state.waiters.remove(place);
         drop(state);
         self.ticket = None;
-        Poll::Ready(Permit { budget: self.budget.clone(), bytes: self.bytes })
+        Poll::Ready(Permit { from: Source::Budget(self.budget.clone()), bytes: self.bytes })
     }
 }
 
@@ -291,6 +378,25 @@ mod tests {
         drop(permit);
         assert_eq!(budget.taken(), 0);
         assert_eq!(now_or_never(&mut budget.take(10)).unwrap().bytes(), 10);
+    }
+
+    #[test]
+    fn a_loan_gives_its_bytes_back_once_and_to_who_waits_when_its_last_holder_on_any_thread_has_gone() {
+        let budget = Budget::new(10);
+        let mut collecting = Box::pin(budget.collect());
+        assert!(collecting.as_mut().now_or_never().is_none());
+        let loan = budget.try_take(10).unwrap().lend();
+        assert_eq!((loan.bytes(), budget.taken()), (10, 10));
+        let mut waiting = budget.take(4);
+        assert!(now_or_never(&mut waiting).is_none());
+        let (here, there) = (Permit::of_loan(loan.clone()), loan);
+        std::thread::scope(|scope| drop(scope.spawn(move || drop(Permit::of_loan(there)))));
+        assert!(collecting.as_mut().now_or_never().is_none());
+        assert!(now_or_never(&mut waiting).is_none(), "one holder is left");
+        drop(here);
+        assert!(collecting.as_mut().now_or_never().is_none());
+        assert_eq!(now_or_never(&mut waiting).unwrap().bytes(), 4);
+        assert_eq!(budget.taken(), 0);
     }
 
     #[test]

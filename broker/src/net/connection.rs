@@ -18,7 +18,8 @@
 //!    is not charged: so invariant 1 holds but for that.
 //! 5. While it is muted no request of it is handed over, but for those that were before; replies leave.
 //! 6. Where replies pile up, requests wait whose replies can be large; where the control task is behind, requests that
-//!    ask it. All others go on, so that neither evicts a group's members.
+//!    ask it. All others go on, so that neither evicts a group's members. Where shards share a port and another one does
+//!    not take its mail, all requests wait, since any may be for it.
 //!
 //! Time limits are not kept by timers per connection: the pump looks at [`Connection::overdue`] now and then.
 
@@ -116,6 +117,8 @@ pub struct Intake {
     arena_turn: Budget,
     replies: Gauge,
     outbox: Rc<Gauge>,
+    /// Messages that other shards have not taken, if they share a port.
+    to_peers: Option<Rc<Gauge>>,
     /// No further connection has a place.
     crowded: Cell<bool>,
 }
@@ -134,8 +137,19 @@ impl Intake {
             arena_turn: Budget::new(1),
             replies: Gauge::new(pools.replies.max(1)),
             outbox,
+            to_peers: None,
             crowded: Cell::new(false),
         }
+    }
+
+    /// While `to_peers` stands at its mark, no request is read.
+    pub fn with_peers(self, to_peers: Rc<Gauge>) -> Intake {
+        Intake { to_peers: Some(to_peers), ..self }
+    }
+
+    /// Takes back the memory that was lent to other shards, for ever.
+    pub async fn collect_loans(&self) {
+        self.produce.collect().await;
     }
 
     /// The bounds that connections keep.
@@ -431,6 +445,9 @@ impl Connection {
         }
         if asks && self.intake.outbox.is_at_mark() {
             self.without_clock(self.intake.outbox.below_mark()).await;
+        }
+        if let Some(to_peers) = self.intake.to_peers.as_ref().filter(|gauge| gauge.is_at_mark()) {
+            self.without_clock(to_peers.below_mark()).await;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::net::arena::Span;
 use bytes::Bytes;
+use std::ops::Range;
 
 /// A request without its 4-byte length prefix. Exclusively owned until [`Frame::freeze`].
 #[derive(Debug)]
@@ -45,6 +46,22 @@ impl Frame {
             Memory::Arena(span) => span.bytes_mut(),
             Memory::Own(bytes) => bytes,
         }
+    }
+
+    /// Gives up all but these ranges, each of which becomes a frame of its own: they ascend and do not overlap. An
+    /// empty one becomes an empty frame.
+    pub fn cut(self, ranges: &[Range<usize>]) -> Vec<Frame> {
+        let span = match self.0 {
+            Memory::Arena(span) => span,
+            Memory::Own(bytes) => return ranges.iter().map(|range| Frame::copied(&bytes[range.clone()])).collect(),
+        };
+        let full: Vec<Range<usize>> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
+        let mut spans = span.cut(&full).into_iter();
+        let frame = |range: &Range<usize>| match range.is_empty() {
+            true => Frame::owned(Vec::new()),
+            false => Frame::in_arena(spans.next().expect("one for each that is not empty")),
+        };
+        ranges.iter().map(frame).collect()
     }
 
     /// Shares the memory: it returns to the arena when the last slice is dropped, on whatever thread. One small

@@ -12,7 +12,7 @@ use crate::control::pump::{ControlEnds, ControlPump, ControlStores, Ended, LaneE
 use crate::control::start::{self, Identity, Process, StartError};
 use crate::net::budget::Pools;
 use crate::net::connection::Limits;
-use crate::pump::{ShardEnds, ShardParts, ShardPump};
+use crate::pump::{PeerEnds, ShardEnds, ShardParts, ShardPump};
 use crate::shard::core::{ShardConfig, ShardCore};
 use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, ShardIndex};
@@ -28,6 +28,8 @@ const TO_SHARD: usize = 1_024;
 const TO_CONTROL: usize = 256;
 /// Messages of the control task that wait for a shard.
 const FROM_CONTROL: usize = 256;
+/// Messages of a shard that wait for another one, where all share a port. Few: what does not fit waits at its sender.
+const TO_PEER: usize = 64;
 /// Commands that wait for a lane, and reports of one.
 const COMMANDS: usize = 1_024;
 /// Largest answers that fit into a shard's pool of replies: a few clients that do not read leave room for others.
@@ -47,8 +49,9 @@ pub struct Wiring {
     pub stop: Sender<()>,
 }
 
-/// Makes the mailboxes of a process. Shard i is served by lane i modulo `lanes`.
-pub fn wire(shards: u16, lanes: u16) -> Wiring {
+/// Makes the mailboxes of a process. Shard i is served by lane i modulo `lanes`. Shards that share a port have mailboxes
+/// for each other.
+pub fn wire(shards: u16, lanes: u16, shared_port: bool) -> Wiring {
     let (stop, stopped) = mailbox(1);
     let mut wiring = Wiring {
         shards: Vec::new(),
@@ -70,7 +73,19 @@ pub fn wire(shards: u16, lanes: u16) -> Wiring {
         let end = lane::ShardEnd { shard: ShardIndex(index), from: from_shard, to: to_shard };
         wiring.lanes[usize::from(index % lanes)].shards.push(end);
         wiring.control.shards.push(ShardEnd { from: questions, to: answers });
-        wiring.shards.push(ShardEnds { to_lane, from_lane, to_control, from_control });
+        wiring.shards.push(ShardEnds { to_lane, from_lane, to_control, from_control, peers: Vec::new() });
+    }
+    if shared_port {
+        for one in 0..shards {
+            for other in one + 1..shards {
+                let (to_other, from_one) = mailbox(TO_PEER);
+                let (to_one, from_other) = mailbox(TO_PEER);
+                let ends = PeerEnds { peer: ShardIndex(other), to: to_other, from: from_other };
+                wiring.shards[usize::from(one)].peers.push(ends);
+                let ends = PeerEnds { peer: ShardIndex(one), to: to_one, from: from_one };
+                wiring.shards[usize::from(other)].peers.push(ends);
+            }
+        }
     }
     wiring
 }
@@ -100,11 +115,12 @@ pub async fn run_control(
     Ok(pump.run().await)
 }
 
-/// Starts shard `shard` with node id `node`; `disk`: where it keeps blocks of segments besides in memory.
+/// Starts shard `shard` with node id `node`, which is that of all if `sharing_port` says how many there are; `disk`:
+/// where it keeps blocks of segments besides in memory.
 pub fn start_shard(
     env: Env,
-    shard: ShardIndex,
-    node: i32,
+    (shard, node): (ShardIndex, i32),
+    sharing_port: Option<u16>,
     stores: &Stores,
     pools: Pools,
     disk: Option<DiskPlan>,
@@ -113,6 +129,7 @@ pub fn start_shard(
     let config = ShardConfig {
         shard,
         node,
+        sharing_port,
         tail_bytes: pools.tail,
         read_bytes: pools.reads,
         block_bytes: block_bytes(pools.cold),

@@ -25,7 +25,7 @@ use crate::control::pump::Ended;
 use crate::control::start::{Identity, Process, StartError};
 use crate::net::budget::{Pools, lane_bytes};
 use crate::pump::ShardPump;
-use crate::runtime::{self, ShardListener};
+use crate::runtime;
 use crate::settings::{HostPort, Settings};
 use assembly::Wiring;
 use millrace_storage::compaction::PlannerConfig;
@@ -83,7 +83,7 @@ pub struct Started {
     pub name: String,
     /// Kafka's cluster id.
     pub cluster_id: String,
-    /// What shard i listens on.
+    /// What shard i listens on, or the one address that they share.
     pub listening: Vec<HostPort>,
     /// What clients are told for shard i.
     pub advertised: Vec<HostPort>,
@@ -120,7 +120,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let store_setting = if settings.object_store.is_some() { "--object-store" } else { "--data-dir" };
     let _store_lock = places.to_lock().map(|root| DirectoryLock::take(root, store_setting)).transpose()?;
     let disk_blocks = disk_blocks::plan(settings, &places, &pools, shards)?;
-    let listeners = runtime::bind(&settings.listen, shards)?;
+    let listeners = runtime::bind(&settings.listen, if settings.shared_port { 1 } else { shards })?;
     let side = SideRuntime::start()?;
     let stores = SharedStores::open(&places, settings, &side, || {
         (u128::from(runtime::random()) << 64) | u128::from(runtime::random())
@@ -148,10 +148,10 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let (fate, fates) = mpsc::sync_channel(FATES);
     watch_signals(fate.clone())?;
     let Wiring { shards: shard_ends, lanes: lane_ends, control: control_ends, stop } =
-        assembly::wire(shards, settings.wal_lanes);
+        assembly::wire(shards, settings.wal_lanes, settings.shared_port);
     let process = Process {
         name: name.clone(),
-        addresses: advertised.iter().map(|address| (address.host.clone(), address.port)).collect(),
+        addresses: addresses_of_shards(&advertised, shards),
         zone: settings.zone.clone(),
     };
     let admin_address = admin.as_ref().map(|(_, address)| address.clone());
@@ -162,6 +162,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         fate: fate.clone(),
         lanes: settings.wal_lanes,
         max_partitions: settings.max_partitions,
+        shared_port: settings.shared_port,
         housekeeping,
         admin: admin.map(|(listener, _)| (listener, exposition)),
     };
@@ -186,23 +187,26 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     go.send(()).expect("the control task waits for it");
     let retention_check = Duration::from_millis(settings.retention_check_ms);
     let offset_retention = Duration::from_secs(60 * settings.offsets_retention_minutes);
-    for (((ends, listener), node), cells) in shard_ends.into_iter().zip(listeners).zip(&identity.nodes).zip(cells) {
+    let doors = runtime::doors(listeners, shards)?;
+    let sharing_port = settings.shared_port.then_some(shards);
+    for (((ends, door), node), cells) in shard_ends.into_iter().zip(doors).zip(&identity.nodes).zip(cells) {
         let shard = node.shard.expect("its own nodes are shards of this process");
         let cpu = processors.get(usize::from(shard.0)).copied().filter(|_| usize::from(shards) <= processors.len());
-        let (node, stores, side, fate) = (node.id, stores.clone(), side.clone(), fate.clone());
+        let node = if settings.shared_port { identity.nodes[0].id } else { node.id };
+        let (stores, side, fate) = (stores.clone(), side.clone(), fate.clone());
         let disk = disk_blocks.as_ref().map(|blocks| blocks.of(shard));
         thread(&format!("shard-{shard}"), move || {
             let quiet = fate.clone();
             let ran = runtime::run(cpu, Some(side), |env| async move {
                 let stores = stores.handles(&env);
-                let pump = assembly::start_shard(env.clone(), shard, node, &stores, pools, disk, ends);
+                let pump = assembly::start_shard(env.clone(), (shard, node), sharing_port, &stores, pools, disk, ends);
                 pump.core().borrow_mut().record_acks_in(cells.acks());
                 let looked = cells.clone();
                 pump.expire_every(retention_check, move |now| looked.looked_for_expired(now));
                 pump.core().borrow_mut().keep_offsets_for(offset_retention);
                 env.spawn("publish", publish(env.clone(), pump.clone(), cells));
-                let listener = ShardListener::adopt(listener).expect("the address of a bound socket is known");
-                pump.run(Box::new(listener)).await;
+                let listener = door.open().expect("the address of a bound socket is known");
+                pump.run(listener).await;
                 tell(&quiet, Fate::ShardQuiet);
                 // The last replies and mail are still taken care of; the process ends this thread.
                 std::future::pending::<()>().await;
@@ -233,6 +237,7 @@ struct ControlThread {
     boot: BootId,
     lanes: u16,
     max_partitions: u32,
+    shared_port: bool,
     housekeeping: Housekeeping,
     fate: mpsc::SyncSender<Fate>,
     /// The admin endpoint's socket and what it shows.
@@ -264,6 +269,7 @@ impl ControlThread {
                 boot: self.boot,
                 cluster_id: cluster_id.clone(),
                 nodes: nodes.clone(),
+                shared_port: self.shared_port,
                 lanes: self.lanes,
                 default_partitions: DEFAULT_PARTITIONS.max(shards),
                 max_partitions: self.max_partitions,
@@ -454,6 +460,13 @@ fn local_addresses(listen: &HostPort, listeners: &[TcpListener]) -> std::io::Res
         Ok(HostPort { host: listen.host.clone(), port })
     };
     listeners.iter().map(address).collect()
+}
+
+/// What clients are told for each shard: the one address for all of them, where they share it.
+fn addresses_of_shards(advertised: &[HostPort], shards: u16) -> Vec<(String, u16)> {
+    let last = advertised.last().expect("at least one port is bound");
+    let told = (0..usize::from(shards)).map(|shard| advertised.get(shard).unwrap_or(last));
+    told.map(|address| (address.host.clone(), address.port)).collect()
 }
 
 /// Shard i is told as `--advertise` with its port + i; port 0 there means the port that it listens on.

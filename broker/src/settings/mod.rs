@@ -115,6 +115,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where shard 0 listens.
     pub listen: HostPort,
+    /// One port for all shards.
+    pub shared_port: bool,
     /// What clients are told; `None`: as `listen`.
     pub advertise: Option<HostPort>,
     /// Name of the process; `None`: kept in the data directory.
@@ -245,6 +247,7 @@ impl Effective {
             cold_cache_mib: self.number("cold-cache-mib").expect("has a default"),
             retention_check_ms: self.number("retention-check-ms").expect("has a default"),
             offsets_retention_minutes: self.number("offsets-retention-minutes").expect("has a default"),
+            shared_port: self.text("shared-port") == Some("true"),
             roll_segments: self.text("roll-segments") == Some("true"),
             roll_bytes: self.number("roll-bytes").expect("has a default"),
             roll_after_ms: self.number("roll-after-ms").expect("has a default"),

@@ -79,6 +79,13 @@ pub const SETTINGS: &[Spec] = &[
         None,
         "What clients are told to connect to, shard i at PORT+i (default: as --listen; needed when that is 0.0.0.0 or [::])",
     ),
+    Spec {
+        name: "shared-port",
+        kind: Kind::Switch,
+        unit: "true|false",
+        default: Some("false"),
+        help: "One port and one Kafka node for all shards, for port mappings and load balancers; requests for other shards then take a way more. false: a port per shard",
+    },
     text("name", "NAME", None, "Name of this process in the cluster (default: a random id kept in the data directory)"),
     text("zone", "ZONE", None, "Availability zone, told to clients as the rack (default: none)"),
     number(
@@ -86,7 +93,7 @@ pub const SETTINGS: &[Spec] = &[
         "shards",
         (1, 64),
         None,
-        "Shards, one thread and one port each (default: cores, less one above two cores, at most 16)",
+        "Shards, one thread and, unless they share it, one port each (default: cores, less one above two cores, at most 16)",
     ),
     text(
         "object-store",

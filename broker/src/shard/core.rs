@@ -20,6 +20,7 @@ use super::partition_log::{Gather, PartitionLog, Waiting};
 use super::producer_room::{ProducerRoom, SILENT_MS};
 use super::produces::Produces;
 use super::search::{SearchError, Searched};
+use super::split::{PartId, Splits};
 use super::stored_bytes::StoredBytes;
 use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
@@ -61,6 +62,8 @@ pub struct ShardConfig {
     pub shard: ShardIndex,
     /// Its Kafka node id.
     pub node: i32,
+    /// How many shards share one port and node id with this one among them; `None`: each has its own.
+    pub sharing_port: Option<u16>,
     /// Bytes of memory that recently committed batches may pin.
     pub tail_bytes: usize,
     /// Bytes that reads of write-ahead objects and segments may have under way or waiting to be answered.
@@ -95,6 +98,8 @@ pub struct ShardCore {
     pub(crate) questions: Questions,
     pub(crate) producer_ids: init_producer_id::ProducerIds,
     pub(crate) groups: GroupDesk,
+    /// What has to do with other shards; `None`: each has a port of its own.
+    pub(crate) splits: Option<Splits>,
     peers: BTreeMap<ConnectionId, IpAddr>,
     /// The settings of topics that have none of their own.
     topic_defaults: TopicSettings,
@@ -123,6 +128,7 @@ impl ShardCore {
             producer_room: ProducerRoom::new(config.producer_bytes),
             groups: GroupDesk::new(config.boot.0, config.group_bytes),
             fetch_sessions: FetchSessions::new(config.boot.0),
+            splits: config.sharing_port.map(Splits::new),
             config,
             image: Arc::default(),
             logs: BTreeMap::new(),
@@ -170,13 +176,11 @@ impl ShardCore {
     }
 
     /// A connection is gone. Its requests still end, with replies that nobody sends.
-    pub fn on_disconnect(&mut self, _now: Now, connection: ConnectionId) {
+    pub fn on_disconnect(&mut self, now: Now, connection: ConnectionId) {
         self.peers.remove(&connection);
         self.quotas.forget(connection);
-        self.drop_fetches_of(connection);
-        self.drop_lookups_of(connection);
-        self.drop_deletions_of(connection);
-        self.drop_stored_bytes_of(connection);
+        self.drop_waiting_of(connection);
+        self.drop_parts_of(now, connection);
     }
 
     /// A message of this shard's lane.
@@ -430,6 +434,11 @@ impl ShardCore {
         self.config.node
     }
 
+    /// Whether all shards share one port.
+    pub(crate) fn shares_port(&self) -> bool {
+        self.splits.is_some()
+    }
+
     /// Whether the process stops.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
@@ -456,9 +465,31 @@ impl ShardCore {
         i32::try_from(pause.as_millis().max(1)).unwrap_or(i32::MAX)
     }
 
+    /// The same, as it is.
+    pub(crate) fn address_of(&self, connection: ConnectionId) -> Option<IpAddr> {
+        self.peers.get(&connection).copied()
+    }
+
+    /// Does something for a client of another shard, whose address is known meanwhile.
+    pub(crate) fn with_address(
+        &mut self,
+        connection: ConnectionId,
+        address: Option<IpAddr>,
+        act: impl FnOnce(&mut ShardCore),
+    ) {
+        if let Some(address) = address {
+            self.peers.insert(connection, address);
+        }
+        act(self);
+        self.peers.remove(&connection);
+    }
+
     /// Ends a request.
     pub(crate) fn end(&mut self, reply_to: ReplyTo, reply: Reply) {
-        self.effects.push(Effect::Reply(reply_to, reply));
+        match reply_to.connection.home() {
+            None => self.effects.push(Effect::Reply(reply_to, reply)),
+            Some(home) => self.answer_part(home, PartId(reply_to.request.0), reply),
+        }
     }
 
     /// The log of a partition that this shard leads, if the client's leader epoch (−1: not said) is ours (KIP-320).

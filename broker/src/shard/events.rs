@@ -7,7 +7,7 @@ use crate::control::ToControl;
 use bytes::Bytes;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::format::manifest::Manifest;
-use millrace_storage::ids::{LeaderEpoch, Seq, TopicPartition, Wid};
+use millrace_storage::ids::{LeaderEpoch, Seq, ShardIndex, TopicPartition, Wid};
 use millrace_storage::lane::ToLane;
 use std::ops::Range;
 use std::rc::Rc;
@@ -21,9 +21,26 @@ pub struct Now {
     pub wall: WallMs,
 }
 
-/// A connection of this shard; never reused within a process life.
+/// A connection of this shard, or of another one that sends parts of requests; never reused within a process life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnectionId(pub u64);
+
+/// Where the home of a connection stands in its id; below it there is room for a connection a microsecond for years.
+const HOME_BITS: u32 = 48;
+
+impl ConnectionId {
+    /// What other shards call this connection of `home`.
+    pub fn at(self, home: ShardIndex) -> ConnectionId {
+        assert!(self.home().is_none(), "a connection has one home");
+        ConnectionId(self.0 | (u64::from(home.0) + 1) << HOME_BITS)
+    }
+
+    /// The shard whose connection this is, if it came with a part of a request; `None`: one of our own.
+    pub fn home(self) -> Option<ShardIndex> {
+        let home = (self.0 >> HOME_BITS).checked_sub(1)?;
+        Some(ShardIndex(u16::try_from(home).expect("it was made of a shard's index")))
+    }
+}
 
 /// Which request of a connection: from 0, in order of arrival. Replies leave in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

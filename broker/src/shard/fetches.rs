@@ -14,6 +14,7 @@ use super::deadlines::{DeadlineId, Due};
 use super::events::{ConnectionId, Now, ReadToken, Reply, ReplyTo, RequestNumber};
 use super::fetch_reads::{Part, ReadOwner, planned_bytes};
 use super::fetching::{self, Planned, PlannedRead, Room};
+use super::split::watch::Watch;
 use crate::cold::reader::ColdError;
 use crate::handlers::RequestContext;
 use crate::handlers::errors::PartitionError;
@@ -100,8 +101,13 @@ pub(crate) struct PendingFetch {
     /// Which slot is planned first: rotates from fetch to fetch, so that a full response starves nobody.
     first: usize,
     min_bytes: usize,
-    max_bytes: usize,
-    deadline: DeadlineId,
+    pub(super) max_bytes: usize,
+    /// One that is watched for another shard has none while it waits.
+    deadline: Option<DeadlineId>,
+    /// Set while another shard is told how much there is, which then says when to read.
+    pub(super) watch: Option<Watch>,
+    /// Whether its first batch may exceed `max_bytes`.
+    pub(super) oversized: bool,
     /// Bytes charged for its reads.
     pub(super) charged: usize,
     /// Reads under way,
@@ -109,6 +115,43 @@ pub(crate) struct PendingFetch {
     /// and their bytes.
     pub(super) outstanding_bytes: usize,
     pub(super) phase: Phase,
+}
+
+impl PendingFetch {
+    /// Of slots that wait, without any bound.
+    pub(super) fn parked(
+        context: RequestContext,
+        topics: Vec<(StrBytes, Uuid)>,
+        session: SessionUse,
+        slots: Vec<FetchSlot>,
+        first: usize,
+    ) -> PendingFetch {
+        PendingFetch {
+            context,
+            topics,
+            session,
+            slots,
+            first,
+            min_bytes: 0,
+            max_bytes: 0,
+            deadline: None,
+            watch: None,
+            oversized: true,
+            charged: 0,
+            outstanding: 0,
+            outstanding_bytes: 0,
+            phase: Phase::Parked,
+        }
+    }
+}
+
+/// What a plan amounts to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Plan {
+    /// Bytes that could be given.
+    pub(super) bytes: usize,
+    /// Whether a partition has an error to report.
+    pub(super) failed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,6 +179,12 @@ impl Fetches {
         self.charged
     }
 
+    /// A number that is one higher each time: who may give first.
+    pub(super) fn rotate(&mut self) -> usize {
+        self.rotation = self.rotation.wrapping_add(1);
+        self.rotation
+    }
+
     /// The fetches of a connection, in order.
     fn of(&self, connection: ConnectionId) -> Vec<ReplyTo> {
         let first = ReplyTo { connection, request: RequestNumber(0) };
@@ -148,43 +197,48 @@ impl ShardCore {
     /// Answers a fetch at once, starts its reads, or parks it.
     pub(crate) fn start_fetch(&mut self, now: Now, new: NewFetch) {
         let reply_to = new.context.reply_to;
-        let deadline = self.deadlines.set(now.mono.plus(new.wait), Due::Fetch(reply_to));
-        self.fetches.rotation = self.fetches.rotation.wrapping_add(1);
-        let mut fetch = PendingFetch {
-            context: new.context,
-            topics: new.topics,
-            session: new.session,
-            first: self.fetches.rotation % new.slots.len().max(1),
-            slots: new.slots,
-            min_bytes: new.min_bytes,
-            max_bytes: new.max_bytes.min(MOST_BYTES).min(self.config().response_bytes),
-            deadline,
-            charged: 0,
-            outstanding: 0,
-            outstanding_bytes: 0,
-            phase: Phase::Parked,
-        };
+        let first = self.fetches.rotate() % new.slots.len().max(1);
+        let mut fetch = PendingFetch::parked(new.context, new.topics, new.session, new.slots, first);
+        (fetch.min_bytes, fetch.max_bytes) = (new.min_bytes, self.most_bytes(new.max_bytes));
+        fetch.deadline = Some(self.deadlines.set(now.mono.plus(new.wait), Due::Fetch(reply_to)));
         let at_once = new.wait.is_zero() || fetch.slots.is_empty();
-        if self.plan_fetch(&mut fetch) || at_once {
+        if self.is_enough(&mut fetch) || at_once {
             return self.gather(now, fetch);
         }
         self.counters.parked_fetches += 1;
-        // One parked fetch per connection, which is what clients send: many would be memory that nobody bounds.
-        for earlier in self.fetches.of(reply_to.connection) {
+        self.hurry_fetches_of(now, reply_to.connection);
+        self.park(&fetch);
+        self.fetches.by_request.insert(reply_to, fetch);
+    }
+
+    /// One parked fetch per connection, which is what clients send: many would be memory that nobody bounds.
+    pub(super) fn hurry_fetches_of(&mut self, now: Now, connection: ConnectionId) {
+        for earlier in self.fetches.of(connection) {
             self.hurry_fetch(now, earlier, false);
         }
+        self.hurry_split_fetches_of(now, connection);
+    }
+
+    /// Bytes that an answer may have of which the client wants so many.
+    pub(super) fn most_bytes(&self, wanted: usize) -> usize {
+        wanted.min(MOST_BYTES).min(self.config().response_bytes)
+    }
+
+    /// Has it looked at whenever one of its partitions changes.
+    pub(super) fn park(&mut self, fetch: &PendingFetch) {
         for slot in &fetch.slots {
             if let Some(log) = slot.partition.and_then(|partition| self.logs.get_mut(&partition)) {
-                log.park(reply_to);
+                log.park(fetch.context.reply_to);
             }
         }
-        self.fetches.by_request.insert(reply_to, fetch);
     }
 
     /// A partition of a parked fetch changed: answer it if there is enough now.
     pub(crate) fn wake_fetch(&mut self, now: Now, request: ReplyTo) {
         let Some(mut fetch) = self.take_parked(request) else { return };
-        if self.plan_fetch(&mut fetch) {
+        if fetch.watch.is_some() {
+            self.tell_level(now, fetch);
+        } else if self.is_enough(&mut fetch) {
             self.gather(now, fetch);
         } else {
             self.fetches.by_request.insert(request, fetch);
@@ -193,6 +247,9 @@ impl ShardCore {
 
     /// A parked fetch waits no longer; one whose patience with its reads is over is answered without them.
     pub(crate) fn hurry_fetch(&mut self, now: Now, request: ReplyTo, timed_out: bool) {
+        if self.hurry_split_fetch(now, request) {
+            return;
+        }
         if let Some(mut fetch) = self.take_parked(request) {
             self.plan_fetch(&mut fetch);
             return self.gather(now, fetch);
@@ -208,13 +265,19 @@ impl ShardCore {
         for request in self.fetches.of(connection) {
             if let Some(fetch) = self.take_parked(request) {
                 self.unpark(&fetch);
-                self.deadlines.clear(fetch.deadline);
+                self.clear_deadline(&fetch);
                 self.end(request, Reply::Silent);
             }
         }
     }
 
-    fn take_parked(&mut self, request: ReplyTo) -> Option<PendingFetch> {
+    fn clear_deadline(&mut self, fetch: &PendingFetch) {
+        if let Some(deadline) = fetch.deadline {
+            self.deadlines.clear(deadline);
+        }
+    }
+
+    pub(super) fn take_parked(&mut self, request: ReplyTo) -> Option<PendingFetch> {
         if self.fetches.by_request.get(&request)?.phase != Phase::Parked {
             return None;
         }
@@ -229,9 +292,15 @@ impl ShardCore {
         }
     }
 
-    /// Plans every partition afresh; true if there is enough to answer, or an error to report.
-    fn plan_fetch(&self, fetch: &mut PendingFetch) -> bool {
-        let mut room = Room { bytes: fetch.max_bytes, empty: true, reads: READS_PER_FETCH };
+    /// Plans it; whether there is enough to answer, or an error to report.
+    fn is_enough(&self, fetch: &mut PendingFetch) -> bool {
+        let Plan { bytes, failed } = self.plan_fetch(fetch);
+        failed || bytes >= fetch.min_bytes
+    }
+
+    /// Plans every partition afresh.
+    pub(super) fn plan_fetch(&self, fetch: &mut PendingFetch) -> Plan {
+        let mut room = Room { bytes: fetch.max_bytes, empty: fetch.oversized, reads: READS_PER_FETCH };
         let (mut bytes, mut failed) = (0, false);
         let count = fetch.slots.len();
         for slot in (0..count).map(|at| (fetch.first + at) % count) {
@@ -241,7 +310,7 @@ impl ShardCore {
             }
             failed |= matches!(slot.state, SlotState::Failed(_));
         }
-        failed || bytes >= fetch.min_bytes
+        Plan { bytes, failed }
     }
 
     fn plan_slot(&self, slot: &FetchSlot, room: &mut Room, bytes: &mut usize) -> SlotState {
@@ -263,15 +332,16 @@ impl ShardCore {
     }
 
     /// Does the reads that the plan needs, then answers.
-    fn gather(&mut self, now: Now, mut fetch: PendingFetch) {
+    pub(super) fn gather(&mut self, now: Now, mut fetch: PendingFetch) {
         self.unpark(&fetch);
         let block_bytes = self.config().block_bytes;
         fetch.charged = fetch.slots.iter().map(|slot| planned_bytes(slot, block_bytes)).sum();
         if fetch.charged == 0 {
             return self.finish_fetch(now, fetch);
         }
-        self.deadlines.clear(fetch.deadline);
-        fetch.deadline = self.deadlines.set(now.mono.plus(READ_PATIENCE), Due::Fetch(fetch.context.reply_to));
+        self.clear_deadline(&fetch);
+        let patience = self.deadlines.set(now.mono.plus(READ_PATIENCE), Due::Fetch(fetch.context.reply_to));
+        fetch.deadline = Some(patience);
         let fits = self.fetches.charged == 0 || self.fetches.charged + fetch.charged <= self.config().read_bytes;
         let request = fetch.context.reply_to;
         if fits && self.fetches.queue.is_empty() {
@@ -285,15 +355,20 @@ impl ShardCore {
 
     /// Makes the answer from what is there.
     pub(super) fn finish_fetch(&mut self, now: Now, fetch: PendingFetch) {
-        self.deadlines.clear(fetch.deadline);
+        self.clear_deadline(&fetch);
         if fetch.phase == Phase::Reading {
             // What is still being read stays charged, or a store that does not answer would gather reads without end.
             self.fetches.charged -= fetch.charged - fetch.outstanding_bytes;
         }
+        if fetch.context.reply_to.connection.home().is_some() {
+            self.give_fetched(now, fetch.context.reply_to, &fetch.slots);
+            return self.start_queued(now);
+        }
         let mut results = Vec::with_capacity(fetch.slots.len());
         for slot in fetch.slots {
             let result = self.slot_result(&slot);
-            results.push(SlotResult { topic_at: slot.topic_at, index: slot.index, partition: slot.partition, result });
+            let FetchSlot { topic_at, index, partition, .. } = slot;
+            results.push(SlotResult { topic_at, index, partition, bounds: self.bounds_of(partition), result });
         }
         respond(self, now, fetch.context, (fetch.topics, fetch.session), results);
         self.start_queued(now);

@@ -20,6 +20,7 @@ pub mod partition_log;
 pub(crate) mod producer_room;
 pub(crate) mod produces;
 pub mod search;
+pub mod split;
 pub(crate) mod stored_bytes;
 pub mod tail;
 pub mod topic_settings;

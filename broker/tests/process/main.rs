@@ -26,6 +26,7 @@ mod restore;
 mod segment_copy;
 mod segments;
 mod settings;
+mod shared_port;
 mod start;
 mod stores;
 mod topics;

@@ -139,7 +139,7 @@ impl Drop for Running {
 pub(crate) struct Banner {
     pub(crate) name: String,
     pub(crate) cluster: String,
-    /// Address of each shard.
+    /// Address of each shard, or the one that they share.
     pub(crate) kafka: Vec<String>,
     pub(crate) admin: Option<String>,
     pub(crate) text: String,
@@ -244,10 +244,24 @@ impl Broker {
     }
 }
 
-/// `millrace serve` on free ports with the admin endpoint on.
+/// `millrace serve` on free ports with the admin endpoint on, in the mode that the tests run in.
 pub(crate) fn serve(data: &Path) -> Command {
+    let mut command = serve_alone(data);
+    if shares_port() {
+        command.args(["--shared-port", "true"]);
+    }
+    command
+}
+
+/// The same, in the default mode unless more is said.
+pub(crate) fn serve_alone(data: &Path) -> Command {
     let data = data.to_str().expect("a plain path");
     millrace(&["serve", "--data-dir", data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+}
+
+/// Whether the tests run against processes whose shards share a port.
+pub(crate) fn shares_port() -> bool {
+    std::env::var_os("MILLRACE_TEST_SHARED_PORT").is_some()
 }
 
 /// Sends bytes to an HTTP server and reads the answer to its end. Status 0: it was closed without one.

@@ -2,6 +2,7 @@
 
 use super::batch::{self, Stamp};
 use super::connection::{Connection, Lost};
+use super::neighbour;
 use super::network::Network;
 use crate::ledger::{Ledger, PLAIN_PRODUCERS, RecordId};
 use crate::rebuild;
@@ -37,6 +38,8 @@ const TIMEOUT_MS: i32 = 6_000;
 pub(super) const BACKOFF: Duration = Duration::from_millis(100);
 /// Within this time every shard knows that a topic is deleted, once one client was told.
 const NEWS: Duration = Duration::from_secs(5);
+/// Names of records that accompany others, above those of all producers.
+const COMPANIONS: u64 = 1_000;
 const MAX_RECORDS: u64 = 4;
 const FETCH_BYTES: i32 = 2_000;
 
@@ -55,6 +58,8 @@ pub(super) struct World {
     pub ledger: Ledger,
     /// Where clients begin.
     pub bootstrap: Rc<Vec<SocketAddr>>,
+    /// Whether one request may be for partitions of several shards.
+    pub shared_port: bool,
     /// Clients that are done.
     pub done: Rc<Cell<u64>>,
     /// Everything is healed: nothing is deleted any more.
@@ -75,6 +80,11 @@ impl World {
     async fn any_connection(&self) -> Result<Connection, Lost> {
         let address = self.bootstrap[self.sim.dice(|d| d.index(self.bootstrap.len()))];
         Connection::open(&self.sim, &self.network, address).await
+    }
+
+    /// The neighbour of a partition, if a request for it shall be for both: half of the time.
+    fn companion(&self, index: u32) -> Option<u32> {
+        (self.shared_port && self.sim.dice(|d| d.index(2)) == 0).then(|| neighbour(index))
     }
 
     /// Asks for the topic, creating it if need be, until the partition has a leader.
@@ -125,6 +135,7 @@ pub(super) struct Producer {
     writes_to: Option<TopicId>,
     fresh: bool,
     next_number: u64,
+    next_companion: u64,
     unacknowledged: VecDeque<Pending>,
 }
 
@@ -140,6 +151,7 @@ impl Producer {
             writes_to: None,
             fresh: true,
             next_number: 0,
+            next_companion: 0,
             unacknowledged: VecDeque::new(),
         }
     }
@@ -219,7 +231,9 @@ impl Producer {
     async fn send_all(&mut self, connection: &mut Connection, route: &Route) -> Result<u64, Lost> {
         let producer = self.stamp(connection).await?;
         let sent = self.unacknowledged.len().min(self.window());
-        for pending in self.unacknowledged.iter().take(sent) {
+        let mut companions = Vec::with_capacity(sent);
+        for at in 0..sent {
+            let pending = &self.unacknowledged[at];
             let stamp = match producer {
                 Some(producer) => Stamp { producer, epoch: 0, sequence: pending.sequence },
                 None => Stamp { producer: -1, epoch: -1, sequence: -1 },
@@ -227,15 +241,20 @@ impl Producer {
             let now = self.world.env.wall();
             self.world.ledger.sent(route.partition, &pending.ids, now);
             let records = batch::write(stamp, now.0, &pending.ids);
-            connection.send(&self.request(route, records), PRODUCE, PATIENCE).await?;
+            let mut request = self.request(route, records);
+            companions.push(self.accompany(&mut request, route.partition));
+            connection.send(&request, PRODUCE, PATIENCE).await?;
         }
         let mut acknowledged = 0;
         let mut failed = false;
-        for _ in 0..sent {
+        for companion in companions {
             let answer: Result<ProduceResponse, Lost> = connection.receive(PRODUCE, PATIENCE).await;
             let Ok(answer) = answer else { break };
             let result = &answer.responses[0].partition_responses[0];
             assert!(!fatal(result.error_code), "FINDING produce was answered {:?}", result.error_code);
+            if let Some((partition, ids)) = companion {
+                self.companion_answered(&answer, partition, &ids);
+            }
             if failed {
                 continue;
             }
@@ -255,6 +274,37 @@ impl Producer {
             self.unacknowledged.clear();
         }
         Ok(acknowledged)
+    }
+
+    /// Puts a record for the partition's neighbour into the request, as of a producer that is not idempotent, if the
+    /// dice say so.
+    fn accompany(
+        &mut self,
+        request: &mut ProduceRequest,
+        p: TopicPartition,
+    ) -> Option<(TopicPartition, Vec<RecordId>)> {
+        let index = self.world.companion(self.index)?;
+        let partition = TopicPartition { index, ..p };
+        let ids = vec![RecordId { producer: PLAIN_PRODUCERS + COMPANIONS + self.name, number: self.next_companion }];
+        self.next_companion += 1;
+        let now = self.world.env.wall();
+        self.world.ledger.sent(partition, &ids, now);
+        let records = Some(batch::write(Stamp { producer: -1, epoch: -1, sequence: -1 }, now.0, &ids));
+        let data = PartitionProduceData { index: i32::try_from(index).expect("small"), records };
+        request.topic_data[0].partition_data.push(data);
+        Some((partition, ids))
+    }
+
+    fn companion_answered(&self, answer: &ProduceResponse, partition: TopicPartition, ids: &[RecordId]) {
+        let result = &answer.responses[0].partition_responses[1];
+        let index = u32::try_from(result.index).ok();
+        assert!(index == Some(partition.index), "FINDING the result of {partition} is called {}", result.index);
+        assert!(!fatal(result.error_code), "FINDING produce was answered {:?}", result.error_code);
+        if result.error_code == ErrorCode::None {
+            let base = Offset(result.base_offset);
+            self.world.ledger.readable(partition, base, ids);
+            self.world.ledger.acknowledged(partition, base, ids);
+        }
     }
 
     fn request(&self, route: &Route, records: bytes::Bytes) -> ProduceRequest {
@@ -384,11 +434,17 @@ impl Consumer {
             partition_max_bytes: FETCH_BYTES,
             ..FetchPartition::default()
         };
+        let mut partitions = vec![partition];
+        if let Some(companion) = self.world.companion(self.index) {
+            // Its records are another consumer's; here they compete for the bytes.
+            let companion = i32::try_from(companion).expect("small");
+            partitions.push(FetchPartition { partition: companion, fetch_offset: 0, ..partitions[0].clone() });
+        }
         let topic_id = route.partition.topic.0;
-        let topic = FetchTopic { topic_id, partitions: vec![partition], ..FetchTopic::default() };
+        let topic = FetchTopic { topic_id, partitions, ..FetchTopic::default() };
         FetchRequest {
             max_wait_ms: 500,
-            min_bytes: 1,
+            min_bytes: if self.world.shared_port { 1 + self.world.sim.dice(|d| d.index(400)) as i32 } else { 1 },
             max_bytes: FETCH_BYTES,
             topics: vec![topic],
             ..FetchRequest::default()

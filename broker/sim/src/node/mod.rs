@@ -50,6 +50,8 @@ const MAX_PARTITIONS: u32 = 10_000;
 
 struct Plan {
     shards: u16,
+    /// Whether they are one node, behind one address.
+    shared_port: bool,
     lanes: u16,
     topics: u64,
     lives: u64,
@@ -58,12 +60,12 @@ struct Plan {
 }
 
 impl Plan {
-    fn drawn(dice: &mut Dice) -> Plan {
-        let shards = dice.below(1..3) as u16;
+    fn drawn(dice: &mut Dice, shared_port: bool) -> Plan {
+        let shards = if shared_port { dice.below(2..4) } else { dice.below(1..3) } as u16;
         let lanes = dice.below(1..u64::from(shards) + 1) as u16;
         let (topics, lives, batches) = (dice.below(1..3), dice.below(1..4), dice.below(3..20));
         let expire_every = Duration::from_millis(dice.below(50..3_000));
-        Plan { shards, lanes, topics, lives, batches, expire_every }
+        Plan { shards, shared_port, lanes, topics, lives, batches, expire_every }
     }
 }
 
@@ -75,6 +77,11 @@ fn housekeeping(dice: &mut Dice) -> Housekeeping {
         segments_grace: ms(dice.below(0..2_000)),
         jobs: Arc::default(),
     }
+}
+
+/// Another partition than this one of a topic that was created on first use.
+fn neighbour(index: u32) -> u32 {
+    (index + 1) % u32::try_from(MAX_INDEX).expect("small")
 }
 
 /// A running process.
@@ -99,12 +106,15 @@ fn address(shard: u16) -> SocketAddr {
 }
 
 impl Node {
-    fn new(sim: &Sim) -> Node {
+    fn new(sim: &Sim, shared_port: bool) -> Node {
         let temper = [Temper::Calm, Temper::Fair, Temper::Fair, Temper::Rough][sim.dice(|d| d.index(4))];
         let (bucket_faults, meta_faults) = sim.dice(|d| (Faults::drawn(temper, d), Faults::drawn(temper, d)));
         let breaks = if temper == Temper::Calm { Chance::NEVER } else { Chance(1_500) };
-        let network = Network::new(sim, breaks);
-        let (plan, lane_config) = sim.dice(|d| (Plan::drawn(d), super::lane::lane_config(d)));
+        let mut network = Network::new(sim, breaks);
+        let (plan, lane_config) = sim.dice(|d| (Plan::drawn(d, shared_port), super::lane::lane_config(d)));
+        if shared_port {
+            network = network.dealing(address(0), (0..plan.shards).map(address).collect());
+        }
         // Real batches are larger than the scripted scenario's; objects hold at least one.
         let compaction = sim.dice(|d| (d.index(4) > 0).then(|| super::lane::compaction(d)));
         let roll_memory = sim.dice(super::lane::roll_memory);
@@ -125,7 +135,8 @@ impl Node {
             env: sim.env(ProcessId::WORLD),
             network: network.clone(),
             ledger: ledger.clone(),
-            bootstrap: Rc::new((0..plan.shards).map(address).collect()),
+            bootstrap: Rc::new((0..if shared_port { 1 } else { plan.shards }).map(address).collect()),
+            shared_port,
             done: Rc::default(),
             healed: Rc::default(),
             finishing: Rc::default(),
@@ -151,6 +162,7 @@ impl Node {
             housekeeping: self.housekeeping.clone(),
             expire_every: self.plan.expire_every,
             shards: self.plan.shards,
+            shared_port: self.plan.shared_port,
             lanes: self.plan.lanes,
         };
         env.spawn("start", starting.run(life.clone()));
@@ -211,18 +223,20 @@ struct Starting {
     housekeeping: Housekeeping,
     expire_every: Duration,
     shards: u16,
+    shared_port: bool,
     lanes: u16,
 }
 
 impl Starting {
     async fn run(self, life: Rc<Life>) {
         let boot = BootId(self.env.random());
-        let addresses = (0..self.shards).map(|shard| (address(shard).ip().to_string(), address(shard).port()));
+        let told = |shard| if self.shared_port { address(0) } else { address(shard) };
+        let addresses = (0..self.shards).map(|shard| (told(shard).ip().to_string(), told(shard).port()));
         let process = Process { name: "node".to_owned(), addresses: addresses.collect(), zone: None };
         let Ok(identity) = assembly::prepare(&self.env, &self.stores, boot, &process).await else {
             return self.sim.kill(self.process);
         };
-        let Wiring { shards, lanes, control, stop } = assembly::wire(self.shards, self.lanes);
+        let Wiring { shards, lanes, control, stop } = assembly::wire(self.shards, self.lanes, self.shared_port);
         life.stop.replace(Some(stop));
         for (ends, lane) in lanes.into_iter().zip(0..) {
             let identity = LaneIdentity { broker: process.name.clone(), boot, lane };
@@ -232,7 +246,9 @@ impl Starting {
         for (ends, node) in shards.into_iter().zip(&identity.nodes) {
             let shard = node.shard.expect("its own nodes");
             let pools = Pools::split(SHARD_BYTES);
-            let pump = assembly::start_shard(self.env.clone(), shard, node.id, &self.stores, pools, None, ends);
+            let id = if self.shared_port { identity.nodes[0].id } else { node.id };
+            let sharing = self.shared_port.then_some(self.shards);
+            let pump = assembly::start_shard(self.env.clone(), (shard, id), sharing, &self.stores, pools, None, ends);
             pump.expire_every(self.expire_every, |_| ());
             let listener = self.network.listen(address(shard.0));
             self.env.spawn("serve", async move { pump.run(listener).await });
@@ -242,6 +258,7 @@ impl Starting {
             boot,
             cluster_id: identity.cluster_id,
             nodes: identity.nodes,
+            shared_port: self.shared_port,
             lanes: self.lanes,
             default_partitions: u32::try_from(MAX_INDEX).expect("small"),
             max_partitions: MAX_PARTITIONS,
@@ -253,8 +270,8 @@ impl Starting {
 }
 
 /// Runs the scenario as the main task of `sim`.
-pub async fn run(sim: Sim) {
-    let node = Rc::new(Node::new(&sim));
+pub async fn run(sim: Sim, shared_port: bool) {
+    let node = Rc::new(Node::new(&sim, shared_port));
     let mut clients = 0;
     for topic in 0..node.plan.topics {
         // Settings and log starts are asked for by name, so that who asks would not know of which topic.

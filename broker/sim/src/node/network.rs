@@ -60,19 +60,31 @@ struct State {
     breaks: Cell<Chance>,
 }
 
+/// An address whose connections are dealt to others.
+struct Dealt {
+    front: SocketAddr,
+    behind: Vec<SocketAddr>,
+}
+
 /// All connections of a run. A clone is another handle.
 #[derive(Clone)]
-pub(super) struct Network(Rc<State>);
+pub(super) struct Network(Rc<State>, Option<Rc<Dealt>>);
 
 impl Network {
     /// A network on which a connection breaks with this chance.
     pub(super) fn new(sim: &Sim, breaks: Chance) -> Network {
-        Network(Rc::new(State {
+        let state = State {
             sim: sim.clone(),
             listeners: RefCell::default(),
             next_client: Cell::new(1_024),
             breaks: Cell::new(breaks),
-        }))
+        };
+        Network(Rc::new(state), None)
+    }
+
+    /// Connections to `front` go to one of the addresses `behind` it, by the dice.
+    pub(super) fn dealing(self, front: SocketAddr, behind: Vec<SocketAddr>) -> Network {
+        Network(self.0, Some(Rc::new(Dealt { front, behind })))
     }
 
     /// New connections no longer break by themselves.
@@ -91,6 +103,8 @@ impl Network {
     pub(super) async fn connect(&self, address: SocketAddr) -> io::Result<Box<dyn ByteStream>> {
         let sim = &self.0.sim;
         sim.sleep(self.delay()).await;
+        let dealt = self.1.as_ref().filter(|dealt| dealt.front == address);
+        let address = dealt.map_or(address, |dealt| dealt.behind[sim.dice(|d| d.index(dealt.behind.len()))]);
         let backlog = self.0.listeners.borrow().get(&address).cloned();
         let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
         let (there, back): (Shared, Shared) = Default::default();

@@ -6,7 +6,7 @@ use super::super::tests::Bench;
 use super::super::{Answer, Caller, Limits};
 use super::*;
 use crate::control::{ClusterImage, PartitionImage, TopicImage};
-use millrace_storage::ids::{LeaderEpoch, TopicId};
+use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn image(topics: &[(&str, u32)]) -> Arc<ClusterImage> {
     let mut image = ClusterImage { cluster_id: "c".into(), ..ClusterImage::default() };
     for (number, (name, partitions)) in (1u128..).zip(topics) {
         let id = TopicId(uuid::Uuid::from_u128(number));
-        let partition = PartitionImage { leader: None, epoch: LeaderEpoch(0) };
+        let partition = PartitionImage { leader: None, epoch: LeaderEpoch(0), shard: ShardIndex(0) };
         let topic = TopicImage {
             id,
             name: (*name).into(),

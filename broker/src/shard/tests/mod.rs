@@ -12,6 +12,7 @@ mod produce;
 mod quotas;
 mod refusals;
 mod segments;
+mod shared_port;
 mod strangers;
 mod topics;
 
@@ -89,6 +90,7 @@ impl World {
         let mut config = ShardConfig {
             shard: ShardIndex(0),
             node: 1,
+            sharing_port: None,
             tail_bytes: 1 << 20,
             read_bytes: 1 << 20,
             block_bytes: 1 << 16,
@@ -340,7 +342,7 @@ impl World {
 }
 
 fn add_topic(image: &mut ClusterImage, name: &str, id: TopicId, settings: &[(&str, &str)]) {
-    let led = PartitionImage { leader: Some(1), epoch: LeaderEpoch(1) };
+    let led = PartitionImage { leader: Some(1), epoch: LeaderEpoch(1), shard: ShardIndex(0) };
     let topic = TopicImage {
         id,
         name: name.into(),

@@ -200,7 +200,7 @@ fn unknown_partitions_and_partitions_led_elsewhere_are_told_apart() {
     let mut world = World::new();
     world.set_image(|image| {
         let topic = Arc::make_mut(image.topics.get_mut(TOPIC).unwrap());
-        topic.partitions[2] = PartitionImage { leader: Some(2), epoch: LeaderEpoch(4) };
+        topic.partitions[2] = PartitionImage { leader: Some(2), epoch: LeaderEpoch(4), shard: ShardIndex(1) };
     });
     let batch = || BatchOf::plain(1, 10);
     let version = 12;
