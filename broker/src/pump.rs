@@ -9,7 +9,8 @@
 //! 3. A seal is made when the lane can take it, so that requests gather in the core while it cannot. Another message
 //!    to the lane leaves behind a seal of everything appended before it.
 //!    What goes to other shards waits likewise, for each in order, and above [`PEERS_MARK`] such messages no request is
-//!    read at all. Mail is taken whatever waits, so that two shards with full mailboxes for each other go on.
+//!    read at all. Mail is taken whatever waits, so that two shards with full mailboxes for each other go on; what it
+//!    makes this shard ask lane and control task is bounded by the requests that other shards have open.
 //! 4. At most [`CONNECTIONS`] connections and [`READS`] reads at a time; more wait, in the listener's backlog and in
 //!    order. Searches are bounded by the core.
 
@@ -42,7 +43,7 @@ use std::time::Duration;
 
 /// Messages that may wait for room in the mailboxes of lane and control task before requests stop.
 pub const OUTBOX_MARK: usize = 4096;
-/// Messages that may wait for room in the mailboxes of other shards before requests stop.
+/// Messages that may wait for room in the mailboxes of other shards before requests stop, by [`ToPeer::weight`].
 pub const PEERS_MARK: usize = 4096;
 /// Messages of another shard in a row after which other tasks get their turn.
 const PEER_BURST: usize = 32;
@@ -125,6 +126,8 @@ struct Pump {
     /// What other shards have not taken.
     peers: BTreeMap<ShardIndex, PeerQueue>,
     to_peers: Rc<Gauge>,
+    /// Bytes counted as replies that the core holds until other shards have given theirs.
+    held: Cell<usize>,
     reading: Cell<usize>,
     reads: RefCell<VecDeque<Read>>,
     /// When the timer task wakes, if it sleeps.
@@ -175,6 +178,7 @@ impl ShardPump {
             intake: Rc::new(intake),
             peers: parts.ends.peers.iter().map(|ends| (ends.peer, PeerQueue::default())).collect(),
             to_peers,
+            held: Cell::new(0),
             pools: parts.pools,
             env: env.clone(),
             core: RefCell::new(parts.core),
@@ -285,11 +289,11 @@ impl Pump {
     fn turn(self: &Rc<Self>, event: impl FnOnce(&mut ShardCore, Now)) {
         let now = self.now();
         let mut effects = self.effects.take();
-        let (deadline, mail) = {
+        let (deadline, mail, held) = {
             let mut core = self.core.borrow_mut();
             event(&mut core, now);
             core.take_effects(&mut effects);
-            (core.next_deadline(), core.take_mail())
+            (core.next_deadline(), core.take_mail(), core.held_bytes())
         };
         for (peer, message) in mail {
             self.post_to_peer(peer, message);
@@ -298,6 +302,7 @@ impl Pump {
             self.carry_out(now, effect);
         }
         self.effects.set(effects);
+        self.intake.hold(self.held.replace(held), held);
         self.lane_due.raise();
         if deadline.is_some_and(|at| self.armed.get().is_none_or(|armed| at < armed)) {
             self.rearm.raise();
@@ -393,7 +398,7 @@ impl Pump {
 
     fn post_to_peer(&self, peer: ShardIndex, message: ToPeer) {
         let queue = &self.peers[&peer];
-        self.to_peers.add(1);
+        self.to_peers.add(message.weight());
         queue.waiting.borrow_mut().push_back(message);
         queue.due.raise();
     }
@@ -414,7 +419,7 @@ impl Pump {
         loop {
             queue.due.wait().await;
             while let Some(message) = { queue.waiting.borrow_mut().pop_front() } {
-                self.to_peers.subtract(1);
+                self.to_peers.subtract(message.weight());
                 if matches!(message, ToPeer::Shed) {
                     queue.sheds.set(false);
                 }

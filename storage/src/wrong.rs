@@ -1,7 +1,8 @@
 //! The wrong variants of PROTOCOL.md section 9: mistakes that the simulator must catch.
 //!
 //! Beyond that section: a segment deleted though a commit under way may name it; a log start that recovery does not fold;
-//! merges that lose a batch, delete before their manifest stands, or compare (as rolls may) a version read too late.
+//! merges that lose a batch, delete before their manifest stands, or compare (as rolls may) a version read too late; a part
+//! of a divided request that is answered too early, or as if it were another one.
 //!
 //! Without the cargo feature `wrong-variants` every question is answered `false` at compile time, so no shipped binary
 //! holds any of them. With it, one is chosen by name at run time, so one build proves all. Which of them no run of one node
@@ -20,6 +21,7 @@ pub enum Wrong {
     FoldIgnoresEpoch, GracefulSealBeforeDrained, GracefulSealBeforeFence, DeadVolleyTakenForData, WidReopened,
     BytesChangedOnRetry, LeaseTrusted, DrainedBatchesDropped, NoFence, OwnFenceMisread, SegmentDeletedOnSight,
     LogStartNotFolded, MergeDropsABatch, MergeDeletesFirst, MergeComparesLateVersion, RollComparesLateVersion,
+    PartAckedBeforeDurable, PartsMixedUp,
 }
 
 /// Whether the process runs with this mistake.

@@ -1,5 +1,5 @@
-//! How many seeds it takes to catch each mistake: those of PROTOCOL.md section 9, and others that concern segments and log
-//! starts, each in the scenario where it shows.
+//! How many seeds it takes to catch each mistake: those of PROTOCOL.md section 9, and others that concern segments, log
+//! starts and divided requests, each in the scenario where it shows.
 //!
 //! Of PROTOCOL.md section 9 two are missing: *lease trusted for acknowledging* needs a second node, *fold that ignores the
 //! epoch* is hidden by other rules ([`HIDDEN`]).
@@ -24,6 +24,10 @@ const fn mistake(wrong: Wrong, name: &'static str) -> Mistake {
 
 const fn of_nodes(wrong: Wrong, name: &'static str) -> Mistake {
     Mistake { wrong, name, scenario: Scenario::Node }
+}
+
+const fn of_shared_ports(wrong: Wrong, name: &'static str) -> Mistake {
+    Mistake { wrong, name, scenario: Scenario::SharedPort }
 }
 
 /// The mistakes that one node can make and that are caught within [`BOUND`] seeds of their scenario.
@@ -67,6 +71,8 @@ pub const ON_ONE_NODE: &[Mistake] = &[
     mistake(Wrong::MergeDeletesFirst, "merge-deletes-first"),
     mistake(Wrong::MergeComparesLateVersion, "merge-compares-late-version"),
     of_nodes(Wrong::RollComparesLateVersion, "roll-compares-late-version"),
+    of_shared_ports(Wrong::PartAckedBeforeDurable, "part-acked-before-durable"),
+    of_shared_ports(Wrong::PartsMixedUp, "parts-mixed-up"),
 ];
 
 /// A mistake of PROTOCOL.md section 9 that no run of one node can show.

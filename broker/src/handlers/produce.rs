@@ -129,7 +129,8 @@ pub(crate) fn throttle(
 /// their order, in a topic without a name.
 pub(crate) fn handle_part(core: &mut ShardCore, now: Now, context: RequestContext, part: PartOfProduce) {
     let permit = part.permit.map(|loan| Rc::new(Permit::of_loan(loan)));
-    let mut handling = Handling::new(context, part.acks, Frame::copied(&[]));
+    let acks = if wrong(Wrong::PartAckedBeforeDurable) && part.acks == -1 { 1 } else { part.acks };
+    let mut handling = Handling::new(context, acks, Frame::copied(&[]));
     let mut answer = TopicProduceResponse::default();
     for (partition, batches) in part.batches {
         let records = 0..batches.bytes().len();

@@ -147,6 +147,15 @@ impl Intake {
         Intake { to_peers: Some(to_peers), ..self }
     }
 
+    /// As many bytes as `after` instead of `before` wait to become replies: they count as such.
+    pub fn hold(&self, before: usize, after: usize) {
+        if after > before {
+            self.replies.add(after - before);
+        } else if before > after {
+            self.replies.subtract(before - after);
+        }
+    }
+
     /// Takes back the memory that was lent to other shards, for ever.
     pub async fn collect_loans(&self) {
         self.produce.collect().await;

@@ -29,7 +29,7 @@ const TO_CONTROL: usize = 256;
 /// Messages of the control task that wait for a shard.
 const FROM_CONTROL: usize = 256;
 /// Messages of a shard that wait for another one, where all share a port. Few: what does not fit waits at its sender.
-const TO_PEER: usize = 64;
+pub const TO_PEER: usize = 64;
 /// Commands that wait for a lane, and reports of one.
 const COMMANDS: usize = 1_024;
 /// Largest answers that fit into a shard's pool of replies: a few clients that do not read leave room for others.
@@ -50,8 +50,8 @@ pub struct Wiring {
 }
 
 /// Makes the mailboxes of a process. Shard i is served by lane i modulo `lanes`. Shards that share a port have mailboxes
-/// for each other.
-pub fn wire(shards: u16, lanes: u16, shared_port: bool) -> Wiring {
+/// for each other, with `to_peer` places.
+pub fn wire(shards: u16, lanes: u16, to_peer: Option<usize>) -> Wiring {
     let (stop, stopped) = mailbox(1);
     let mut wiring = Wiring {
         shards: Vec::new(),
@@ -75,11 +75,11 @@ pub fn wire(shards: u16, lanes: u16, shared_port: bool) -> Wiring {
         wiring.control.shards.push(ShardEnd { from: questions, to: answers });
         wiring.shards.push(ShardEnds { to_lane, from_lane, to_control, from_control, peers: Vec::new() });
     }
-    if shared_port {
+    if let Some(places) = to_peer {
         for one in 0..shards {
             for other in one + 1..shards {
-                let (to_other, from_one) = mailbox(TO_PEER);
-                let (to_one, from_other) = mailbox(TO_PEER);
+                let (to_other, from_one) = mailbox(places);
+                let (to_one, from_other) = mailbox(places);
                 let ends = PeerEnds { peer: ShardIndex(other), to: to_other, from: from_other };
                 wiring.shards[usize::from(one)].peers.push(ends);
                 let ends = PeerEnds { peer: ShardIndex(one), to: to_one, from: from_one };

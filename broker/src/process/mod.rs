@@ -148,7 +148,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let (fate, fates) = mpsc::sync_channel(FATES);
     watch_signals(fate.clone())?;
     let Wiring { shards: shard_ends, lanes: lane_ends, control: control_ends, stop } =
-        assembly::wire(shards, settings.wal_lanes, settings.shared_port);
+        assembly::wire(shards, settings.wal_lanes, settings.shared_port.then_some(assembly::TO_PEER));
     let process = Process {
         name: name.clone(),
         addresses: addresses_of_shards(&advertised, shards),

@@ -50,8 +50,8 @@ const MAX_PARTITIONS: u32 = 10_000;
 
 struct Plan {
     shards: u16,
-    /// Whether they are one node, behind one address.
-    shared_port: bool,
+    /// Whether they are one node, behind one address: places of their mailboxes for each other.
+    to_peer: Option<usize>,
     lanes: u16,
     topics: u64,
     lives: u64,
@@ -65,7 +65,8 @@ impl Plan {
         let lanes = dice.below(1..u64::from(shards) + 1) as u16;
         let (topics, lives, batches) = (dice.below(1..3), dice.below(1..4), dice.below(3..20));
         let expire_every = Duration::from_millis(dice.below(50..3_000));
-        Plan { shards, shared_port, lanes, topics, lives, batches, expire_every }
+        let to_peer = shared_port.then(|| [1, 2, assembly::TO_PEER][dice.index(3)]);
+        Plan { shards, to_peer, lanes, topics, lives, batches, expire_every }
     }
 }
 
@@ -162,7 +163,7 @@ impl Node {
             housekeeping: self.housekeeping.clone(),
             expire_every: self.plan.expire_every,
             shards: self.plan.shards,
-            shared_port: self.plan.shared_port,
+            to_peer: self.plan.to_peer,
             lanes: self.plan.lanes,
         };
         env.spawn("start", starting.run(life.clone()));
@@ -223,20 +224,21 @@ struct Starting {
     housekeeping: Housekeeping,
     expire_every: Duration,
     shards: u16,
-    shared_port: bool,
+    to_peer: Option<usize>,
     lanes: u16,
 }
 
 impl Starting {
     async fn run(self, life: Rc<Life>) {
         let boot = BootId(self.env.random());
-        let told = |shard| if self.shared_port { address(0) } else { address(shard) };
+        let shared_port = self.to_peer.is_some();
+        let told = |shard| if shared_port { address(0) } else { address(shard) };
         let addresses = (0..self.shards).map(|shard| (told(shard).ip().to_string(), told(shard).port()));
         let process = Process { name: "node".to_owned(), addresses: addresses.collect(), zone: None };
         let Ok(identity) = assembly::prepare(&self.env, &self.stores, boot, &process).await else {
             return self.sim.kill(self.process);
         };
-        let Wiring { shards, lanes, control, stop } = assembly::wire(self.shards, self.lanes, self.shared_port);
+        let Wiring { shards, lanes, control, stop } = assembly::wire(self.shards, self.lanes, self.to_peer);
         life.stop.replace(Some(stop));
         for (ends, lane) in lanes.into_iter().zip(0..) {
             let identity = LaneIdentity { broker: process.name.clone(), boot, lane };
@@ -246,8 +248,8 @@ impl Starting {
         for (ends, node) in shards.into_iter().zip(&identity.nodes) {
             let shard = node.shard.expect("its own nodes");
             let pools = Pools::split(SHARD_BYTES);
-            let id = if self.shared_port { identity.nodes[0].id } else { node.id };
-            let sharing = self.shared_port.then_some(self.shards);
+            let id = if shared_port { identity.nodes[0].id } else { node.id };
+            let sharing = shared_port.then_some(self.shards);
             let pump = assembly::start_shard(self.env.clone(), (shard, id), sharing, &self.stores, pools, None, ends);
             pump.expire_every(self.expire_every, |_| ());
             let listener = self.network.listen(address(shard.0));
@@ -258,7 +260,7 @@ impl Starting {
             boot,
             cluster_id: identity.cluster_id,
             nodes: identity.nodes,
-            shared_port: self.shared_port,
+            shared_port,
             lanes: self.lanes,
             default_partitions: u32::try_from(MAX_INDEX).expect("small"),
             max_partitions: MAX_PARTITIONS,

@@ -6,6 +6,7 @@
 //! 2. The owners together may give as many bytes as the client and the broker allow; the first batch of one of them
 //!    may exceed that.
 //! 3. There is one deadline, here.
+//! 4. What owners gave is counted ([`ShardCore::held_bytes`]) until the fetch is answered, as replies are.
 
 use super::{How, PartId, ToPeer};
 use crate::handlers::RequestContext;
@@ -80,6 +81,8 @@ pub(super) struct SplitFetch {
     collecting: bool,
     /// It has been counted among those that waited.
     counted: bool,
+    /// Bytes that its owners gave so far.
+    held: usize,
 }
 
 impl SplitFetch {
@@ -160,6 +163,7 @@ impl ShardCore {
             hurried: failed || new.wait.is_zero(),
             collecting: false,
             counted: false,
+            held: 0,
         };
         let ids = self.splits().open(request, asked.keys().copied().collect::<Vec<_>>(), How::Fetch(Box::new(fetch)));
         for ((owner, slots), part) in asked.into_iter().zip(ids) {
@@ -233,10 +237,13 @@ impl ShardCore {
 
     /// An owner gave what it read.
     pub(super) fn part_fetched(&mut self, now: Now, part: PartId, fetched: Vec<Fetched>) {
+        let bytes: usize = fetched.iter().filter_map(|one| one.result.as_ref().ok()).map(RecordSet::len).sum();
+        self.splits().held += bytes;
         let (request, place, split) = self.splits().part_ended(part);
         let open = split.open;
         let How::Fetch(fetch) = &mut split.how else { unreachable!("only fetches have such parts") };
         fetch.parts[place].ended = true;
+        fetch.held += bytes;
         for (at, fetched) in fetch.parts[place].slots.iter().zip(fetched) {
             fetch.slots[*at].fetched = Some(fetched);
         }
@@ -250,21 +257,22 @@ impl ShardCore {
 
     /// The last part of a fetch ended without results.
     pub(super) fn end_dropped_fetch(&mut self, fetch: SplitFetch) {
+        self.splits().held -= fetch.held;
         self.deadlines.clear(fetch.deadline);
         self.end(fetch.context.reply_to, Reply::Silent);
     }
 
     fn finish_split_fetch(&mut self, now: Now, fetch: SplitFetch) {
+        self.splits().held -= fetch.held;
+        self.deadlines.clear(fetch.deadline);
         let mut results = Vec::with_capacity(fetch.slots.len());
         for Slot { topic_at, index, partition, fetched } in fetch.slots {
             let Some(Fetched { result, bounds }) = fetched else {
                 // Its connection went while others were being read.
-                self.deadlines.clear(fetch.deadline);
                 return self.end(fetch.context.reply_to, Reply::Silent);
             };
             results.push(SlotResult { topic_at, index, partition, bounds, result });
         }
-        self.deadlines.clear(fetch.deadline);
         respond(self, now, fetch.context, (fetch.topics, fetch.session), results);
     }
 }

@@ -42,6 +42,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Bytes of a request that weigh as much as a message.
+const PAGE_BYTES: usize = 4 << 10;
+
 /// Names a part of a request at its home; never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PartId(pub u64);
@@ -127,6 +130,17 @@ pub enum ToPeer {
     Shed,
 }
 
+impl ToPeer {
+    /// How much it counts towards what may wait for other shards: a request as many messages as its bytes have pages,
+    /// since they may be nobody's charge. Batches are charged where they came in.
+    pub fn weight(&self) -> usize {
+        match self {
+            ToPeer::Request { frame, .. } => 1 + frame.len() / PAGE_BYTES,
+            _ => 1,
+        }
+    }
+}
+
 /// A part that was handed out.
 #[derive(Clone, Copy, Debug)]
 struct Part {
@@ -169,6 +183,8 @@ pub(crate) struct Splits {
     requests: BTreeMap<ReplyTo, Split>,
     /// One higher with each fetch: who may give first.
     rotation: usize,
+    /// Bytes that owners gave for fetches whose other owners have not.
+    held: usize,
     /// Messages to other shards, in order.
     mail: Vec<(ShardIndex, ToPeer)>,
 }
@@ -182,6 +198,7 @@ impl Splits {
             parts: BTreeMap::new(),
             requests: BTreeMap::new(),
             rotation: 0,
+            held: 0,
             mail: Vec::new(),
         }
     }
@@ -346,6 +363,11 @@ impl ShardCore {
     /// Messages to other shards since this was last asked, in order.
     pub fn take_mail(&mut self) -> Vec<(ShardIndex, ToPeer)> {
         self.splits.as_mut().map(|splits| std::mem::take(&mut splits.mail)).unwrap_or_default()
+    }
+
+    /// Bytes that other shards, and this one, gave for fetches that are not answered yet.
+    pub fn held_bytes(&self) -> usize {
+        self.splits.as_ref().map_or(0, |splits| splits.held)
     }
 
     /// A message of another shard.

@@ -47,6 +47,8 @@ impl ShardCore {
     pub(super) fn go_on_watching(&mut self, now: Now, reply_to: ReplyTo) {
         let Some(mut fetch) = self.take_parked(reply_to) else { return };
         fetch.watch.as_mut().expect("only what is watched comes from elsewhere").unheard = false;
+        // A log that was lost and came back meanwhile has forgotten it.
+        self.park(&fetch);
         self.tell_level(now, fetch);
     }
 

@@ -6,11 +6,12 @@ use crate::shard::split::ToPeer;
 use futures::FutureExt;
 use millrace_protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
 use millrace_protocol::messages::describe_producers::DescribeProducersTopic;
+use millrace_protocol::messages::join_group::JoinGroupRequestProtocol;
 use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_protocol::messages::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use millrace_protocol::messages::{
-    DeleteRecordsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, ListGroupsRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    DeleteRecordsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, JoinGroupRequest,
+    ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
 };
 
 /// Shard 0, which the client is connected to and which leads partition 0, and shard 1, which leads partition 1. Both
@@ -109,9 +110,16 @@ impl Pair {
         assert!(results.iter().all(|result| result.error_code == ErrorCode::None));
     }
 
+    fn disconnect(&mut self) {
+        self.home.core.on_disconnect(self.home.now, ConnectionId(1));
+        self.home.collect();
+        self.exchange();
+    }
+
     fn is_at_rest(&self) -> bool {
         let rests = |world: &World| {
             world.core.splits.as_ref().unwrap().is_empty()
+                && world.core.held_bytes() == 0
                 && world.core.fetches.by_request.is_empty()
                 && world.core.deadlines.next().is_none()
         };
@@ -307,17 +315,99 @@ fn a_connection_that_goes_takes_its_parts_along() {
     let mut pair = Pair::new();
     pair.fetch(&both(500));
     assert_eq!(pair.owner.core.fetches.by_request.len(), 1);
-    pair.home.core.on_disconnect(pair.home.now, ConnectionId(1));
-    pair.home.collect();
-    pair.exchange();
+    pair.disconnect();
     assert!(pair.is_at_rest());
     assert!(pair.home.replies.values().all(|reply| *reply == Reply::Silent));
     // A level that was under way, and a word that comes too late.
     pair.fetch(&both(500));
     pair.owner.write(1, plain());
-    pair.home.core.on_disconnect(pair.home.now, ConnectionId(1));
-    pair.home.collect();
+    pair.disconnect();
+    assert!(pair.is_at_rest());
+}
+
+#[test]
+fn batches_that_were_handed_over_are_appended_though_their_connection_goes() {
+    let mut pair = Pair::new();
+    pair.home.produce(-1, &[(0, plain()), (1, plain())]);
+    pair.disconnect();
+    pair.commit();
+    assert!(pair.is_at_rest());
+    assert_eq!(pair.home.core.logs[&partition(0)].high_watermark(), Offset(1));
+    assert_eq!(pair.owner.core.logs[&partition(1)].high_watermark(), Offset(1));
+}
+
+#[test]
+fn an_owner_that_stops_refuses_its_part_alone() {
+    let mut pair = Pair::new();
+    pair.owner.core.on_control(pair.owner.now, FromControl::Stopping);
+    let to = pair.produce(-1, &[(0, plain()), (1, plain())]);
+    pair.commit();
+    let codes: Vec<ErrorCode> = pair.home.produced(to).unwrap().iter().map(|result| result.error_code).collect();
+    assert_eq!(codes, [ErrorCode::None, ErrorCode::NotLeaderOrFollower]);
+}
+
+#[test]
+fn what_one_shard_gave_is_counted_while_the_other_still_reads() {
+    let mut pair = Pair::new();
+    pair.write(&[(0, plain()), (1, plain())]);
+    (0..100).for_each(|_| pair.owner.core.shed_tail());
+    let to = pair.fetch(&both(0));
+    assert_eq!(pair.home.core.held_bytes(), plain().len(), "its own part");
+    pair.owner.serve_reads();
     pair.exchange();
+    assert!(pair.home.fetched(to).is_some() && pair.is_at_rest());
+    // The same when nobody wants the answer any more.
+    pair.fetch(&both(0));
+    pair.disconnect();
+    assert_eq!(pair.home.core.held_bytes(), plain().len());
+    pair.owner.serve_reads();
+    pair.exchange();
+    assert!(pair.is_at_rest());
+}
+
+#[test]
+fn a_partition_that_was_lost_and_came_back_before_its_level_was_heard_still_ends_the_fetch() {
+    let mut pair = Pair::new();
+    let parked = pair.fetch(&Ask { min_bytes: 2 * plain().len() as i32, ..both(500) });
+    pair.owner.write(1, plain());
+    let back = pair.owner.committed[&partition(1)].clone().next_epoch();
+    pair.owner.lane(ToShard::Revoked { partition: partition(1) });
+    pair.owner.acquire(partition(1), back);
+    pair.exchange();
+    assert!(pair.home.fetched(parked).is_none(), "one batch is there, and two are wanted");
+    pair.owner.write(1, plain());
+    pair.exchange();
+    pair.owner.serve_reads();
+    pair.exchange();
+    assert_eq!(bases(&pair.home.fetched(parked).unwrap()[0]), [0, 1]);
+    assert!(pair.is_at_rest());
+}
+
+#[test]
+fn a_session_over_both_shards_tells_only_what_is_new_of_either() {
+    let mut pair = Pair::new();
+    let full = FetchRequest { session_epoch: 0, ..both(0).request() };
+    let first = pair.ask(&full, FETCH);
+    assert!(first.session_id > 0);
+    assert_eq!(first.responses[0].partitions.len(), 2);
+    let next = |session_epoch| FetchRequest {
+        session_id: first.session_id,
+        session_epoch,
+        topics: Vec::new(),
+        ..full.clone()
+    };
+    let news = |answer: &FetchResponse| {
+        let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
+        partitions.map(|data| (data.partition_index, bases(data))).collect::<Vec<_>>()
+    };
+    assert_eq!(news(&pair.ask(&next(1), FETCH)), []);
+    pair.write(&[(1, plain())]);
+    assert_eq!(news(&pair.ask(&next(2), FETCH)), [(1, vec![0])]);
+    pair.write(&[(0, plain())]);
+    let mut moved = next(3);
+    moved.topics = Ask { partitions: vec![(1, 1, 1 << 20)], ..both(0) }.request().topics;
+    let answer = pair.ask(&moved, FETCH);
+    assert_eq!((answer.session_id, news(&answer)), (first.session_id, vec![(0, vec![0])]));
     assert!(pair.is_at_rest());
 }
 
@@ -376,13 +466,45 @@ fn requests_by_partition_are_answered_for_all_of_them() {
     assert!(pair.is_at_rest());
 }
 
+/// Two groups that a shard coordinates.
+fn coordinated(shard: u16) -> Vec<String> {
+    let names = (0..).map(|n| format!("group-{n}"));
+    names.filter(|name| crate::groups::slot_of(name) % 2 == shard).take(2).collect()
+}
+
+#[test]
+fn a_member_of_a_group_of_another_shard_joins_from_where_its_client_is() {
+    let mut pair = Pair::new();
+    let group = coordinated(1).remove(0);
+    let client = std::net::SocketAddr::from(([192, 0, 2, 7], 50_000));
+    pair.home.core.on_connection(pair.home.now, ConnectionId(1), client);
+    let protocols = vec![JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::from_static(b"m") }];
+    let join = JoinGroupRequest {
+        group_id: group.as_str().into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".into(),
+        protocols,
+        ..Default::default()
+    };
+    let answer = pair.ask(&join, 9);
+    assert_eq!(answer.error_code, ErrorCode::MemberIdRequired);
+    let to = pair.home.send(&JoinGroupRequest { member_id: answer.member_id, ..join }, 9);
+    pair.exchange();
+    assert!(pair.home.answer::<JoinGroupRequest>(to, 9).is_none(), "the group waits for more members");
+    pair.owner.pass(3_000);
+    pair.exchange();
+    let joined = pair.home.answer::<JoinGroupRequest>(to, 9).expect("the initial delay is over");
+    assert_eq!((joined.error_code, joined.generation_id), (ErrorCode::None, 1));
+    let groups = vec![group.as_str().into()];
+    let described = pair.ask(&DescribeGroupsRequest { groups, include_authorized_operations: false }, 5);
+    let member = &described.groups[0].members[0];
+    assert_eq!((member.client_host.as_str(), member.client_id.as_str()), ("/192.0.2.7", "test"));
+}
+
 #[test]
 fn requests_of_groups_go_to_the_shard_that_coordinates_them() {
     let mut pair = Pair::new();
-    let coordinated = |shard: u16| {
-        let names = (0..).map(|n| format!("group-{n}"));
-        names.filter(|name| crate::groups::slot_of(name) % 2 == shard).take(2).collect::<Vec<_>>()
-    };
     let groups: Vec<String> = [coordinated(0), coordinated(1)].concat();
     let names = || groups.iter().map(|name| name.as_str().into()).collect();
     let described = pair.ask(&DescribeGroupsRequest { groups: names(), include_authorized_operations: false }, 5);
@@ -419,6 +541,17 @@ fn clients_are_told_of_one_node_that_leads_everything() {
     let answer = pair.ask(&MetadataRequest { topics: None, ..Default::default() }, 9);
     assert_eq!(answer.brokers.iter().map(|broker| broker.node_id).collect::<Vec<_>>(), [1]);
     assert!(answer.topics[0].partitions.iter().all(|partition| partition.leader_id == 1));
+}
+
+#[test]
+fn a_request_in_a_mailbox_weighs_by_its_bytes() {
+    let request = |bytes| ToPeer::Request {
+        part: crate::shard::split::PartId(0),
+        connection: ConnectionId(1),
+        address: None,
+        frame: Bytes::from(vec![0; bytes]),
+    };
+    assert_eq!([request(100), request(1 << 20), ToPeer::Shed].map(|message| message.weight()), [1, 257, 1]);
 }
 
 #[test]
