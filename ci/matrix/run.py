@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """The client matrix: every client's cases against Millrace and, beside it, against Apache Kafka.
 
-    ci/matrix/run.py --binary MILLRACE [--clients A,B] [--cases X,Y] [--write | --check | --alone]
+    ci/matrix/run.py --binary MILLRACE [--clients A,B] [--cases X,Y] [--shared-port]
+        [--write | --check | --alone]
 
 Prints what differs and ends with status 1 if a case fails on Millrace, or a result is not Kafka's and not listed in
 accepted.json with a reason. --write makes docs/compatibility.md of the results, --check compares them with it; --alone runs
-no Kafka, and a result other than a pass must be listed or not be supported by the client. Needs what install.sh installs.
+no Kafka, and a result other than a pass must be listed or not be supported by the client; --shared-port gives Millrace one
+port for all its shards. Needs what install.sh installs.
 """
 
 import argparse
@@ -112,6 +114,7 @@ def main():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--clients", default=",".join(CLIENTS))
     parser.add_argument("--cases")
+    parser.add_argument("--shared-port", action="store_true")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--write", action="store_true")
     what.add_argument("--check", action="store_true")
@@ -123,9 +126,11 @@ def main():
     clients = arguments.clients.split(",")
     whole = not arguments.cases and set(clients) == set(CLIENTS)
 
+    serve = ["--shared-port", "true"] if arguments.shared_port else []
+
     started = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
-        ours = pool.submit(run_all, lambda: Millrace(arguments.binary), clients, cases)
+        ours = pool.submit(run_all, lambda: Millrace(arguments.binary, serve), clients, cases)
         # The reference is not what is on trial: a slow moment of its start is no finding.
         theirs = None if arguments.alone else pool.submit(run_all, Kafka, clients, cases, again=True)
         (millrace_version, millrace) = ours.result()

@@ -49,6 +49,8 @@ impl RecordId {
 #[derive(Default)]
 struct Log {
     start: i64,
+    /// The highest start that a client was told.
+    told_start: i64,
     /// Highest log start that anybody asked for.
     asked: i64,
     /// When records were first sent, Unix milliseconds: their timestamps are no smaller.
@@ -163,6 +165,20 @@ impl Ledger {
         let mut logs = self.logs.borrow_mut();
         let log = logs.entry(p).or_default();
         log.start = log.start.max(start.0);
+    }
+
+    /// A client was told that the log starts there.
+    pub fn told_start(&self, p: TopicPartition, start: Offset) {
+        self.log_start(p, start);
+        let mut logs = self.logs.borrow_mut();
+        let log = logs.entry(p).or_default();
+        log.told_start = log.told_start.max(start.0);
+    }
+
+    /// The highest log start that a client was told. Below [`Ledger::start`] while a higher one is stored and nobody has
+    /// heard of it.
+    pub fn highest_told_start(&self, p: TopicPartition) -> Offset {
+        Offset(self.logs.borrow().get(&p).map_or(0, |log| log.told_start))
     }
 
     /// The known log start.

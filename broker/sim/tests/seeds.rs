@@ -41,6 +41,11 @@ fn a_whole_node_behind_one_address_survives_every_accident() {
 }
 
 #[test]
+fn a_log_start_that_is_stored_and_that_nobody_has_heard_of_is_no_promise() {
+    assert_eq!(run_seed(Scenario::SharedPort, 1730, None, false).finding, None);
+}
+
+#[test]
 fn a_change_of_settings_that_a_dead_process_sent_does_not_hide_its_topic() {
     assert_eq!(run_seed(Scenario::Node, 403, None, false).finding, None);
 }

@@ -158,7 +158,7 @@ impl Broker {
         let boot = BootId(1);
         let control_stores = stores(&control_env);
         let identity = assembly::prepare(&control_env, &control_stores, boot, &process).await.expect("empty stores");
-        let Wiring { mut shards, mut lanes, control, stop } = assembly::wire(1, 1);
+        let Wiring { mut shards, mut lanes, control, stop } = assembly::wire(1, 1, None);
         let mut lane_ends = lanes.remove(0);
         let (to_shard, relayed) = mailbox(TO_SHARD);
         let counted = Rc::new(Cell::new(0));
@@ -173,6 +173,7 @@ impl Broker {
             boot,
             cluster_id: identity.cluster_id,
             nodes: identity.nodes.clone(),
+            shared_port: false,
             lanes: 1,
             default_partitions: 1,
             max_partitions: 1000,
@@ -188,8 +189,8 @@ impl Broker {
         });
         let pump = assembly::start_shard(
             shard_env.clone(),
-            ShardIndex(0),
-            identity.nodes[0].id,
+            (ShardIndex(0), identity.nodes[0].id),
+            None,
             &stores(&shard_env),
             Pools::split(SHARD_BYTES),
             None,

@@ -384,7 +384,7 @@ impl Consumer {
     async fn read(&mut self, connection: &mut Connection, route: &Route) -> Result<bool, Lost> {
         loop {
             let finishing = self.world.finishing.get();
-            let started = self.world.ledger.start(route.partition);
+            let started = self.world.ledger.highest_told_start(route.partition);
             let answer = connection.call(&self.request(route), FETCH, PATIENCE).await?;
             let Some(topic) = answer.responses.first() else {
                 assert!(answer.error_code != ErrorCode::None, "FINDING a fetch without a session names no topic");
@@ -404,6 +404,7 @@ impl Consumer {
             let (p, start) = (route.partition, data.log_start_offset);
             assert!(start >= started.0, "FINDING {p} starts at {start}, and did at {started} before");
             assert!(self.next >= started.0, "FINDING {p} is read at {}, below its start {started}", self.next);
+            self.world.ledger.told_start(p, Offset(start));
             let bytes = data.records.as_ref().map(|r| r.concat()).unwrap_or_default();
             for (base, ids) in batch::read_all(&bytes) {
                 let end = base + ids.len() as i64;

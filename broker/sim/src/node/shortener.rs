@@ -61,7 +61,7 @@ impl Shortener {
             ErrorCode::None => {
                 let low = result.low_watermark;
                 assert!(low >= offset, "FINDING {p} was to start at {offset} and was said to at {low}");
-                ledger.log_start(p, Offset(low));
+                ledger.told_start(p, Offset(low));
             }
             error => {
                 let known = passing(error) || error == ErrorCode::RequestTimedOut;

@@ -88,19 +88,19 @@ pub(crate) fn dispatch(
     }
     let permit = permit.map(Permit::lend);
     let ranges: Vec<Range<usize>> = pieces.iter().map(|piece| piece.range.clone()).collect();
-    let mut parts: BTreeMap<ShardIndex, (Vec<Place>, Vec<(TopicPartition, Frame)>)> = BTreeMap::new();
+    let mut places: BTreeMap<ShardIndex, Vec<Place>> = BTreeMap::new();
+    let mut parts: BTreeMap<ShardIndex, Vec<(TopicPartition, Frame)>> = BTreeMap::new();
     for (piece, batches) in pieces.into_iter().zip(frame.cut(&ranges)) {
-        let (places, part) = parts.entry(piece.owner).or_default();
-        places.push(piece.place);
-        part.push((piece.partition, batches));
+        places.entry(piece.owner).or_default().push(piece.place);
+        parts.entry(piece.owner).or_default().push((piece.partition, batches));
     }
-    let places = parts.values_mut().map(|(places, _)| std::mem::take(places)).collect();
+    let places = places.into_values().collect();
     let closes = (failed && view.acks == 0).then_some(produce::FAILED_WITHOUT_ACKS);
     let split = SplitProduce { context, acks: view.acks, response, places, closes };
     let owners: Vec<ShardIndex> = parts.keys().copied().collect();
     let ids: Vec<PartId> = core.splits().open(context.reply_to, owners, How::Produce(split));
     let connection = context.reply_to.connection;
-    for ((owner, (_, batches)), part) in parts.into_iter().zip(ids) {
+    for ((owner, batches), part) in parts.into_iter().zip(ids) {
         let (acks, timeout_ms, permit) = (view.acks, view.timeout_ms, permit.clone());
         let produce = PartOfProduce { version: context.version, acks, timeout_ms, batches, permit };
         core.post(now, owner, ToPeer::Produce { part, connection, produce });
