@@ -238,7 +238,8 @@ impl Coordinator {
             client_id: m.client_id.clone(),
             client_host: m.client_host.clone(),
             metadata: if stable { m.metadata(&protocol) } else { Bytes::new() },
-            assignment: if stable { m.assignment.clone() } else { Bytes::new() },
+            // What it was told last, also while the group rebalances.
+            assignment: m.assignment.clone(),
         });
         let members = members.collect();
         Ok(Some(GroupView {

@@ -303,6 +303,17 @@ fn a_member_that_does_not_rejoin_in_time_is_left_behind() {
 }
 
 #[test]
+fn a_group_that_rebalances_is_shown_with_what_its_members_were_told_last() {
+    let mut bench = Bench::new();
+    bench.stable_member();
+    bench.send_join(Bench::request(""));
+    let view = bench.core.describe(GROUP).expect("ours").expect("it is there");
+    assert_eq!(view.state, "PreparingRebalance");
+    let told: Vec<_> = view.members.iter().map(|member| member.assignment.len()).collect();
+    assert_eq!((told.iter().sum::<usize>(), told.len()), ("all".len(), 2));
+}
+
+#[test]
 fn a_silent_member_is_out_after_its_session_timeout() {
     let mut bench = Bench::new();
     let member = bench.stable_member();

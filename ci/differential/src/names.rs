@@ -10,6 +10,8 @@ pub(crate) const CLIENT_ID: &str = "differ";
 
 /// Length of a UUID as text: a member id is longer.
 const UUID_CHARS: usize = 36;
+/// Length of one in base64 without padding.
+const BASE64_UUID_CHARS: usize = 22;
 
 /// What one side calls things.
 #[derive(Clone, Debug)]
@@ -67,6 +69,7 @@ impl Names {
             "leader_epoch" if not_negative => "<epoch>",
             "session_id" if number.is_some_and(|number| number > 0) => "<session>",
             "log_append_time_ms" if not_negative => "<time>",
+            "member_id" | "leader" if is_made_up(&value) => "<member>",
             _ if is_member_id(&value) => "<member>",
             _ => return value.replace(&self.tag, ""),
         };
@@ -104,6 +107,15 @@ fn is_member_id(value: &str) -> bool {
     text.starts_with(CLIENT_ID) && text.len() > UUID_CHARS
 }
 
+/// Whether a coordinator made this id up: a UUID, as text or as Kafka writes it in base64, perhaps behind an instance's name.
+fn is_made_up(value: &str) -> bool {
+    let text = value.trim_matches('"');
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let start = text.len().saturating_sub(UUID_CHARS);
+    let ends_with_uuid = text.get(start..).is_some_and(|end| end.parse::<Uuid>().is_ok());
+    ends_with_uuid || text.len() == BASE64_UUID_CHARS && text.bytes().all(is_base64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +136,12 @@ mod tests {
         assert_eq!(names.leaf("topic_id", Uuid::nil().to_string()), "<nil>");
         let member = "\"differ-5a4f2b1c-0000-4000-8000-000000000000\"";
         assert_eq!(names.leaf("leader", member.to_owned()), "<member>");
+        for id in
+            ["5ZiLs3PTS7W65M5pHcAYMA", "0e511408-cb3b-4c92-0000-000000000186", "i-0e511408-cb3b-4c92-0000-000000000186"]
+        {
+            assert_eq!(names.leaf("member_id", format!("{id:?}")), "<member>");
+        }
+        assert_eq!(names.leaf("member_id", "\"someone\"".to_owned()), "\"someone\"");
     }
 
     #[test]

@@ -83,9 +83,9 @@ impl Coordinator {
         self.reschedule(slot, &request.group);
     }
 
-    /// The id that goes with an error may be one to come back with.
+    /// The id that goes with an error is one to come back with, or none, as in Kafka.
     fn check_join_of_consumers(&mut self, slot: u16, request: &JoinRequest) -> Result<Admitted, (ErrorCode, String)> {
-        let refused = |error| (error, request.member.clone());
+        let refused = |error| (error, String::new());
         // Topics are not known yet: nobody must lose what it has for that.
         if self.image.cluster_id.is_empty() {
             return Err(refused(ErrorCode::CoordinatorLoadInProgress));
@@ -117,8 +117,7 @@ impl Coordinator {
         self.check_room_among_consumers(request, &id, before.as_ref()).map_err(refused)?;
         let metadata = request.protocols.first().map(|protocol| &protocol.metadata);
         let subscription = metadata.and_then(|metadata| embedded::subscription(metadata).ok());
-        // Kafka's coordinator fails over bytes that are no subscription.
-        let subscription = subscription.ok_or_else(|| refused(ErrorCode::UnknownServerError))?;
+        let subscription = subscription.ok_or_else(|| refused(ErrorCode::InconsistentGroupProtocol))?;
         Ok(Admitted { id, replaced, subscription })
     }
 

@@ -506,6 +506,26 @@ fn a_classic_member_is_told_to_join_again_as_soon_as_another_left_whoever_else_i
 }
 
 #[test]
+fn a_classic_member_that_is_refused_hears_no_id_and_bytes_that_are_no_subscription_are_no_consumer_s() {
+    let mut world = world(2);
+    let mut consumer = Client::new("a");
+    assert_eq!(world.beat(&mut consumer), ErrorCode::None);
+    let good = JoinRequest { member: "someone".into(), ..Classic::new(true).request() };
+    let garbage = vec![Protocol { name: "sticky".into(), metadata: Bytes::from_static(b"x") }];
+    let instance = Some("i".to_owned());
+    for (request, error) in [
+        (JoinRequest { protocols: garbage, ..good.clone() }, ErrorCode::InconsistentGroupProtocol),
+        (JoinRequest { protocols: Vec::new(), ..good.clone() }, ErrorCode::InconsistentGroupProtocol),
+        (JoinRequest { protocol_type: "connect".into(), ..good.clone() }, ErrorCode::InconsistentGroupProtocol),
+        (JoinRequest { instance, ..good }, ErrorCode::UnknownMemberId),
+    ] {
+        let ticket = world.bench.send_join(request);
+        let answer = world.bench.joined(ticket);
+        assert_eq!((answer.error, answer.member.as_str()), (error, ""));
+    }
+}
+
+#[test]
 fn an_operator_takes_members_of_both_protocols_out() {
     let mut world = world(4);
     let static_one = Client { instance: Some("i".into()), ..Client::new("a") };
