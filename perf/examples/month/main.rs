@@ -21,15 +21,17 @@ const GET_PRICE: f64 = 0.4e-6;
 /// Body, index and sidecar.
 const PUTS_PER_SEGMENT: u64 = 3;
 
+/// What waits for rolls with the default `--memory-mib`: three quarters of the lane's eighth, and half of it under way.
+const HELD_BYTES: u64 = 96 << 20;
+const EFFECT_BYTES: u64 = 64 << 20;
+
 const HEAD: &str = include_str!("head.md");
 
 fn main() {
     print!("{HEAD}");
-    let credit = Policy { name: "with credit", config: PlannerConfig::default() };
-    let by_age = Policy {
-        name: "every partition after 60 s",
-        config: PlannerConfig { paid_bytes: 1, ..PlannerConfig::default() },
-    };
+    let config = PlannerConfig { held_bytes: HELD_BYTES, effect_bytes: EFFECT_BYTES, ..PlannerConfig::default() };
+    let credit = Policy { name: "with credit", config: config.clone() };
+    let by_age = Policy { name: "every partition after 60 s", config: PlannerConfig { paid_bytes: 1, ..config } };
     for mixture in Mixture::ALL {
         println!("\n## {}\n", mixture.name());
         let month = Month::play(mixture, &credit);
