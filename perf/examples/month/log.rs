@@ -234,7 +234,6 @@ impl World {
             let (first_object, first_byte) =
                 self.oldest.first().map_or((self.objects, self.bytes), |&(objects, bytes, _)| (objects, bytes));
             let load = Load {
-                busy: false,
                 committed_objects: self.objects,
                 uncovered_objects: self.objects - first_object,
                 uncovered_bytes: self.bytes - first_byte,

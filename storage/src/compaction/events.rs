@@ -82,11 +82,9 @@ pub struct Led {
     pub retention: Retention,
 }
 
-/// How loaded the lane is.
+/// What of the log keeps the store and the memory of the lane.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Load {
-    /// Produce needs the processor and the store.
-    pub busy: bool,
     /// Write-ahead objects committed since the lane's log was opened.
     pub committed_objects: u64,
     /// Write-ahead objects from the first that something is not covered of up to the commit point.

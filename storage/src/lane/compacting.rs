@@ -250,7 +250,6 @@ impl LaneCore {
         let from = rolled().filter_map(|led| led.first_own).min().unwrap_or(committed);
         let foreign: u64 = rolled().map(|led| led.foreign_bytes).sum();
         Load {
-            busy: self.is_busy(),
             committed_objects: committed.0,
             uncovered_objects: committed.0 - from.0,
             uncovered_bytes: self.log_bytes.since(from) + foreign,
