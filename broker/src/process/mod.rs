@@ -61,6 +61,8 @@ const FATES: usize = 256;
 const KEPT_OF_LOCAL_ENTRIES: u64 = 64 << 10;
 /// Bytes that a local write-ahead log keeps before all of it is rolled (PROTOCOL.md section 2).
 const LOCAL_LOG_BYTES: u64 = 4 << 30;
+/// References of a lane that may always be there, 8 MiB: a thousand partitions have as many within seconds.
+const LEAST_REFERENCES: u64 = 1 << 17;
 
 /// Why a process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -439,7 +441,7 @@ fn lane_config(settings: &Settings, stores: &SharedStores) -> LaneConfig {
 }
 
 /// When records are rolled into segments, with so many bytes of memory: half of it for the segment at work, the other for
-/// what waits. Extents of this machine's disk are no objects, of which a log may keep so many, and what a roll of them
+/// what waits; besides that half as much for references, of 64 bytes each. Extents of this machine's disk are no objects, of which a log may keep so many, and what a roll of them
 /// reads costs nothing.
 fn rolls(settings: &Settings, remote: bool, memory: u64) -> PlannerConfig {
     let defaults = PlannerConfig::default();
@@ -450,6 +452,7 @@ fn rolls(settings: &Settings, remote: bool, memory: u64) -> PlannerConfig {
         effect_bytes: memory / 2,
         uncovered_objects: defaults.uncovered_objects.filter(|_| remote),
         uncovered_bytes: if remote { defaults.uncovered_bytes } else { Some(LOCAL_LOG_BYTES) },
+        references: Some((memory / 2 / 64).max(LEAST_REFERENCES)),
         ..defaults
     }
 }
