@@ -27,8 +27,8 @@ const LIST_OFFSETS_VERSION: i16 = 4;
 const LOG_END: i64 = -1;
 /// How long each read or write may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a new topic may take until all of its partitions are led.
-const LEADERS_WITHIN: Duration = Duration::from_secs(30);
+/// How long a new topic may take until all of its partitions are led, and a broker until it has producer ids.
+const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Between two questions about that.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// The largest answer that is read, bytes.
@@ -103,7 +103,7 @@ impl Cluster {
             if let Some(leaders) = self.leaders(topic, partitions)? {
                 return Ok(leaders);
             }
-            if asked.elapsed() > LEADERS_WITHIN {
+            if asked.elapsed() > READY_WITHIN {
                 return Err(wrong("some of its partitions have no leader that can be reached".to_owned()));
             }
             std::thread::sleep(ASK_AGAIN);
@@ -135,10 +135,15 @@ impl Cluster {
             transaction_timeout_ms: PATIENCE.as_millis() as i32,
             ..InitProducerIdRequest::default()
         };
-        let answer = self.ask(&question, INIT_PRODUCER_ID_VERSION)?;
-        match answer.error_code {
-            ErrorCode::None => Ok((answer.producer_id, answer.producer_epoch)),
-            code => Err(self.broken(format!("{code:?} for a producer id"))),
+        let asked = Instant::now();
+        loop {
+            let answer = self.ask(&question, INIT_PRODUCER_ID_VERSION)?;
+            match answer.error_code {
+                ErrorCode::None => return Ok((answer.producer_id, answer.producer_epoch)),
+                // Apache Kafka says so until its first block of ids has come.
+                ErrorCode::CoordinatorLoadInProgress if asked.elapsed() < READY_WITHIN => std::thread::sleep(ASK_AGAIN),
+                code => return Err(self.broken(format!("{code:?} for a producer id"))),
+            }
         }
     }
 
@@ -167,7 +172,7 @@ impl Cluster {
                 return Ok(ends);
             }
             // Of a new topic Metadata may name a leader that does not lead yet.
-            if asked.elapsed() > LEADERS_WITHIN {
+            if asked.elapsed() > READY_WITHIN {
                 return Err(self.broken("no end of a partition that it leads".to_owned()));
             }
             std::thread::sleep(ASK_AGAIN);
