@@ -385,7 +385,7 @@ fn an_empty_group_changes_over_and_one_that_says_nothing_readable_of_its_subscri
     let mut client = Client::new("a");
     world.beat(&mut client);
     let ticket = world.bench.send_join(Bench::request(""));
-    assert_eq!(world.bench.joined(ticket).error, ErrorCode::UnknownServerError);
+    assert_eq!(world.bench.joined(ticket).error, ErrorCode::InconsistentGroupProtocol);
     let epoch = client.epoch;
     world.send(&ConsumerHeartbeat { epoch: LEAVES, ..client.request() });
     let ticket = world.bench.send_join(Bench::request(""));
