@@ -133,23 +133,14 @@ impl Coordinator {
         let (image, number) = (self.image.clone(), self.image_number);
         let owned = embedded::resolve(&subscription.owned, &image);
         let group = self.consumer_mut(slot, name).expect("checked by the caller");
-        let before = group.members.get(&id).cloned();
-        let preferred = group.preferred_assignor();
-        let others = group.seat(&id, replaced.as_deref(), now);
-        if let Some(instance) = &request.instance {
-            group.name_instance(&id, instance);
-        }
-        let member = group.members.get_mut(&id).expect("put in above");
-        member.expires = now.plus(request.session_timeout);
-        member.join_by = None;
-        member.sync_by = Some(now.plus(request.rebalance_timeout));
-        let resubscribed = member.update_as_classic(request, subscription);
-        if others || resubscribed || group.preferred_assignor() != preferred {
-            group.subscription_changed();
-        }
-        let advanced = group.advance(now, &id, Some(&owned), (&image, number));
+        let heard = (&*id, replaced.as_deref(), request.instance.as_deref());
+        let (_, changed) = group.hear(now, heard, Some(&owned), (&image, number), |member| {
+            member.expires = now.plus(request.session_timeout);
+            member.join_by = None;
+            member.sync_by = Some(now.plus(request.rebalance_timeout));
+            member.update_as_classic(request, subscription)
+        });
         let after = &group.members[&id];
-        let changed = advanced || !before.as_ref().is_some_and(|before| before.is_stored_as(after));
         let answer = JoinAnswer {
             error: ErrorCode::None,
             generation: after.epoch,

@@ -107,22 +107,12 @@ impl Coordinator {
         }
         let (image, number) = (self.image.clone(), self.image_number);
         let group = self.consumer_mut(slot, name).expect("found or made above");
-        let before = group.members.get(&id).cloned();
-        let preferred = group.preferred_assignor();
-        let others = group.seat(&id, replaced.as_deref(), now);
-        if let Some(instance) = &request.instance {
-            group.name_instance(&id, instance);
-        }
-        let member = group.members.get_mut(&id).expect("put in above");
-        member.expires = now.plus(session);
-        let resubscribed = member.update(request);
-        if others || resubscribed || group.preferred_assignor() != preferred {
-            group.subscription_changed();
-        }
-        let advanced = group.advance(now, &id, request.owned.as_ref(), (&image, number));
+        let heard = (&*id, replaced.as_deref(), request.instance.as_deref());
+        let (before, changed) = group.hear(now, heard, request.owned.as_ref(), (&image, number), |member| {
+            member.expires = now.plus(session);
+            member.update(request)
+        });
         let after = &group.members[&id];
-        // A session that goes on is no change worth a write.
-        let changed = advanced || !before.as_ref().is_some_and(|before| before.is_stored_as(after));
         let said_all = request.rebalance_timeout.is_some()
             && (request.topics.is_some() || request.regex.is_some())
             && request.owned.is_some();

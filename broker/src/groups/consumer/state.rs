@@ -93,7 +93,7 @@ impl ConsumerMember {
     }
 
     /// Whether both are stored alike: deadlines are not stored.
-    pub(super) fn is_stored_as(&self, other: &ConsumerMember) -> bool {
+    fn is_stored_as(&self, other: &ConsumerMember) -> bool {
         let deadlines = (other.expires, other.join_by, other.sync_by);
         let mut same = self.clone();
         (same.expires, same.join_by, same.sync_by) = deadlines;
@@ -180,9 +180,36 @@ impl ConsumerGroup {
         assert!(self.members.insert(id, member).is_none(), "the id is free");
     }
 
+    /// Takes over what was heard of a member: it may be new, take the place of `replaced`, or bear the instance id from now
+    /// on. `update` enters what it says of itself and gives whether its subscription changed; then the group is brought up
+    /// to date. Gives the member as it was before, and whether the group changed: a session that goes on is no change worth
+    /// a write.
+    pub(super) fn hear(
+        &mut self,
+        now: Mono,
+        (id, replaced, instance): (&str, Option<&str>, Option<&str>),
+        owned: Option<&Partitions>,
+        image: (&ClusterImage, u64),
+        update: impl FnOnce(&mut ConsumerMember) -> bool,
+    ) -> (Option<ConsumerMember>, bool) {
+        let before = self.members.get(id).cloned();
+        let preferred = self.preferred_assignor();
+        let others = self.seat(id, replaced, now);
+        if let Some(instance) = instance {
+            self.name_instance(id, instance);
+        }
+        let resubscribed = update(self.members.get_mut(id).expect("put in above"));
+        if others || resubscribed || self.preferred_assignor() != preferred {
+            self.subscription_changed();
+        }
+        let advanced = self.advance(now, id, owned, image);
+        let changed = advanced || !before.as_ref().is_some_and(|before| before.is_stored_as(&self.members[id]));
+        (before, changed)
+    }
+
     /// Makes a place for a member that may be new, or take the place of `replaced`, whose part it goes on with unless it is
     /// in the group already. Whether there are other members afterwards than before.
-    pub(super) fn seat(&mut self, id: &str, replaced: Option<&str>, now: Mono) -> bool {
+    fn seat(&mut self, id: &str, replaced: Option<&str>, now: Mono) -> bool {
         let is_known = self.members.contains_key(id);
         match replaced.map(|old| self.take(old).expect("the instance names a member")) {
             Some(mut member) if !is_known => {
@@ -200,7 +227,7 @@ impl ConsumerGroup {
     }
 
     /// The member is the instance's from now on, and no other's.
-    pub(super) fn name_instance(&mut self, id: &str, instance: &str) {
+    fn name_instance(&mut self, id: &str, instance: &str) {
         let former = self.members[id].instance.as_deref().filter(|former| *former != instance);
         if let Some(former) = former {
             self.statics.remove(former);
@@ -211,7 +238,7 @@ impl ConsumerGroup {
 
     /// Brings the group up to date after a member was heard, and that member nearer to its target; whether the group
     /// changed by that. The topics are told with their number.
-    pub(super) fn advance(
+    fn advance(
         &mut self,
         now: Mono,
         id: &str,
@@ -282,7 +309,7 @@ impl ConsumerGroup {
     }
 
     /// A member came, or means other topics than before.
-    pub(super) fn subscription_changed(&mut self) {
+    fn subscription_changed(&mut self) {
         self.next_epoch();
         self.seen_image = None;
     }
@@ -331,7 +358,7 @@ impl ConsumerGroup {
     }
 
     /// The assignor that most members want; the default where none says so, the first by name among equals.
-    pub(super) fn preferred_assignor(&self) -> Assignor {
+    fn preferred_assignor(&self) -> Assignor {
         let mut votes: BTreeMap<Assignor, usize> = BTreeMap::new();
         for wanted in self.members.values().filter_map(|member| Assignor::by_name(member.assignor.as_deref()?)) {
             *votes.entry(wanted).or_default() += 1;
