@@ -41,14 +41,27 @@ fn by_owner<P>(elements: Vec<P>, owner: impl Fn(&P) -> ShardIndex) -> BTreeMap<S
     parts
 }
 
-/// Topics by owner of their partitions. `index` tells a partition's, `made` puts a topic together.
-fn by_partition<T, P>(
+/// Requests of what each owner has; one of nothing is the asker's.
+fn requests<E, R>(
+    routes: &Routes,
+    mut parts: BTreeMap<ShardIndex, Vec<E>>,
+    part: impl Fn(Vec<E>) -> R,
+) -> BTreeMap<ShardIndex, R> {
+    if parts.is_empty() {
+        parts.insert(routes.own, Vec::new());
+    }
+    parts.into_iter().map(|(owner, elements)| (owner, part(elements))).collect()
+}
+
+/// A request by owner of its partitions. `index` tells a partition's, `made` puts a topic together, `part` a request.
+fn by_partition<T, P, R>(
     routes: &Routes,
     topics: Vec<T>,
     taken: impl Fn(T) -> (StrBytes, Vec<P>),
     index: impl Fn(&P) -> i32,
     made: impl Fn(StrBytes, Vec<P>) -> T,
-) -> BTreeMap<ShardIndex, Vec<T>> {
+    part: impl Fn(Vec<T>) -> R,
+) -> BTreeMap<ShardIndex, R> {
     let mut parts: BTreeMap<ShardIndex, Vec<T>> = BTreeMap::new();
     for topic in topics {
         let (name, partitions) = taken(topic);
@@ -61,19 +74,18 @@ fn by_partition<T, P>(
             parts.entry(owner).or_default().push(made(name.clone(), partitions));
         }
     }
-    if parts.is_empty() {
-        parts.insert(routes.own, Vec::new());
-    }
-    parts
+    requests(routes, parts, part)
 }
 
-/// Groups by coordinator.
-fn by_group<G>(routes: &Routes, groups: Vec<G>, name: impl Fn(&G) -> &str) -> BTreeMap<ShardIndex, Vec<G>> {
-    let mut parts = by_owner(groups, |group| routes.group(name(group)));
-    if parts.is_empty() {
-        parts.insert(routes.own, Vec::new());
-    }
-    parts
+/// A request by coordinator of its groups; `part` puts a request together.
+fn by_group<G, R>(
+    routes: &Routes,
+    groups: Vec<G>,
+    name: impl Fn(&G) -> &str,
+    part: impl Fn(Vec<G>) -> R,
+) -> BTreeMap<ShardIndex, R> {
+    let parts = by_owner(groups, |group| routes.group(name(group)));
+    requests(routes, parts, part)
 }
 
 /// Topics of several answers, each once, in the order of their first appearance.
@@ -96,16 +108,15 @@ fn topics_of<T, P>(
 
 impl Divide for ListOffsetsRequest {
     fn divide(self, routes: &Routes) -> BTreeMap<ShardIndex, Self> {
-        let parts = by_partition(
+        let (replica_id, isolation_level, timeout_ms) = (self.replica_id, self.isolation_level, self.timeout_ms);
+        by_partition(
             routes,
             self.topics,
             |topic| (topic.name, topic.partitions),
             |asked| asked.partition_index,
             |name, partitions| ListOffsetsTopic { name, partitions },
-        );
-        let (replica_id, isolation_level, timeout_ms) = (self.replica_id, self.isolation_level, self.timeout_ms);
-        let part = |topics| ListOffsetsRequest { replica_id, isolation_level, topics, timeout_ms };
-        parts.into_iter().map(|(owner, topics)| (owner, part(topics))).collect()
+            |topics| ListOffsetsRequest { replica_id, isolation_level, topics, timeout_ms },
+        )
     }
 
     fn join(parts: Vec<ListOffsetsResponse>) -> ListOffsetsResponse {
@@ -117,16 +128,15 @@ impl Divide for ListOffsetsRequest {
 
 impl Divide for OffsetForLeaderEpochRequest {
     fn divide(self, routes: &Routes) -> BTreeMap<ShardIndex, Self> {
-        let parts = by_partition(
+        let replica_id = self.replica_id;
+        by_partition(
             routes,
             self.topics,
             |topic| (topic.topic, topic.partitions),
             |asked| asked.partition,
             |topic, partitions| OffsetForLeaderTopic { topic, partitions },
-        );
-        let replica_id = self.replica_id;
-        let part = |topics| OffsetForLeaderEpochRequest { replica_id, topics };
-        parts.into_iter().map(|(owner, topics)| (owner, part(topics))).collect()
+            |topics| OffsetForLeaderEpochRequest { replica_id, topics },
+        )
     }
 
     fn join(parts: Vec<OffsetForLeaderEpochResponse>) -> OffsetForLeaderEpochResponse {
@@ -139,15 +149,15 @@ impl Divide for OffsetForLeaderEpochRequest {
 
 impl Divide for DeleteRecordsRequest {
     fn divide(self, routes: &Routes) -> BTreeMap<ShardIndex, Self> {
-        let parts = by_partition(
+        let timeout_ms = self.timeout_ms;
+        by_partition(
             routes,
             self.topics,
             |topic| (topic.name, topic.partitions),
             |asked| asked.partition_index,
             |name, partitions| DeleteRecordsTopic { name, partitions },
-        );
-        let timeout_ms = self.timeout_ms;
-        parts.into_iter().map(|(owner, topics)| (owner, DeleteRecordsRequest { topics, timeout_ms })).collect()
+            |topics| DeleteRecordsRequest { topics, timeout_ms },
+        )
     }
 
     fn join(parts: Vec<DeleteRecordsResponse>) -> DeleteRecordsResponse {
@@ -159,14 +169,14 @@ impl Divide for DeleteRecordsRequest {
 
 impl Divide for DescribeProducersRequest {
     fn divide(self, routes: &Routes) -> BTreeMap<ShardIndex, Self> {
-        let parts = by_partition(
+        by_partition(
             routes,
             self.topics,
             |topic| (topic.name, topic.partition_indexes),
             |index| *index,
             |name, partition_indexes| DescribeProducersTopic { name, partition_indexes },
-        );
-        parts.into_iter().map(|(owner, topics)| (owner, DescribeProducersRequest { topics })).collect()
+            |topics| DescribeProducersRequest { topics },
+        )
     }
 
     fn join(parts: Vec<DescribeProducersResponse>) -> DescribeProducersResponse {
@@ -208,7 +218,7 @@ impl Divide for DescribeGroupsRequest {
     fn divide(self, routes: &Routes) -> BTreeMap<ShardIndex, Self> {
         let include_authorized_operations = self.include_authorized_operations;
         let part = |groups| DescribeGroupsRequest { groups, include_authorized_operations };
-        by_group(routes, self.groups, |group| group).into_iter().map(|(owner, groups)| (owner, part(groups))).collect()
+        by_group(routes, self.groups, |group| group, part)
     }
 
     fn join(parts: Vec<DescribeGroupsResponse>) -> DescribeGroupsResponse {
@@ -221,8 +231,7 @@ impl Divide for ConsumerGroupDescribeRequest {
     fn divide(self, routes: &Routes) -> BTreeMap<ShardIndex, Self> {
         let include_authorized_operations = self.include_authorized_operations;
         let part = |group_ids| ConsumerGroupDescribeRequest { group_ids, include_authorized_operations };
-        let parts = by_group(routes, self.group_ids, |group| group);
-        parts.into_iter().map(|(owner, groups)| (owner, part(groups))).collect()
+        by_group(routes, self.group_ids, |group| group, part)
     }
 
     fn join(parts: Vec<ConsumerGroupDescribeResponse>) -> ConsumerGroupDescribeResponse {
@@ -233,8 +242,7 @@ impl Divide for ConsumerGroupDescribeRequest {
 
 impl Divide for DeleteGroupsRequest {
     fn divide(self, routes: &Routes) -> BTreeMap<ShardIndex, Self> {
-        let parts = by_group(routes, self.groups_names, |group| group);
-        parts.into_iter().map(|(owner, groups_names)| (owner, DeleteGroupsRequest { groups_names })).collect()
+        by_group(routes, self.groups_names, |group| group, |groups_names| DeleteGroupsRequest { groups_names })
     }
 
     fn join(parts: Vec<DeleteGroupsResponse>) -> DeleteGroupsResponse {
@@ -251,8 +259,7 @@ impl Divide for OffsetFetchRequest {
         }
         let require_stable = self.require_stable;
         let part = |groups| OffsetFetchRequest { groups, require_stable, ..Default::default() };
-        let parts = by_group(routes, self.groups, |group| &group.group_id);
-        parts.into_iter().map(|(owner, groups)| (owner, part(groups))).collect()
+        by_group(routes, self.groups, |group| &group.group_id, part)
     }
 
     fn join(parts: Vec<OffsetFetchResponse>) -> OffsetFetchResponse {
