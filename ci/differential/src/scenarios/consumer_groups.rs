@@ -156,33 +156,46 @@ fn commits(pair: &mut Pair) -> io::Result<()> {
         [(FIRST, 2), (FIRST, 0), (FIRST, 1), (FIRST, 3), (FIRST, -1), ("someone", 1), ("", -1), ("", 1)]
     {
         let case = format!("a consumer group, member {member:?}, epoch {epoch}");
-        for version in [8, 9] {
-            pair.ask(&case, version, |side| OffsetCommitRequest {
-                group_id: side.name(GROUP),
-                member_id: member.into(),
-                generation_id_or_member_epoch: epoch,
-                topics: vec![OffsetCommitRequestTopic {
-                    name: side.name(TOPIC),
-                    partitions: vec![OffsetCommitRequestPartition { committed_offset: 7, ..Default::default() }],
-                    ..Default::default()
-                }],
+        commit_and_fetch(pair, &case, [8, 9], (GROUP, TOPIC), |_| member.into(), epoch)?;
+    }
+    Ok(())
+}
+
+/// Offset 7 committed to partition 0 of a topic, and asked for, by a member of a group, or by nobody.
+pub(super) fn commit_and_fetch(
+    pair: &mut Pair,
+    case: &str,
+    versions: [i16; 2],
+    (group, topic): (&str, &str),
+    member: impl Fn(&Side) -> StrBytes,
+    epoch: i32,
+) -> io::Result<()> {
+    for version in versions {
+        pair.ask(case, version, |side| OffsetCommitRequest {
+            group_id: side.name(group),
+            member_id: member(side),
+            generation_id_or_member_epoch: epoch,
+            topics: vec![OffsetCommitRequestTopic {
+                name: side.name(topic),
+                partitions: vec![OffsetCommitRequestPartition { committed_offset: 7, ..Default::default() }],
                 ..Default::default()
-            })?;
-        }
-        pair.ask(&case, 9, |side| OffsetFetchRequest {
-            groups: vec![OffsetFetchRequestGroup {
-                group_id: side.name(GROUP),
-                member_id: Some(member.into()).filter(|member: &StrBytes| !member.is_empty()),
-                member_epoch: epoch,
-                topics: Some(vec![OffsetFetchRequestTopics {
-                    name: side.name(TOPIC),
-                    partition_indexes: vec![0],
-                    ..Default::default()
-                }]),
             }],
             ..Default::default()
         })?;
     }
+    pair.ask(case, 9, |side| OffsetFetchRequest {
+        groups: vec![OffsetFetchRequestGroup {
+            group_id: side.name(group),
+            member_id: Some(member(side)).filter(|member| !member.is_empty()),
+            member_epoch: epoch,
+            topics: Some(vec![OffsetFetchRequestTopics {
+                name: side.name(topic),
+                partition_indexes: vec![0],
+                ..Default::default()
+            }]),
+        }],
+        ..Default::default()
+    })?;
     Ok(())
 }
 

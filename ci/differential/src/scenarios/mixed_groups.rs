@@ -2,17 +2,16 @@
 //!
 //! The topic has one partition: it stays where it is whatever the brokers' assignors prefer.
 
+use super::consumer_groups::commit_and_fetch;
 use crate::pair::{Pair, Side, versions};
 use bytes::{BufMut, Bytes, BytesMut};
 use millrace_protocol::StrBytes;
 use millrace_protocol::messages::join_group::JoinGroupRequestProtocol;
 use millrace_protocol::messages::leave_group::MemberIdentity;
-use millrace_protocol::messages::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use millrace_protocol::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use millrace_protocol::messages::sync_group::SyncGroupRequestAssignment;
 use millrace_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DescribeGroupsRequest, HeartbeatRequest,
-    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, SyncGroupRequest,
 };
 use std::io;
 
@@ -239,33 +238,7 @@ fn one_of_two_leaves(pair: &mut Pair) -> io::Result<()> {
 /// Offsets of the classic member of a mixed group.
 fn offsets(pair: &mut Pair, group: &str, generation: i32) -> io::Result<()> {
     let case = format!("a classic member beside another, generation {generation}");
-    for version in [7, 9] {
-        pair.ask(&case, version, |side| OffsetCommitRequest {
-            group_id: side.name(group),
-            member_id: side.member.clone(),
-            generation_id_or_member_epoch: generation,
-            topics: vec![OffsetCommitRequestTopic {
-                name: side.name(TOPIC),
-                partitions: vec![OffsetCommitRequestPartition { committed_offset: 7, ..Default::default() }],
-                ..Default::default()
-            }],
-            ..Default::default()
-        })?;
-    }
-    pair.ask(&case, 9, |side| OffsetFetchRequest {
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: side.name(group),
-            member_id: Some(side.member.clone()),
-            member_epoch: generation,
-            topics: Some(vec![OffsetFetchRequestTopics {
-                name: side.name(TOPIC),
-                partition_indexes: vec![0],
-                ..Default::default()
-            }]),
-        }],
-        ..Default::default()
-    })?;
-    Ok(())
+    commit_and_fetch(pair, &case, [7, 9], (group, TOPIC), |side| side.member.clone(), generation)
 }
 
 /// Classic members that join a group of the consumer protocol, and may not, or not yet.
