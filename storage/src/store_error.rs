@@ -29,19 +29,26 @@ pub enum FailureKind {
     Full,
     /// Bytes that are not what was written.
     Corrupt,
+    /// The lease that it named has ended, or never was.
+    LeaseEnded,
+    /// The store is not the one that it was: another one answers, or an older state of it. Nothing that rests on it may
+    /// be acknowledged any more; the process ends.
+    NotTheSame,
     /// Anything else.
     Other,
 }
 
 impl FailureKind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [FailureKind; 7] = [
+    pub const ALL: [FailureKind; 9] = [
         FailureKind::Throttled,
         FailureKind::Timeout,
         FailureKind::Unavailable,
         FailureKind::Denied,
         FailureKind::Full,
         FailureKind::Corrupt,
+        FailureKind::LeaseEnded,
+        FailureKind::NotTheSame,
         FailureKind::Other,
     ];
 
@@ -54,6 +61,8 @@ impl FailureKind {
             FailureKind::Denied => "denied",
             FailureKind::Full => "full",
             FailureKind::Corrupt => "corrupt",
+            FailureKind::LeaseEnded => "lease_ended",
+            FailureKind::NotTheSame => "not_the_same",
             FailureKind::Other => "other",
         }
     }

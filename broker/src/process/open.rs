@@ -244,7 +244,7 @@ impl SharedStores {
         };
         let meta: Rc<dyn MetaStore> = match &self.meta {
             SharedMeta::Embedded(meta) => Rc::new(meta.clone()),
-            SharedMeta::Memory(meta) => Rc::new(meta.clone()),
+            SharedMeta::Memory(meta) => Rc::new(meta.timed(env)),
         };
         Stores { wal, objects, meta }
     }

@@ -4,10 +4,12 @@
 //! Invariants:
 //! 1. Every comparison is made before the first change, so a conflict leaves nothing behind.
 //! 2. A transaction that changes nothing (no operations, deletions of missing keys only) takes no revision, as in etcd.
+//! 3. The keys of all leases found ended at one moment are deleted at one revision ([`sweep`]).
 //!
 //! It decides nothing about durability or order: its callers do.
 
-use super::{Change, Compare, Key, MAX_PAGE, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Page, Revision, Txn, Versioned};
+use super::leases::Leases;
+use super::{Change, Compare, Key, LeaseId, MAX_PAGE, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Page, Revision, Txn, Versioned};
 use crate::store_error::{FailureKind, StoreError};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -18,10 +20,12 @@ pub(super) trait KeyValues {
     type Error;
     /// The value of `key`.
     fn get(&self, key: &str) -> Result<Option<Versioned>, Self::Error>;
-    /// Sets `key` to `value`, changed at `revision`.
-    fn put(&mut self, key: &Key, value: &Bytes, revision: Revision) -> Result<(), Self::Error>;
+    /// Sets `key` to `value`, changed at `revision`, held by `lease` or by none.
+    fn put(&mut self, key: &Key, value: &Bytes, revision: Revision, lease: Option<LeaseId>) -> Result<(), Self::Error>;
     /// Removes `key`; answers whether it existed.
     fn delete(&mut self, key: &str) -> Result<bool, Self::Error>;
+    /// The keys that a lease holds, in order.
+    fn leased(&self) -> Result<Vec<(Key, LeaseId)>, Self::Error>;
 }
 
 /// What a transaction did.
@@ -45,7 +49,7 @@ pub(super) fn check(txn: &Txn) -> Result<(), StoreError> {
     let mut changed = BTreeSet::new();
     for op in &txn.ops {
         let (key, length) = match op {
-            Op::Put(key, value) => (key, value.len()),
+            Op::Put(key, value) | Op::PutLeased(key, value, _) => (key, value.len()),
             Op::Delete(key) => (key, 0),
         };
         bytes += key.len() + length;
@@ -57,6 +61,33 @@ pub(super) fn check(txn: &Txn) -> Result<(), StoreError> {
         return Err(refused(format!("a transaction of {bytes} bytes; at most {MAX_TXN_BYTES}")));
     }
     Ok(())
+}
+
+/// Refuses a transaction that names a lease which has ended.
+pub(crate) fn check_leases(txn: &Txn, leases: &Leases) -> Result<(), StoreError> {
+    let ended = txn.ops.iter().find_map(|op| match op {
+        Op::PutLeased(key, _, lease) if !leases.lives(*lease) => Some((key, lease)),
+        _ => None,
+    });
+    ended.map_or(Ok(()), |(key, lease)| Err(lease_ended(key, *lease)))
+}
+
+/// The refusal of a transaction that names a lease which has ended.
+pub(super) fn lease_ended(key: &str, lease: LeaseId) -> StoreError {
+    let detail = format!("{key} was to be put under lease {:x}, which has ended; grant another", lease.0);
+    StoreError::not_done(FailureKind::LeaseEnded, detail)
+}
+
+/// Deletes at `next` the keys whose lease has ended.
+pub(super) fn sweep<K: KeyValues>(keys: &mut K, leases: &Leases, next: Revision) -> Result<Vec<Change>, K::Error> {
+    let mut changes = Vec::new();
+    for (key, lease) in keys.leased()? {
+        if !leases.lives(lease) {
+            keys.delete(&key)?;
+            changes.push(Change { key, value: None, revision: next });
+        }
+    }
+    Ok(changes)
 }
 
 /// Refuses a read of more keys than a transaction may hold.
@@ -81,8 +112,9 @@ pub(super) fn apply<K: KeyValues>(keys: &mut K, txn: &Txn, next: Revision) -> Re
     let mut changes = Vec::with_capacity(txn.ops.len());
     for op in &txn.ops {
         match op {
-            Op::Put(key, value) => {
-                keys.put(key, value, next)?;
+            Op::Put(key, value) | Op::PutLeased(key, value, _) => {
+                let lease = if let Op::PutLeased(_, _, lease) = op { Some(*lease) } else { None };
+                keys.put(key, value, next, lease)?;
                 changes.push(Change { key: key.clone(), value: Some(value.clone()), revision: next });
             }
             Op::Delete(key) => {

@@ -1,18 +1,21 @@
 //! What every metadata store must do, as checks that any implementation runs: the tests of [`super::memory`] and
 //! [`super::embedded`], the simulator's stores, etcd later.
 //!
-//! Each check works under a key prefix of its own, so that all may run against one store that other keys live in.
+//! [`leases`] needs a clock that the store's leases run out by, and waits for that. Each check works under a key prefix of its own, so that all may run against one store that other keys live in.
 //! A check panics with what it found. Unknown outcomes have no check here: a store that loses answers is the caller's
 //! to make (the simulator's); what it may do then is guarantee 4 of [`super`].
 
 use super::{
-    Change, Compare, Key, MAX_TXN_BYTES, MAX_TXN_OPS, MetaStore, Op, Revision, Txn, TxnOutcome, Versioned, WatchError,
+    Change, Compare, KeptAlive, Key, LeaseId, MAX_TXN_BYTES, MAX_TXN_OPS, MetaStore, Op, Revision, Txn, TxnOutcome,
+    Versioned, WatchError, WatchStream,
 };
-use crate::store_error::Certainty;
+use crate::env::Env;
+use crate::store_error::{Certainty, FailureKind};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Runs every check but [`a_watch_behind_the_history_is_told`], which needs to know how long the history is.
 pub async fn all(store: &dyn MetaStore, prefix: &str) {
@@ -26,6 +29,14 @@ pub async fn all(store: &dyn MetaStore, prefix: &str) {
     pages_cover_a_prefix_once(store, &format!("{prefix}list/")).await;
     a_watch_delivers_every_change_in_order(store, &format!("{prefix}watch/")).await;
     a_watch_resumes_behind_a_revision(store, &format!("{prefix}resume/")).await;
+}
+
+/// Runs every check of leases. `ttl`: how long they shall live, a few seconds for a store that is told in seconds.
+pub async fn leases(store: &dyn MetaStore, env: &Env, ttl: Duration, prefix: &str) {
+    a_lease_that_nobody_keeps_alive_ends_with_its_keys(store, env, ttl, &format!("{prefix}lapsed/")).await;
+    a_lease_that_is_kept_alive_holds_its_keys(store, env, ttl, &format!("{prefix}kept/")).await;
+    a_lease_lets_go_of_what_is_put_again(store, ttl, &format!("{prefix}moved/")).await;
+    a_lease_that_never_was_has_ended(store, &format!("{prefix}unknown/")).await;
 }
 
 fn put(key: &str, value: &str) -> Op {
@@ -225,6 +236,96 @@ pub async fn a_watch_behind_the_history_is_told(store: &dyn MetaStore, prefix: &
     }
 }
 
+async fn next(watch: &mut WatchStream) -> Vec<Change> {
+    let mut seen = watch.next().await.expect("the watch goes on").expect("nothing is compacted");
+    seen.sort_by(|a, b| a.key.cmp(&b.key));
+    seen
+}
+
+/// A transaction that names an ended lease is refused, and none of it happens.
+async fn is_refused(store: &dyn MetaStore, lease: LeaseId, prefix: &str) {
+    let [leased, plain, absent] = ["leased", "plain", "absent"].map(|name| format!("{prefix}refused/{name}"));
+    let ops = vec![put(&plain, "v"), Op::PutLeased(leased.clone(), Bytes::from_static(b"v"), lease)];
+    for compares in [vec![], vec![Compare::Absent(absent.clone())], vec![Compare::Value(absent, Bytes::new())]] {
+        let refused = store.txn(Txn { compares, ops: ops.clone() }).await.expect_err("its lease has ended");
+        assert_eq!((refused.certainty, refused.kind), (Certainty::NotDone, FailureKind::LeaseEnded), "{refused}");
+    }
+    assert_eq!((value(store, &leased).await, value(store, &plain).await), (None, None));
+}
+
+/// Without keep-alives a lease ends, not before its time; watches see its keys go at one revision, and nothing puts
+/// under it any more.
+pub async fn a_lease_that_nobody_keeps_alive_ends_with_its_keys(
+    store: &dyn MetaStore,
+    env: &Env,
+    ttl: Duration,
+    prefix: &str,
+) {
+    let asked = env.now();
+    let lease = store.grant(ttl).await.expect("it grants");
+    assert!(lease.ttl >= ttl);
+    let [a, b, plain] = ["a", "b", "plain"].map(|name| format!("{prefix}{name}"));
+    let leased = |key: &str| Op::PutLeased(key.to_owned(), Bytes::from_static(b"v"), lease.id);
+    let start = commit(store, vec![leased(&a), put(&plain, "v"), leased(&b)]).await;
+    let gone = next(&mut store.watch(prefix, start)).await;
+    assert!(env.now().since(asked) >= ttl, "it ended early");
+    let revision = gone[0].revision;
+    assert!(revision > start);
+    let deleted = |key: &str| Change { key: key.to_owned(), value: None, revision };
+    assert_eq!(gone, [deleted(&a), deleted(&b)]);
+    assert_eq!((value(store, &a).await, value(store, &b).await), (None, None));
+    assert!(value(store, &plain).await.is_some());
+    assert_eq!(store.keep_alive(lease.id).await, Ok(KeptAlive::Ended));
+    is_refused(store, lease.id, prefix).await;
+    assert_eq!(store.revoke(lease.id).await, Ok(()), "the end of one that has ended is no error");
+}
+
+/// Keep-alives hold a lease beyond its time; revoking it ends it at once.
+pub async fn a_lease_that_is_kept_alive_holds_its_keys(store: &dyn MetaStore, env: &Env, ttl: Duration, prefix: &str) {
+    let lease = store.grant(ttl).await.expect("it grants");
+    let key = format!("{prefix}key");
+    let start = commit(store, vec![Op::PutLeased(key.clone(), Bytes::new(), lease.id)]).await;
+    let end = env.now().plus(lease.ttl * 2);
+    while env.now() < end {
+        env.sleep(lease.ttl / 4).await;
+        let kept = store.keep_alive(lease.id).await;
+        let Ok(KeptAlive::For(left)) = kept else { panic!("kept alive in time, it is {kept:?}") };
+        assert!(left > lease.ttl / 2 && left <= lease.ttl, "{left:?} of {:?}", lease.ttl);
+    }
+    assert_eq!(value(store, &key).await.expect("it is held").modified, start);
+    store.revoke(lease.id).await.expect("it revokes");
+    let gone = next(&mut store.watch(prefix, start)).await;
+    assert_eq!((gone.len(), &gone[0].key, &gone[0].value), (1, &key, &None));
+    assert_eq!(store.keep_alive(lease.id).await, Ok(KeptAlive::Ended));
+    is_refused(store, lease.id, prefix).await;
+}
+
+/// A key that is put again stays when its first lease ends, also where it was deleted between.
+pub async fn a_lease_lets_go_of_what_is_put_again(store: &dyn MetaStore, ttl: Duration, prefix: &str) {
+    let [first, second] = [store.grant(ttl).await, store.grant(ttl).await].map(|lease| lease.expect("it grants").id);
+    assert_ne!(first, second);
+    let leased = |name: &str, lease| Op::PutLeased(format!("{prefix}{name}"), Bytes::new(), lease);
+    let (plain, again) = (format!("{prefix}plain"), format!("{prefix}again"));
+    commit(store, ["held", "moved", "plain", "again"].map(|name| leased(name, first)).into()).await;
+    commit(store, vec![leased("moved", second), put(&plain, "v"), Op::Delete(again.clone())]).await;
+    let start = commit(store, vec![put(&again, "v")]).await;
+    store.revoke(first).await.expect("it revokes");
+    let mut watch = store.watch(prefix, start);
+    let names = |changes: Vec<Change>| changes.into_iter().map(|change| change.key).collect::<Vec<_>>();
+    assert_eq!(names(next(&mut watch).await), [format!("{prefix}held")]);
+    store.revoke(second).await.expect("it revokes");
+    assert_eq!(names(next(&mut watch).await), [format!("{prefix}moved")]);
+    assert!(value(store, &plain).await.is_some() && value(store, &again).await.is_some());
+}
+
+/// A name that the store never gave a lease is treated like one that has ended.
+pub async fn a_lease_that_never_was_has_ended(store: &dyn MetaStore, prefix: &str) {
+    let unknown = LeaseId(0x0fab_1e00_0000_0001);
+    assert_eq!(store.keep_alive(unknown).await, Ok(KeptAlive::Ended));
+    assert_eq!(store.revoke(unknown).await, Ok(()));
+    is_refused(store, unknown, prefix).await;
+}
+
 /// Runs `txns` against the store and against a plain map: outcomes, values, revisions and listings must agree.
 pub async fn agrees_with_a_plain_map(store: &dyn MetaStore, prefix: &str, txns: Vec<Txn>) {
     let mut model: BTreeMap<Key, Versioned> = BTreeMap::new();
@@ -240,7 +341,9 @@ pub async fn agrees_with_a_plain_map(store: &dyn MetaStore, prefix: &str, txns: 
                 assert!(hold, "{txn:?} committed");
                 for op in txn.ops {
                     match op {
-                        Op::Put(key, value) => drop(model.insert(key, Versioned { value, modified: revision })),
+                        Op::Put(key, value) | Op::PutLeased(key, value, _) => {
+                            drop(model.insert(key, Versioned { value, modified: revision }))
+                        }
                         Op::Delete(key) => drop(model.remove(&key)),
                     }
                 }

@@ -10,25 +10,32 @@
 //! 3. A commit that fails because the disk is full answers `Certainty::Unknown` to its transactions. The file is then
 //!    closed and opened again by the next request, and watches end with `Compacted`, since what happened is known from
 //!    the file alone. A commit that fails otherwise ends the process.
-//! 4. Bounded: [`QUEUE`] requests wait, [`GROUP`] share a commit; more are refused with `NotDone` and `Throttled`.
+//! 4. Leases live in the memory of this process, which keys they hold is in the file: those of a life that has ended
+//!    have ended too, and the first thing that the next one does is to delete their keys.
+//! 5. Bounded: [`QUEUE`] requests wait, [`GROUP`] share a commit; more are refused with `NotDone` and `Throttled`.
 //!
 //! One process only: redb locks the file. The thread ends, and the file is closed, when the last handle is dropped.
 
 use super::apply::{self, Applied};
 use super::history::{HISTORY_CHANGES, History};
-use super::{Change, Key, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream};
+use super::leases::Leases;
+use super::{
+    Change, KeptAlive, Key, Lease, LeaseId, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream,
+};
 use crate::meter::MetaCounts;
 use crate::object::OpenError;
+use crate::side::monotonic_now;
 use crate::store_error::{Certainty, FailureKind, StoreError};
 use crate::wal::StoreFuture;
-use file::File;
+use file::{File, Keys};
 use futures::StreamExt;
 use futures::channel::oneshot;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 mod file;
 
@@ -37,6 +44,9 @@ pub const QUEUE: usize = 4_096;
 
 /// Requests that share one commit at most.
 pub const GROUP: usize = 512;
+
+/// Pause before keys of ended leases, whose deletion failed, are deleted again.
+const SWEEP_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Name of the file within the directory given to [`EmbeddedMeta::open`].
 pub const FILE_NAME: &str = "metadata.redb";
@@ -57,6 +67,9 @@ enum Request {
     Txn(Txn, oneshot::Sender<Result<TxnOutcome, StoreError>>),
     Get(Vec<Key>, oneshot::Sender<Result<Snapshot, StoreError>>),
     List { prefix: String, after: Option<Key>, limit: usize, answer: oneshot::Sender<Result<Page, StoreError>> },
+    Grant(Duration, oneshot::Sender<Result<Lease, StoreError>>),
+    KeepAlive(LeaseId, oneshot::Sender<Result<KeptAlive, StoreError>>),
+    Revoke(LeaseId, oneshot::Sender<Result<(), StoreError>>),
 }
 
 impl EmbeddedMeta {
@@ -97,6 +110,8 @@ impl EmbeddedMeta {
             cluster_id: opened.cluster_id,
             history: history.clone(),
             counts: counts.clone(),
+            leases: Leases::default(),
+            unswept: true,
         };
         // A thread of the store's own, because redb's calls block on the disk.
         let thread =
@@ -177,6 +192,15 @@ impl MetaStore for EmbeddedMeta {
     fn watch(&self, prefix: &str, after: Revision) -> WatchStream {
         self.0.history.watch(prefix, after).boxed_local()
     }
+    fn grant(&self, ttl: Duration) -> StoreFuture<Lease> {
+        self.ask(|answer| Request::Grant(ttl, answer))
+    }
+    fn keep_alive(&self, lease: LeaseId) -> StoreFuture<KeptAlive> {
+        self.ask(|answer| Request::KeepAlive(lease, answer))
+    }
+    fn revoke(&self, lease: LeaseId) -> StoreFuture<()> {
+        self.ask(|answer| Request::Revoke(lease, answer))
+    }
 }
 
 /// The thread's side.
@@ -188,27 +212,54 @@ struct Server {
     cluster_id: uuid::Uuid,
     history: History,
     counts: Arc<MetaCounts>,
+    leases: Leases,
+    /// A lease has ended, and the file may still have its keys.
+    unswept: bool,
 }
 
 /// An answer that waits for the group's commit.
 enum Decided {
-    Txn(TxnOutcome, oneshot::Sender<Result<TxnOutcome, StoreError>>),
+    Txn(Result<TxnOutcome, StoreError>, oneshot::Sender<Result<TxnOutcome, StoreError>>),
     Get(Snapshot, oneshot::Sender<Result<Snapshot, StoreError>>),
     List(Page, oneshot::Sender<Result<Page, StoreError>>),
+    Grant(Lease, oneshot::Sender<Result<Lease, StoreError>>),
+    KeepAlive(KeptAlive, oneshot::Sender<Result<KeptAlive, StoreError>>),
+    Revoke(oneshot::Sender<Result<(), StoreError>>),
 }
 
 impl Server {
     fn run(mut self) {
-        while let Ok(first) = self.queue.recv() {
-            let mut group = vec![first];
-            while group.len() < GROUP
-                && let Ok(next) = self.queue.try_recv()
-            {
-                group.push(next);
+        loop {
+            // Before the first request: what the leases of the last life held.
+            self.unswept |= self.leases.end_due(monotonic_now());
+            if self.unswept {
+                self.serve(Vec::new());
             }
-            self.serve(group);
+            match self.next() {
+                Ok(first) => {
+                    let mut group = vec![first];
+                    while group.len() < GROUP
+                        && let Ok(next) = self.queue.try_recv()
+                    {
+                        group.push(next);
+                    }
+                    self.serve(group);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
         }
         self.history.close();
+    }
+
+    /// Waits for a request, or until a lease is due.
+    fn next(&self) -> Result<Request, RecvTimeoutError> {
+        let due = self.leases.next_due().map(|due| due.since(monotonic_now()));
+        let again = self.unswept.then_some(SWEEP_AGAIN_AFTER);
+        match due.into_iter().chain(again).min() {
+            Some(wait) => self.queue.recv_timeout(wait),
+            None => self.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
     }
 
     /// Answers every request of the group.
@@ -221,7 +272,11 @@ impl Server {
         let mut waiting = group.into_iter();
         let mut decided = Vec::with_capacity(waiting.len());
         let mut changed = Vec::new();
-        let outcome = decide(file, &mut waiting, &mut decided, &mut changed);
+        self.unswept |= self.leases.end_due(monotonic_now());
+        let mut leases = GroupLeases { leases: &mut self.leases, unswept: self.unswept };
+        let outcome = decide(file, &mut leases, &mut waiting, &mut decided, &mut changed);
+        // What a failed group swept is to be swept again.
+        self.unswept = outcome.is_err();
         match outcome {
             Ok(()) => {
                 if !changed.is_empty() {
@@ -260,10 +315,19 @@ impl Server {
     }
 }
 
+/// The leases as a group of requests sees them.
+struct GroupLeases<'a> {
+    leases: &'a mut Leases,
+    /// One has ended whose keys are to be deleted before the next request is decided.
+    unswept: bool,
+}
+
 /// Decides the requests of `waiting` in order and commits. On an error, what is in `decided` has an unknown outcome and
-/// what is left in `waiting` was not begun; the request at which it failed counts as decided.
+/// what is left in `waiting` was not begun; the request at which it failed counts as decided. A lease that was ended
+/// stays so: the next group deletes its keys.
 fn decide(
     file: &File,
+    leases: &mut GroupLeases<'_>,
     waiting: &mut std::vec::IntoIter<Request>,
     decided: &mut Vec<Decided>,
     changed: &mut Vec<Vec<Change>>,
@@ -271,35 +335,80 @@ fn decide(
     let mut group = file.begin()?;
     {
         let mut keys = group.keys()?;
+        sweep(&mut keys, leases, changed)?;
         for request in waiting {
-            match request {
-                Request::Txn(txn, answer) => {
-                    let next = Revision(keys.revision.0 + 1);
-                    let outcome = match apply::apply(&mut keys, &txn, next) {
-                        Ok(Applied::Conflict) => TxnOutcome::Conflict(keys.revision),
-                        Ok(Applied::Unchanged) => TxnOutcome::Committed(keys.revision),
-                        Ok(Applied::Changed(changes)) => {
-                            keys.revision = next;
-                            changed.push(changes);
-                            TxnOutcome::Committed(next)
-                        }
-                        Err(error) => return Err(fail_one(answer, error)),
-                    };
-                    decided.push(Decided::Txn(outcome, answer));
-                }
-                Request::Get(names, answer) => match keys.snapshot(&names) {
-                    Ok(snapshot) => decided.push(Decided::Get(snapshot, answer)),
-                    Err(error) => return Err(fail_one(answer, error)),
-                },
-                Request::List { prefix, after, limit, answer } => match keys.page(&prefix, after.as_deref(), limit) {
-                    Ok(page) => decided.push(Decided::List(page, answer)),
-                    Err(error) => return Err(fail_one(answer, error)),
-                },
+            let one = decide_one(&mut keys, leases.leases, changed, request)?;
+            if matches!(one, Decided::Revoke(_)) {
+                leases.unswept = true;
             }
+            decided.push(one);
+            sweep(&mut keys, leases, changed)?;
         }
         keys.store_revision()?;
     }
     if changed.is_empty() { group.abort() } else { group.commit() }
+}
+
+/// Deletes the keys of leases that have ended.
+fn sweep(keys: &mut Keys<'_>, leases: &mut GroupLeases<'_>, changed: &mut Vec<Vec<Change>>) -> Result<(), StoreError> {
+    if !leases.unswept {
+        return Ok(());
+    }
+    let next = Revision(keys.revision.0 + 1);
+    let changes = apply::sweep(keys, leases.leases, next)?;
+    if !changes.is_empty() {
+        keys.revision = next;
+        changed.push(changes);
+    }
+    leases.unswept = false;
+    Ok(())
+}
+
+/// Decides one request; on an error it was told so.
+fn decide_one(
+    keys: &mut Keys<'_>,
+    leases: &mut Leases,
+    changed: &mut Vec<Vec<Change>>,
+    request: Request,
+) -> Result<Decided, StoreError> {
+    Ok(match request {
+        Request::Txn(txn, answer) => {
+            if let Err(refused) = apply::check_leases(&txn, leases) {
+                return Ok(Decided::Txn(Err(refused), answer));
+            }
+            match run_txn(keys, &txn, changed) {
+                Ok(outcome) => Decided::Txn(Ok(outcome), answer),
+                Err(error) => return Err(fail_one(answer, error)),
+            }
+        }
+        Request::Get(names, answer) => match keys.snapshot(&names) {
+            Ok(snapshot) => Decided::Get(snapshot, answer),
+            Err(error) => return Err(fail_one(answer, error)),
+        },
+        Request::List { prefix, after, limit, answer } => match keys.page(&prefix, after.as_deref(), limit) {
+            Ok(page) => Decided::List(page, answer),
+            Err(error) => return Err(fail_one(answer, error)),
+        },
+        Request::Grant(ttl, answer) => Decided::Grant(leases.grant(ttl, Some(monotonic_now())), answer),
+        Request::KeepAlive(id, answer) => Decided::KeepAlive(leases.keep_alive(id, Some(monotonic_now())), answer),
+        Request::Revoke(id, answer) => {
+            leases.end(id);
+            Decided::Revoke(answer)
+        }
+    })
+}
+
+fn run_txn(keys: &mut Keys<'_>, txn: &Txn, changed: &mut Vec<Vec<Change>>) -> Result<TxnOutcome, StoreError> {
+    let next = Revision(keys.revision.0 + 1);
+    Ok(match apply::apply(keys, txn, next)? {
+        Applied::Conflict => TxnOutcome::Conflict(keys.revision),
+        Applied::Unchanged => TxnOutcome::Committed(keys.revision),
+        Applied::Changed(changes) => {
+            keys.revision = next;
+            changed.push(changes);
+            TxnOutcome::Committed(next)
+        }
+    })
 }
 
 fn fail_one<T>(answer: oneshot::Sender<Result<T, StoreError>>, error: StoreError) -> StoreError {
@@ -314,6 +423,9 @@ impl Request {
             Request::Txn(_, answer) => drop(answer.send(Err(error.clone()))),
             Request::Get(_, answer) => drop(answer.send(Err(error.clone()))),
             Request::List { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Request::Grant(_, answer) => drop(answer.send(Err(error.clone()))),
+            Request::KeepAlive(_, answer) => drop(answer.send(Err(error.clone()))),
+            Request::Revoke(_, answer) => drop(answer.send(Err(error.clone()))),
         }
     }
 }
@@ -321,9 +433,12 @@ impl Request {
 impl Decided {
     fn answer(self) {
         match self {
-            Decided::Txn(outcome, answer) => drop(answer.send(Ok(outcome))),
+            Decided::Txn(outcome, answer) => drop(answer.send(outcome)),
             Decided::Get(snapshot, answer) => drop(answer.send(Ok(snapshot))),
             Decided::List(page, answer) => drop(answer.send(Ok(page))),
+            Decided::Grant(lease, answer) => drop(answer.send(Ok(lease))),
+            Decided::KeepAlive(kept, answer) => drop(answer.send(Ok(kept))),
+            Decided::Revoke(answer) => drop(answer.send(Ok(()))),
         }
     }
 
@@ -332,6 +447,9 @@ impl Decided {
             Decided::Txn(_, answer) => drop(answer.send(Err(error.clone()))),
             Decided::Get(_, answer) => drop(answer.send(Err(error.clone()))),
             Decided::List(_, answer) => drop(answer.send(Err(error.clone()))),
+            Decided::Grant(_, answer) => drop(answer.send(Err(error.clone()))),
+            Decided::KeepAlive(_, answer) => drop(answer.send(Err(error.clone()))),
+            Decided::Revoke(answer) => drop(answer.send(Err(error.clone()))),
         }
     }
 }

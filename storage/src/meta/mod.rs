@@ -7,15 +7,19 @@
 //! 3. A watch from revision r delivers every later change of its prefix once, in order, or ends with
 //!    [`WatchError::Compacted`].
 //! 4. An error with `Certainty::Unknown` may have been applied, now or later.
+//! 5. A key put with a lease is there no longer than the lease, unless it was put again without it. The end of a lease
+//!    (revoked, or not kept alive for its time to live) deletes its keys at one revision, which watches see like any
+//!    other. A lease may end later than its time, never earlier. By PROTOCOL.md it decides nothing but who is asked.
 //!
 //! [`keys`] is the whole key schema on one page, [`records`] the values.
 
-mod apply;
+pub(crate) mod apply;
 #[cfg(any(test, feature = "sim"))]
 pub mod conformance;
 pub mod embedded;
 mod history;
 pub mod keys;
+pub(crate) mod leases;
 pub mod memory;
 pub mod records;
 #[cfg(test)]
@@ -27,6 +31,7 @@ use crate::store_error::StoreError;
 use crate::wal::StoreFuture;
 use bytes::Bytes;
 use futures::stream::LocalBoxStream;
+use std::time::Duration;
 
 /// A key: ASCII, parts separated by `/`.
 pub type Key = String;
@@ -55,11 +60,38 @@ pub enum Compare {
     ModifiedAt(Key, Revision),
 }
 
+/// Names a lease of one store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LeaseId(pub i64);
+
+/// A lease just granted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Its name.
+    pub id: LeaseId,
+    /// How long it lives from each keep-alive: what was asked for, or more where the store knows whole seconds or a
+    /// shortest one only.
+    pub ttl: Duration,
+}
+
+/// What became of a lease that was to live on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeptAlive {
+    /// It lives so long from the moment at which the store decided this, which lies between question and answer: whoever
+    /// relies on it counts from the question.
+    For(Duration),
+    /// It has ended, or the store never had it. Its keys are gone, or will be without anybody's doing.
+    Ended,
+}
+
 /// A change of a transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// Sets the value.
+    /// Sets the value. A lease that the key had lets go of it.
     Put(Key, Bytes),
+    /// Sets the value until the lease ends, or the key is put again. Where the lease has ended the whole transaction is
+    /// refused with `Certainty::NotDone` and [`crate::store_error::FailureKind::LeaseEnded`], whatever was compared.
+    PutLeased(Key, Bytes, LeaseId),
     /// Removes the key; a missing one is no error.
     Delete(Key),
 }
@@ -149,4 +181,10 @@ pub trait MetaStore {
     fn list(&self, prefix: &str, after: Option<Key>, limit: usize) -> StoreFuture<Page>;
     /// Watches a prefix for changes after `after`.
     fn watch(&self, prefix: &str, after: Revision) -> WatchStream;
+    /// Makes a lease that ends `ttl` after it was last kept alive. One whose answer was lost ends by itself.
+    fn grant(&self, ttl: Duration) -> StoreFuture<Lease>;
+    /// Begins the lease's time to live anew.
+    fn keep_alive(&self, lease: LeaseId) -> StoreFuture<KeptAlive>;
+    /// Ends a lease now and deletes its keys; one that has ended is no error.
+    fn revoke(&self, lease: LeaseId) -> StoreFuture<()>;
 }

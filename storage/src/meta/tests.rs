@@ -4,7 +4,8 @@
 use super::conformance;
 use super::embedded::EmbeddedMeta;
 use super::memory::MemoryMeta;
-use super::{Compare, MAX_TXN_OPS, MetaStore, Op, Revision, Txn, TxnOutcome, WatchError, WatchStream};
+use super::{Change, Compare, MAX_TXN_OPS, MetaStore, Op, Revision, Txn, TxnOutcome, WatchError, WatchStream};
+use crate::side::block_on_local;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::executor::block_on;
@@ -13,6 +14,7 @@ use proptest::prelude::*;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use uuid::Uuid;
 
 const ID: Uuid = Uuid::from_u128(77);
@@ -47,6 +49,62 @@ fn the_embedded_store_conforms() {
     block_on(conformance::all(&open(directory.path()), "/suite/"));
     let short = EmbeddedMeta::open_with_history(directory.path(), ID, 10).expect("the store opens again");
     block_on(conformance::a_watch_behind_the_history_is_told(&short, "/suite/", 15));
+}
+
+#[test]
+fn leases_of_the_memory_store_conform() {
+    block_on_local(|env| async move {
+        let ttl = Duration::from_millis(40);
+        conformance::leases(&MemoryMeta::new(ID).timed(&env), &env, ttl, "/suite/").await;
+        // Without a clock they stay until they are revoked.
+        let untimed = MemoryMeta::new(ID);
+        conformance::a_lease_lets_go_of_what_is_put_again(&untimed, ttl, "/moved/").await;
+        conformance::a_lease_that_never_was_has_ended(&untimed, "/unknown/").await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn leases_of_the_embedded_store_conform() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    block_on_local(|env| async move {
+        conformance::leases(&store, &env, Duration::from_millis(200), "/suite/").await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn several_handles_on_one_memory_store_see_the_end_of_each_others_leases() {
+    let store = MemoryMeta::new(ID);
+    block_on_local(|env| async move {
+        let [one, other] = [store.timed(&env), store.timed(&env)];
+        let mut watch = other.watch("/broker/", Revision(0));
+        let lease = one.grant(Duration::from_millis(20)).await.unwrap().id;
+        let ops = vec![Op::PutLeased("/broker/1".to_owned(), Bytes::new(), lease)];
+        let (born, seen) = futures::join!(one.txn(Txn { compares: Vec::new(), ops }), watch.next());
+        assert_eq!((born, seen.unwrap().unwrap()[0].revision), (Ok(TxnOutcome::Committed(Revision(1))), Revision(1)));
+        // The watch sleeps when the lease ends, and nobody else looks at the store.
+        drop(one);
+        assert_eq!(watch.next().await.unwrap().unwrap()[0].value, None);
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_next_life_deletes_what_the_leases_of_the_last_one_held() {
+    let directory = tempfile::tempdir().unwrap();
+    let leased = {
+        let store = open(directory.path());
+        let lease = block_on(store.grant(Duration::from_secs(3_600))).unwrap().id;
+        let ops = vec![Op::PutLeased("/broker/1".to_owned(), Bytes::new(), lease)];
+        run(&store, Txn { compares: Vec::new(), ops });
+        run(&store, put("/a", "1"))
+    };
+    let store = open(directory.path());
+    let gone = block_on(store.watch("/", leased).next()).unwrap().unwrap();
+    assert_eq!(gone, [Change { key: "/broker/1".to_owned(), value: None, revision: Revision(leased.0 + 1) }]);
+    assert_eq!(block_on(store.list("/", None, 10)).unwrap().entries.len(), 1);
 }
 
 #[test]

@@ -136,7 +136,12 @@ impl Patience {
             // Nobody listens there: more likely a wrong address than a bad minute.
             FailureKind::Unavailable if error.certainty == Certainty::NotDone => (4, 30),
             FailureKind::Timeout | FailureKind::Unavailable => (60, 30),
-            FailureKind::Denied | FailureKind::Full | FailureKind::Corrupt | FailureKind::Other => (1, 0),
+            FailureKind::Denied
+            | FailureKind::Full
+            | FailureKind::Corrupt
+            | FailureKind::LeaseEnded
+            | FailureKind::NotTheSame
+            | FailureKind::Other => (1, 0),
         };
         Patience { attempts, window: Duration::from_secs(seconds) }
     }
@@ -294,6 +299,8 @@ impl Policy {
             | FailureKind::Denied
             | FailureKind::Full
             | FailureKind::Corrupt
+            | FailureKind::LeaseEnded
+            | FailureKind::NotTheSame
             | FailureKind::Other => {}
         }
         let patience = Patience::with(error);

@@ -69,9 +69,13 @@ fn is_busy(error: &StoreError) -> bool {
     match error.kind {
         FailureKind::Throttled => true,
         FailureKind::Unavailable => error.certainty == Certainty::Unknown,
-        FailureKind::Timeout | FailureKind::Denied | FailureKind::Full | FailureKind::Corrupt | FailureKind::Other => {
-            false
-        }
+        FailureKind::Timeout
+        | FailureKind::Denied
+        | FailureKind::Full
+        | FailureKind::Corrupt
+        | FailureKind::LeaseEnded
+        | FailureKind::NotTheSame
+        | FailureKind::Other => false,
     }
 }
 
@@ -163,7 +167,7 @@ fn unusable(name: &str, error: StoreError) -> OpenError {
             "check that the store is up and that AWS_ENDPOINT_URL and AWS_REGION (or the account of the other clouds) name it"
         }
         FailureKind::Full => "make room in the store",
-        FailureKind::Corrupt | FailureKind::Other => {
+        FailureKind::Corrupt | FailureKind::LeaseEnded | FailureKind::NotTheSame | FailureKind::Other => {
             "check that the bucket exists and, on S3, that AWS_REGION is its region"
         }
     };

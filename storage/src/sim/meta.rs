@@ -1,17 +1,22 @@
 //! A metadata store whose state outlives every process: linearizable transactions that may be lost, late, or answered
-//! with nothing; watches that lag and break.
+//! with nothing; watches that lag and break; leases that end late.
 //!
 //! Invariants:
 //! 1. A transaction takes effect at one instant, at most once; observers see every effect in that order.
 //! 2. A watch delivers all changes of one revision together, each revision once, in order, until it breaks.
+//! 3. A lease ends by the world's time, never early. From when it is due it is not kept alive any more, but its keys stay
+//!    and may still be put until it has ended, as in etcd.
 
 use super::dice::Chance;
 use super::executor::Sim;
 use super::faults::{Faults, Repeats, Service};
+use crate::env::Mono;
+use crate::meta::leases::Leases;
 use crate::meta::{
-    Change, Compare, Key, MAX_TXN_OPS, MetaStore, Op, Page, Revision, Snapshot, Txn, TxnOutcome, Versioned, WatchError,
-    WatchStream,
+    Change, Compare, KeptAlive, Key, Lease, LeaseId, MAX_TXN_OPS, MetaStore, Op, Page, Revision, Snapshot, Txn,
+    TxnOutcome, Versioned, WatchError, WatchStream, apply,
 };
+use crate::store_error::StoreError;
 use crate::wal::StoreFuture;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -39,6 +44,8 @@ struct State {
     id: uuid::Uuid,
     revision: Cell<i64>,
     values: RefCell<BTreeMap<Key, Versioned>>,
+    leased: RefCell<BTreeMap<Key, LeaseId>>,
+    leases: RefCell<Leases>,
     history: RefCell<Vec<Change>>,
     waiting: RefCell<Vec<Waker>>,
     observers: RefCell<Vec<Observer>>,
@@ -59,6 +66,8 @@ impl SimMeta {
             id,
             revision: Cell::new(1),
             values: RefCell::default(),
+            leased: RefCell::default(),
+            leases: RefCell::default(),
             history: RefCell::default(),
             waiting: RefCell::default(),
             observers: RefCell::default(),
@@ -105,18 +114,24 @@ impl State {
         }
     }
 
-    fn apply(&self, txn: &Txn) -> TxnOutcome {
+    fn apply(&self, txn: &Txn) -> Result<TxnOutcome, StoreError> {
+        apply::check_leases(txn, &self.leases.borrow())?;
         let revision = Revision(self.revision.get());
         if let Some(broken) = txn.compares.iter().find(|c| !self.holds(c)) {
             self.service.sim.note(format_args!("meta: conflict at {}: {broken:?}", revision.0));
-            return TxnOutcome::Conflict(revision);
+            return Ok(TxnOutcome::Conflict(revision));
         }
         let mut changed: BTreeMap<Key, (Option<Bytes>, Option<Bytes>)> = BTreeMap::new();
         let next = Revision(revision.0 + 1);
-        let mut values = self.values.borrow_mut();
+        let (mut values, mut leased) = (self.values.borrow_mut(), self.leased.borrow_mut());
         for op in &txn.ops {
+            let (Op::Put(key, _) | Op::PutLeased(key, ..) | Op::Delete(key)) = op;
+            leased.remove(key);
+            if let Op::PutLeased(key, _, lease) = op {
+                leased.insert(key.clone(), *lease);
+            }
             let (key, before, after) = match op {
-                Op::Put(key, value) => {
+                Op::Put(key, value) | Op::PutLeased(key, value, _) => {
                     let new = Versioned { value: value.clone(), modified: next };
                     (key, values.insert(key.clone(), new), Some(value.clone()))
                 }
@@ -127,13 +142,61 @@ impl State {
             };
             changed.entry(key.clone()).or_insert((before.map(|v| v.value), None)).1 = after;
         }
-        drop(values);
+        drop((values, leased));
         if changed.is_empty() {
-            return TxnOutcome::Committed(revision);
+            return Ok(TxnOutcome::Committed(revision));
         }
         self.revision.set(next.0);
         self.publish(next, &changed);
-        TxnOutcome::Committed(next)
+        Ok(TxnOutcome::Committed(next))
+    }
+
+    fn now(&self) -> Mono {
+        Mono(self.service.sim.now())
+    }
+
+    fn grant(self: &Rc<Self>, ttl: Duration) -> Lease {
+        let lease = self.leases.borrow_mut().grant(ttl, Some(self.now()));
+        self.look_when_due(lease.id);
+        lease
+    }
+
+    /// Ends the lease some time after it is due, unless it is kept alive until then.
+    fn look_when_due(self: &Rc<Self>, id: LeaseId) {
+        let Some(due) = self.leases.borrow().due_of(id) else { return };
+        let lag = self.service.draw(|f| &f.watch_lag);
+        let state = self.clone();
+        self.service.sim.after(due.since(self.now()) + lag, move || {
+            let due = state.leases.borrow().due_of(id);
+            match due {
+                Some(due) if due > state.now() => state.look_when_due(id),
+                Some(_) => state.end(id),
+                None => {}
+            }
+        });
+    }
+
+    fn end(&self, id: LeaseId) {
+        if !self.leases.borrow_mut().end(id) {
+            return;
+        }
+        self.service.sim.note(format_args!("meta: lease {} ends", id.0));
+        let mut leased = self.leased.borrow_mut();
+        let held: Vec<Key> = leased.extract_if(.., |_, lease| *lease == id).map(|(key, _)| key).collect();
+        drop(leased);
+        if held.is_empty() {
+            return;
+        }
+        let mut values = self.values.borrow_mut();
+        let changed = held.into_iter().map(|key| {
+            let before = values.remove(&key).map(|found| found.value);
+            (key, (before, None))
+        });
+        let changed = changed.collect();
+        drop(values);
+        let next = Revision(self.revision.get() + 1);
+        self.revision.set(next.0);
+        self.publish(next, &changed);
     }
 
     fn publish(&self, revision: Revision, changed: &BTreeMap<Key, (Option<Bytes>, Option<Bytes>)>) {
@@ -170,7 +233,7 @@ impl MetaStore for SimMeta {
         let size = txn.compares.len() + txn.ops.len();
         assert!(size <= MAX_TXN_OPS, "a transaction of {size} comparisons and operations");
         let state = self.0.clone();
-        self.0.service.request(Repeats::Never, move || Ok(state.apply(&txn)))
+        self.0.service.request(Repeats::Never, move || state.apply(&txn))
     }
 
     fn get(&self, keys: Vec<Key>) -> StoreFuture<Snapshot> {
@@ -222,6 +285,26 @@ impl MetaStore for SimMeta {
         });
         changes.boxed_local()
     }
+
+    fn grant(&self, ttl: Duration) -> StoreFuture<Lease> {
+        let state = self.0.clone();
+        self.0.service.request(Repeats::Never, move || Ok(state.grant(ttl)))
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> StoreFuture<KeptAlive> {
+        let state = self.0.clone();
+        self.0
+            .service
+            .request(Repeats::Never, move || Ok(state.leases.borrow_mut().keep_alive(lease, Some(state.now()))))
+    }
+
+    fn revoke(&self, lease: LeaseId) -> StoreFuture<()> {
+        let state = self.0.clone();
+        self.0.service.request(Repeats::Never, move || {
+            state.end(lease);
+            Ok(())
+        })
+    }
 }
 
 #[cfg(test)]
@@ -229,6 +312,7 @@ mod tests {
     use super::super::executor::Ended;
     use super::super::faults::Temper;
     use super::*;
+    use crate::meta::conformance;
 
     #[test]
     fn a_watch_delivers_every_revision_once_in_order_or_says_that_it_broke() {
@@ -262,6 +346,17 @@ mod tests {
             assert_eq!(ended, Ended::Done, "seed {seed}");
             sim.shut_down();
         }
+    }
+
+    #[test]
+    fn leases_conform_in_virtual_time() {
+        let sim = Sim::new(3, false);
+        let (meta, env) = (SimMeta::new(&sim, Faults::none()), sim.env(super::super::ProcessId::WORLD));
+        let ended = sim.run(1_000_000, async move {
+            conformance::leases(&meta, &env, Duration::from_secs(5), "/suite/").await;
+        });
+        assert_eq!(ended, Ended::Done);
+        sim.shut_down();
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::format::checkpoint::checkpoint_key;
 use crate::ids::{Offset, Seq, ShardIndex, Wid};
 use crate::lane::{LaneConfig, ToLane};
 use crate::meta::memory::MemoryMeta;
-use crate::meta::{Key, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream};
+use crate::meta::{KeptAlive, Key, Lease, LeaseId, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream};
 use crate::recovery::{Collected, Collector, Stores};
 use crate::store_error::{FailureKind, StoreError};
 use crate::wal::memory::MemoryWal;
@@ -42,6 +42,15 @@ impl MetaStore for SlowListings {
     }
     fn watch(&self, prefix: &str, after: Revision) -> WatchStream {
         self.0.watch(prefix, after)
+    }
+    fn grant(&self, ttl: Duration) -> StoreFuture<Lease> {
+        self.0.grant(ttl)
+    }
+    fn keep_alive(&self, lease: LeaseId) -> StoreFuture<KeptAlive> {
+        self.0.keep_alive(lease)
+    }
+    fn revoke(&self, lease: LeaseId) -> StoreFuture<()> {
+        self.0.revoke(lease)
     }
 }
 

@@ -6,7 +6,7 @@ use super::world::{Life, World, entry, partition};
 use crate::ids::{Seq, ShardIndex, TopicPartition, Wid};
 use crate::lane::{LaneCommand, LaneConfig, ToLane, ToShard};
 use crate::meta::memory::MemoryMeta;
-use crate::meta::{Key, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream};
+use crate::meta::{KeptAlive, Key, Lease, LeaseId, MetaStore, Page, Revision, Snapshot, Txn, TxnOutcome, WatchStream};
 use crate::object::{ListedObject, MatchOutcome, Object, ObjectStore, Version};
 use crate::recovery;
 use crate::store_error::{FailureKind, StoreError};
@@ -153,6 +153,15 @@ impl MetaStore for FaultyMeta {
     }
     fn watch(&self, prefix: &str, after: Revision) -> WatchStream {
         self.0.watch(prefix, after)
+    }
+    fn grant(&self, ttl: Duration) -> StoreFuture<Lease> {
+        self.0.grant(ttl)
+    }
+    fn keep_alive(&self, lease: LeaseId) -> StoreFuture<KeptAlive> {
+        self.0.keep_alive(lease)
+    }
+    fn revoke(&self, lease: LeaseId) -> StoreFuture<()> {
+        self.0.revoke(lease)
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `about` | `format`, `cluster`, `revision` | version of this layout (u32 LE), cluster id (16 B), revision (i64 LE) |
 //! | `keys` | key | (revision of the last change, value) |
+//! | `leased` | key | lease that holds it (i64); absent in files in which none ever did |
 //!
 //! The revision is written in the same transaction as the changes that it counts.
 //!
@@ -11,14 +12,14 @@
 //! under another name and linked.
 
 use crate::meta::apply::{self, KeyValues};
-use crate::meta::{Key, Page, Revision, Snapshot, Versioned};
+use crate::meta::{Key, LeaseId, Page, Revision, Snapshot, Versioned};
 use crate::object::OpenError;
 use crate::store_error::{Certainty, FailureKind, StoreError};
 use bytes::Bytes;
 use redb::backends::InMemoryBackend;
 use redb::{
-    Database, DatabaseError, Durability, ReadableTable, StorageBackend, StorageError, Table, TableDefinition,
-    WriteTransaction,
+    Database, DatabaseError, Durability, ReadableTable, ReadableTableMetadata, StorageBackend, StorageError, Table,
+    TableDefinition, WriteTransaction,
 };
 use std::fs;
 use std::io;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
 const KEYS: TableDefinition<'_, &str, (i64, &[u8])> = TableDefinition::new("keys");
+const LEASED: TableDefinition<'_, &str, i64> = TableDefinition::new("leased");
 
 /// Version of the layout above.
 const FORMAT: u32 = 1;
@@ -145,7 +147,9 @@ impl Group {
     pub(super) fn keys(&mut self) -> Result<Keys<'_>, StoreError> {
         let about = self.0.open_table(ABOUT).map_err(failed)?;
         let revision = read_revision(&about)?;
-        Ok(Keys { table: self.0.open_table(KEYS).map_err(failed)?, about, stored: revision, revision })
+        let table = self.0.open_table(KEYS).map_err(failed)?;
+        let leased = self.0.open_table(LEASED).map_err(failed)?;
+        Ok(Keys { table, leased, about, stored: revision, revision })
     }
 
     /// Makes the group durable.
@@ -162,6 +166,7 @@ impl Group {
 /// The tables of a group.
 pub(super) struct Keys<'a> {
     table: Table<'a, &'static str, (i64, &'static [u8])>,
+    leased: Table<'a, &'static str, i64>,
     about: Table<'a, &'static str, &'static [u8]>,
     /// The revision that the table `about` holds.
     stored: Revision,
@@ -187,6 +192,14 @@ impl Keys<'_> {
         apply::page(entries, prefix, limit, self.revision)
     }
 
+    /// Lets a lease's hold on a key go. Almost no key is held: that is known without a search.
+    fn let_go(&mut self, key: &str) -> Result<(), StoreError> {
+        if !self.leased.is_empty().map_err(failed)? {
+            self.leased.remove(key).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Writes down the revision that the group came to. The last call before the commit.
     pub(super) fn store_revision(&mut self) -> Result<(), StoreError> {
         if self.revision != self.stored {
@@ -203,12 +216,22 @@ impl KeyValues for Keys<'_> {
     fn get(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
         Ok(self.table.get(key).map_err(failed)?.map(|found| versioned(found.value())))
     }
-    fn put(&mut self, key: &Key, value: &Bytes, revision: Revision) -> Result<(), StoreError> {
+    fn put(&mut self, key: &Key, value: &Bytes, revision: Revision, lease: Option<LeaseId>) -> Result<(), StoreError> {
         self.table.insert(key.as_str(), (revision.0, value.as_ref())).map_err(failed)?;
+        match lease {
+            Some(lease) => drop(self.leased.insert(key.as_str(), lease.0).map_err(failed)?),
+            None => self.let_go(key)?,
+        }
         Ok(())
     }
     fn delete(&mut self, key: &str) -> Result<bool, StoreError> {
+        self.let_go(key)?;
         Ok(self.table.remove(key).map_err(failed)?.is_some())
+    }
+    fn leased(&self) -> Result<Vec<(Key, LeaseId)>, StoreError> {
+        let all = self.leased.iter().map_err(failed)?;
+        let pairs = all.map(|entry| entry.map(|(key, lease)| (key.value().to_owned(), LeaseId(lease.value()))));
+        pairs.collect::<Result<_, _>>().map_err(failed)
     }
 }
 
