@@ -7,6 +7,7 @@
 //! it. Before any lane opens, process start seals the write-ahead logs of dead lives (`millrace_storage::recovery`);
 //! the control task only tells lanes what to lead.
 
+pub mod cluster;
 mod cluster_records;
 pub mod core;
 pub mod effects;

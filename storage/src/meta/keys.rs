@@ -3,14 +3,19 @@
 //! | key | value ([`super::records`]) | who writes |
 //! |---|---|---|
 //! | `/cluster` | cluster id (Kafka's), store prefix id | first start |
+//! | `/broker/{name}`, leased | [`super::records::BrokerRecord`]: who lives, constant for a life | control task |
+//! | `/controller`, leased | [`super::records::ControllerRecord`]: who places things; no safety role | control task |
+//! | `/drain/{name}` | empty: that broker is to be left | an operator |
+//! | `/suspect/{name}/{observer}`, leased | [`super::records::SuspectRecord`]: does not answer that observer | control task |
 //! | `/wal/{wid}` | [`super::records::WalRecord`] | its lane while OPEN, then fencers |
 //! | `/partition/{topic id}/{index:010}` | [`super::records::PartitionRecord`] | lanes |
-//! | `/wish/{topic id}/{index:010}` | [`super::records::WishRecord`]: desired shard | control task |
+//! | `/wish/{topic id}/{index:010}` | [`super::records::WishRecord`]: desired shard | the controller |
 //! | `/topic/{name}` | [`super::records::TopicRecord`] | control task |
 //! | `/node/{name}/{shard}` | node id, decimal | control task |
 //! | `/next-node` | first node id not yet given out, decimal | control task |
 //! | `/pid` | first producer id not yet given out, decimal | control task |
 //! | `/slot/{slot:02}` | [`super::records::SlotRecord`]: coordinator slot | control task |
+//! | `/slot-wish/{slot:02}` | [`super::records::WishRecord`]: desired coordinator | the controller |
 //! | `/quota/{user}/{client id}` | [`super::records::QuotaRecord`]: what clients may send and receive | control task |
 //! | `/setting/{node}` | [`super::records::SettingRecord`]: settings changed while brokers run | control task |
 //! | `/group/{slot:02}/{group}` | group state, opaque to storage | coordinators |
@@ -31,6 +36,14 @@ pub const CLUSTER: &str = "/cluster";
 pub const NEXT_NODE: &str = "/next-node";
 /// `/pid`.
 pub const PRODUCER_IDS: &str = "/pid";
+/// Prefix of all brokers.
+pub const BROKERS: &str = "/broker/";
+/// `/controller`.
+pub const CONTROLLER: &str = "/controller";
+/// Prefix of the brokers that are to be left.
+pub const DRAINS: &str = "/drain/";
+/// Prefix of what observers suspect.
+pub const SUSPECTS: &str = "/suspect/";
 /// Prefix of all write-ahead log records.
 pub const WALS: &str = "/wal/";
 /// Prefix of all partition records.
@@ -45,12 +58,39 @@ pub const NODES: &str = "/node/";
 pub const GROUP_SETTINGS: &str = "/group-settings/";
 /// Prefix of all coordinator slots.
 pub const SLOTS: &str = "/slot/";
+/// Prefix of the wishes for coordinator slots.
+pub const SLOT_WISHES: &str = "/slot-wish/";
 
 /// Prefix of all quotas.
 pub const QUOTAS: &str = "/quota/";
 /// Prefix of all settings that were changed while brokers ran.
 pub const SETTINGS: &str = "/setting/";
 
+/// `/broker/{name}`.
+pub fn broker(name: &str) -> Key {
+    format!("{BROKERS}{}", encode(name))
+}
+/// The name of a `/broker/` key.
+pub fn parse_broker(key: &str) -> Option<String> {
+    decode(key.strip_prefix(BROKERS)?)
+}
+/// `/drain/{name}`.
+pub fn drain(name: &str) -> Key {
+    format!("{DRAINS}{}", encode(name))
+}
+/// The name of a `/drain/` key.
+pub fn parse_drain(key: &str) -> Option<String> {
+    decode(key.strip_prefix(DRAINS)?)
+}
+/// `/suspect/{name}/{observer}`.
+pub fn suspect(name: &str, observer: &str) -> Key {
+    format!("{SUSPECTS}{}/{}", encode(name), encode(observer))
+}
+/// Who is suspected and by whom, of a `/suspect/` key.
+pub fn parse_suspect(key: &str) -> Option<(String, String)> {
+    let (name, observer) = key.strip_prefix(SUSPECTS)?.split_once('/')?;
+    Some((decode(name)?, decode(observer)?))
+}
 /// `/wal/{wid}`.
 pub fn wal(wid: Wid) -> Key {
     format!("{WALS}{wid}")
@@ -65,7 +105,10 @@ pub fn partition(p: TopicPartition) -> Key {
 }
 /// The partition of a `/partition/` key.
 pub fn parse_partition(key: &str) -> Option<TopicPartition> {
-    let (topic, index) = key.strip_prefix(PARTITIONS)?.split_once('/')?;
+    parse_topic_partition(key.strip_prefix(PARTITIONS)?)
+}
+fn parse_topic_partition(text: &str) -> Option<TopicPartition> {
+    let (topic, index) = text.split_once('/')?;
     Some(TopicPartition { topic: TopicId(uuid::Uuid::try_parse(topic).ok()?), index: index.parse().ok()? })
 }
 /// Prefix of the partition records of one topic.
@@ -75,6 +118,10 @@ pub fn partitions_of(topic: TopicId) -> Key {
 /// `/wish/{topic id}/{index}`.
 pub fn wish(p: TopicPartition) -> Key {
     format!("{WISHES}{}/{:010}", p.topic, p.index)
+}
+/// The partition of a `/wish/` key.
+pub fn parse_wish(key: &str) -> Option<TopicPartition> {
+    parse_topic_partition(key.strip_prefix(WISHES)?)
 }
 /// `/topic/{name}`. Topic names are `[a-zA-Z0-9._-]+`, so they need no encoding.
 pub fn topic(name: &str) -> Key {
@@ -87,6 +134,18 @@ pub fn node(name: &str, shard: ShardIndex) -> Key {
 /// `/slot/{slot}`.
 pub fn slot(slot: u16) -> Key {
     format!("{SLOTS}{slot:02}")
+}
+/// The slot of a `/slot/` key.
+pub fn parse_slot(key: &str) -> Option<u16> {
+    key.strip_prefix(SLOTS)?.parse().ok()
+}
+/// `/slot-wish/{slot}`.
+pub fn slot_wish(slot: u16) -> Key {
+    format!("{SLOT_WISHES}{slot:02}")
+}
+/// The slot of a `/slot-wish/` key.
+pub fn parse_slot_wish(key: &str) -> Option<u16> {
+    key.strip_prefix(SLOT_WISHES)?.parse().ok()
 }
 /// Prefix of the group states of one slot.
 pub fn groups_of(slot: u16) -> Key {
@@ -194,6 +253,11 @@ mod tests {
         assert_eq!(parse_partition(&partition(p)), Some(p));
         assert_eq!(parse_offset(&offset(3, "a/ü %x", p)), Some(("a/ü %x".to_owned(), p)));
         assert_eq!(parse_wal(&wal(Wid(9))), Some(Wid(9)));
+        assert_eq!(parse_wish(&wish(p)), Some(p));
+        assert_eq!((parse_slot(&slot(7)), parse_slot_wish(&slot_wish(63))), (Some(7), Some(63)));
+        assert_eq!(parse_broker(&broker("a/ü %x")), Some("a/ü %x".to_owned()));
+        assert_eq!(parse_drain(&drain("a/ü %x")), Some("a/ü %x".to_owned()));
+        assert_eq!(parse_suspect(&suspect("a/b", "c d")), Some(("a/b".to_owned(), "c d".to_owned())));
         assert_eq!(parse_group_settings(&group_settings("a/ü %x")), Some("a/ü %x".to_owned()));
         for part in [QuotaPart::Absent, QuotaPart::Default, QuotaPart::Named("a/* ü".to_owned())] {
             let entity = QuotaEntity { user: part.clone(), client_id: QuotaPart::Default };

@@ -83,7 +83,57 @@ pub struct PartitionRecord {
     pub released: Option<Released>,
 }
 
-/// `/wish/{topic id}/{index}`: where the controller wants the partition. No safety role.
+/// `/broker/{name}`: a process that lives. Its bytes are the same throughout a life, so that a transaction can compare
+/// them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BrokerRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// Its life.
+    pub boot: BootId,
+    /// The Kafka node of each shard, by index: at least one.
+    pub shards: Vec<ShardRecord>,
+    /// Whether clients are told of the first of them alone, which then stands for all.
+    pub shared_port: bool,
+    /// Where it stands, as Kafka's rack.
+    pub zone: Option<String>,
+    /// How long its lease lives from each keep-alive, milliseconds.
+    pub lease_ms: u64,
+}
+
+/// A shard as clients reach it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// Kafka's node id.
+    pub node: i32,
+    /// Advertised host.
+    pub host: String,
+    /// Advertised port.
+    pub port: u16,
+}
+
+/// `/controller`: who places partitions and slots.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ControllerRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// Name of the broker process.
+    pub broker: String,
+    /// Its life.
+    pub boot: BootId,
+}
+
+/// `/suspect/{name}/{observer}`: a life that does not answer that observer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SuspectRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// The life that is meant.
+    pub boot: BootId,
+}
+
+/// `/wish/{topic id}/{index}`, `/slot-wish/{slot}`: where the controller wants the partition, or the slot's coordinator.
+/// No safety role.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WishRecord {
     /// Version of the record.
@@ -212,7 +262,7 @@ macro_rules! records {
 }
 records!(WalRecord: "wal", PartitionRecord: "partition", WishRecord: "wish", TopicRecord: "topic",
          SlotRecord: "slot", ClusterRecord: "cluster", GroupSettingsRecord: "group settings", QuotaRecord: "quota",
-         SettingRecord: "setting");
+         SettingRecord: "setting", BrokerRecord: "broker", ControllerRecord: "controller", SuspectRecord: "suspect");
 
 macro_rules! plain_serde {
     ($($name:ident($inner:ty)),*) => {$(
