@@ -64,6 +64,35 @@ def settings_and_offsets(stage):
     assert "settings" not in stage.tool("TopicCommand", "--list").splitlines()
 
 
+def throttled(stage, name, client, metric, *arguments):
+    """The longest that a performance tool was told to wait, in milliseconds."""
+    out = stage.tool(name, "--topic", "quotas", "--num-records", "150", "--command-property", f"client.id={client}",
+                     "--print-metrics", *arguments)
+    return max(float(value) for value in re.findall(rf"{metric}-throttle-time-max:[^:]*: +([\d.]+|NaN)", out))
+
+
+def quotas(stage):
+    """150 kB at 10 kB a second, ten seconds of which are free, by a client that has such quotas and one that has not."""
+    stage.topic("quotas", 1)
+    config = ("kafka.admin.ConfigCommand", "--bootstrap-server", stage.bootstrap)
+    limited = ("--entity-type", "clients", "--entity-name", "limited")
+    stage.run(*config, "--alter", "--add-config", "producer_byte_rate=10000,consumer_byte_rate=10000", *limited)
+    shown = stage.run(*config, "--describe", *limited)
+    assert "producer_byte_rate=10000.0" in shown and "consumer_byte_rate=10000.0" in shown, shown
+    everyone = ("--entity-type", "users", "--entity-default")
+    stage.run(*config, "--alter", "--add-config", "producer_byte_rate=100000000", *everyone)
+    assert "producer_byte_rate=1.0E8" in stage.run(*config, "--describe", *everyone)
+    stage.run(*config, "--alter", "--delete-config", "producer_byte_rate", *everyone)
+    produce = ("ProducerPerformance", "--record-size", "1000", "--throughput", "-1")
+    consume = ("ConsumerPerformance", "--timeout", "60000")
+    for client, bounds in ("free", (0, 0)), ("limited", (1_000, 60_000)):
+        for (name, *arguments), metric in (produce, "produce"), (consume, "fetch"):
+            ms = throttled(stage, name, client, metric, *arguments)
+            assert bounds[0] <= ms <= bounds[1], f"{name} of the {client} client waited {ms} ms"
+    stage.run(*config, "--alter", "--delete-config", "producer_byte_rate,consumer_byte_rate", *limited)
+    assert "byte_rate" not in stage.run(*config, "--describe", *limited)
+
+
 def operators(stage):
     stage.topic("operators", 1)
     versions = stage.tool("BrokerApiVersionsCommand")
@@ -103,6 +132,7 @@ PROOFS = {
     "console": ("Kafka's console tools", "topics, records, more partitions; a reader's group goes on where it was", console),
     "groups": ("Kafka's console tools", "groups listed and described, offsets reset and deleted, a group deleted", groups),
     "settings": ("Kafka's console tools", "settings, offsets, DeleteRecords, log directories, a topic deleted", settings_and_offsets),
+    "quotas": ("Kafka's console tools", "quotas of clients and users set, shown, taken away; a client above its own is held back", quotas),
     "operators": ("Kafka's console tools", "API versions, cluster id, features, quorum, producers, elections, reassignments", operators),
     "verifiable": ("VerifiableProducer, VerifiableConsumer",
                    "2 × 2,000 records, each acknowledged and read once; the second reader goes on behind the first", verifiable),
