@@ -7,8 +7,12 @@
 //! 3. It accepts without CLOEXEC: set here.
 //! 4. A panic in a task is swallowed: tasks run under a catch that aborts the process.
 //! 5. A locked-memory limit below 512 KiB shows only when an executor starts: [`probe`] looks first.
+//! 6. While any task is ready, it hears of nothing from outside (bytes of the ring, wakes by other threads) until the time
+//!    of a turn is over, which by default is 100 ms: [`TURN`].
 
 #![allow(unsafe_code, reason = "raw descriptors of the dependency's sockets")]
+
+mod last_turns;
 
 use crate::net::sockets::Sockets;
 use crate::net::stream::{Accepted, ByteStream, Listener};
@@ -20,6 +24,7 @@ use futures::{FutureExt, select_biased};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
+use last_turns::LastTurns;
 use millrace_storage::env::{Env, Mono, Runtime, WallMs};
 use millrace_storage::mailbox::{Receiver, Sender, mailbox};
 use millrace_storage::object::OpenError;
@@ -40,6 +45,9 @@ use std::time::Duration;
 
 /// Locked memory that an executor's rings need at most.
 const LEAST_MEMLOCK_BYTES: u64 = 512 << 10;
+/// How long tasks that are always ready keep a shard from hearing its lane and its sockets: this is in every
+/// acknowledgement of a shard that has enough to do. Looking costs a call.
+const TURN: Duration = Duration::from_millis(1);
 /// Memory that an executor registers with its ring for direct file access, which shards do not use.
 const RING_MEMORY_BYTES: usize = 64 << 10;
 /// Pause after a failed accept (no descriptors left).
@@ -87,10 +95,15 @@ pub fn run<T: 'static, F: Future<Output = T> + 'static>(
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     let executor = LocalExecutorBuilder::new(placement)
         .io_memory(RING_MEMORY_BYTES)
+        .preempt_timer(TURN)
         .make()
         .map_err(|error: GlommioError<()>| no_uring(&error.to_string()))?;
-    let main = make(Env::new(Rc::new(ShardRuntime { side })));
-    Ok(executor.run(main))
+    let last_turns = Rc::new(LastTurns::default());
+    let main = make(Env::new(Rc::new(ShardRuntime { side, last_turns: last_turns.clone() })));
+    Ok(executor.run(async move {
+        last_turns.start();
+        main.await
+    }))
 }
 
 /// Processors that this process may use, ascending.
@@ -121,6 +134,7 @@ fn spawn(name: &'static str, task: LocalBoxFuture<'static, ()>) {
 struct ShardRuntime {
     /// None while the machine is probed.
     side: Option<SideRuntime>,
+    last_turns: Rc<LastTurns>,
 }
 
 impl Runtime for ShardRuntime {
@@ -151,6 +165,10 @@ impl Runtime for ShardRuntime {
                 Timer::new(left).await;
             }
         })
+    }
+
+    fn last_turn(&self) -> LocalBoxFuture<'static, ()> {
+        Box::pin(self.last_turns.clone().wait())
     }
 
     fn aside(&self, work: Box<dyn FnOnce() + Send>) -> LocalBoxFuture<'static, ()> {
@@ -407,6 +425,8 @@ async fn readable(descriptor: BorrowedFd<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signal::step_back;
+    use std::cell::Cell;
     use std::io::{IoSlice, Read, Write};
 
     fn loopback() -> HostPort {
@@ -445,6 +465,33 @@ mod tests {
             worker
         });
         assert_ne!(worker.unwrap(), shard);
+    }
+
+    #[test]
+    fn who_gives_way_gets_a_turn_also_while_another_task_is_always_ready() {
+        let turns = run(None, None, |env| async move {
+            let over = Rc::new(Cell::new(false));
+            let busy = over.clone();
+            env.spawn("busy", async move {
+                while !busy.get() {
+                    step_back().await;
+                }
+            });
+            // Two at once: each gets its own.
+            let give_way = |turns: usize| {
+                let env = env.clone();
+                async move {
+                    for _ in 0..turns {
+                        env.last_turn().await;
+                    }
+                    turns
+                }
+            };
+            let (one, other) = futures::join!(give_way(20), give_way(30));
+            over.set(true);
+            one + other
+        });
+        assert_eq!(turns.unwrap(), 50);
     }
 
     #[test]

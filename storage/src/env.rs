@@ -12,7 +12,9 @@
 
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// A point on the monotonic clock of one process life, in nanoseconds from an arbitrary start.
@@ -57,6 +59,18 @@ pub trait Runtime {
     fn spawn(&self, name: &'static str, task: LocalBoxFuture<'static, ()>);
     /// Ends at `at` or soon after.
     fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()>;
+    /// Ends when the other tasks of this thread that are ready have had their turn: for what may wait. Here after each of
+    /// them had one; runtimes that can let them go on until none is ready do so.
+    fn last_turn(&self) -> LocalBoxFuture<'static, ()> {
+        let mut had_its_turn = false;
+        Box::pin(poll_fn(move |cx| {
+            if std::mem::replace(&mut had_its_turn, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }))
+    }
     /// Does `work`, which may compute for long, and ends after it. Here at once, on this thread; runtimes whose threads
     /// have others waiting do it elsewhere.
     fn aside(&self, work: Box<dyn FnOnce() + Send>) -> LocalBoxFuture<'static, ()> {
@@ -101,6 +115,10 @@ impl Env {
     /// See [`Runtime::sleep_until`].
     pub fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()> {
         self.0.sleep_until(at)
+    }
+    /// See [`Runtime::last_turn`].
+    pub fn last_turn(&self) -> LocalBoxFuture<'static, ()> {
+        self.0.last_turn()
     }
     /// What `work` gives, which may compute for long: see [`Runtime::aside`].
     pub async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -5,7 +5,7 @@
 //! 1. A future returned by [`SideRuntime::run`] or [`SideRuntime::blocking`] may be awaited by any executor; the work
 //!    itself goes on when that future is dropped (a request that was sent may have happened, whoever still listens).
 //! 2. A panic of work given to this module is never swallowed: it reaches the caller, or aborts the process.
-//! 3. The runtime's threads are bounded ([`WORKER_THREADS`], [`BLOCKING_THREADS`]). What waits for them is bounded by
+//! 3. The runtime's threads are bounded ([`WORKER_THREADS`], [`BLOCKING_THREADS`], [`READING_THREADS`]). What waits for them is bounded by
 //!    the callers, each of which waits for its own result.
 
 mod alarm;
@@ -16,6 +16,7 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rustix::process::nice;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
@@ -33,22 +34,36 @@ const WORKER_THREADS: usize = 2;
 /// The rest of a sleep is left to an alarm, since a lane's lateness is in every acknowledgement that lingered.
 const COARSE: Duration = Duration::from_millis(2);
 
-/// Threads for file reads and other blocking calls.
+/// Threads for blocking calls.
 const BLOCKING_THREADS: usize = 16;
+
+/// Threads for file reads that consumers wait for. They give way to every other thread ([`LEAST_PRIORITY`]): where all share
+/// few processors, those who read what was written long ago would else keep shards and lanes waiting for theirs, each for its
+/// slice in turn. A start, and what lanes read, does not give way.
+const READING_THREADS: usize = 16;
+
+/// The lowest that there is (`nice`).
+const LEAST_PRIORITY: i32 = 19;
 
 /// The runtime beside the shards. A clone is a handle; the last one to go stops it without waiting.
 #[derive(Clone)]
-pub struct SideRuntime(Arc<Owner>);
+pub struct SideRuntime {
+    owner: Arc<Owner>,
+    /// Whether reads through this handle give way.
+    gives_way: bool,
+}
 
 struct Owner {
     handle: Handle,
     runtime: Option<tokio::runtime::Runtime>,
+    /// Has no workers: nothing is ever driven by it.
+    readers: Option<tokio::runtime::Runtime>,
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
         // Not a plain drop: that waits, which is forbidden on a thread that drives async code.
-        if let Some(runtime) = self.runtime.take() {
+        for runtime in [self.runtime.take(), self.readers.take()].into_iter().flatten() {
             runtime.shutdown_background();
         }
     }
@@ -63,7 +78,23 @@ impl SideRuntime {
             .thread_name("side")
             .enable_all()
             .build()?;
-        Ok(SideRuntime(Arc::new(Owner { handle: runtime.handle().clone(), runtime: Some(runtime) })))
+        let readers = Builder::new_current_thread()
+            .max_blocking_threads(READING_THREADS)
+            .thread_name("reader")
+            .on_thread_start(|| {
+                // Of this thread alone. To ask for less is always allowed; where it is not, they compete.
+                let _ = nice(LEAST_PRIORITY);
+            })
+            .build()?;
+        let handle = runtime.handle().clone();
+        let owner = Owner { handle, runtime: Some(runtime), readers: Some(readers) };
+        Ok(SideRuntime { owner: Arc::new(owner), gives_way: false })
+    }
+
+    /// A handle whose reads give way to every other thread of the machine.
+    #[must_use]
+    pub fn giving_way(&self) -> SideRuntime {
+        SideRuntime { gives_way: true, ..self.clone() }
     }
 
     /// Runs `future` on the side runtime from now on; the result may be awaited anywhere.
@@ -71,7 +102,7 @@ impl SideRuntime {
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> impl Future<Output = T> + Send + 'static {
-        self.join(self.0.handle.spawn(future))
+        self.join(self.owner.handle.spawn(future))
     }
 
     /// Runs `call`, which may block, on a thread of the bounded pool from now on; the result may be awaited anywhere.
@@ -79,7 +110,17 @@ impl SideRuntime {
         &self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = T> + Send + 'static {
-        self.join(self.0.handle.spawn_blocking(call))
+        self.join(self.owner.handle.spawn_blocking(call))
+    }
+
+    /// As [`SideRuntime::blocking`], for reads: on a thread of the lowest priority if this handle gives way.
+    pub fn reading<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = T> + Send + 'static {
+        let readers = self.owner.readers.as_ref().expect("it is taken when the last handle goes");
+        let pool = if self.gives_way { readers.handle() } else { &self.owner.handle };
+        self.join(pool.spawn_blocking(call))
     }
 
     /// Runs `call`, which computes for long, on a thread of the bounded pool from now on; the result may be awaited

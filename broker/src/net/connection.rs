@@ -58,6 +58,9 @@ const CROWDED_UNSENT_BYTES: usize = 4 << 10;
 const ARENA_RETRY: Duration = Duration::from_millis(2);
 /// Slices per write: 64 keep the list on the stack, and a reply rarely has more.
 const SLICES_PER_WRITE: usize = 64;
+/// Of a large reply, what is sent before all other tasks get their turn: sending is copying, and a peer that reads as fast
+/// as it is sent to would never give way.
+pub(super) const PIECE_BYTES: usize = 256 << 10;
 /// Requests in a row after which other connections get their turn.
 const BURST: usize = 32;
 
@@ -568,6 +571,9 @@ impl Connection {
                     Ok(count) => self.sent(&mut out, count),
                     Err(error) => return Ended::Broken(error),
                 }
+                if !out.is_empty() {
+                    self.intake.env.last_turn().await;
+                }
                 continue;
             }
             let closed = self.replies.borrow().closed();
@@ -583,7 +589,15 @@ impl Connection {
         poll_fn(|cx| {
             // Filled where it stands: it is a kilobyte.
             let mut slices: SmallVec<[IoSlice<'_>; SLICES_PER_WRITE]> = SmallVec::new();
-            slices.extend(out.iter().take(SLICES_PER_WRITE).map(|slice| IoSlice::new(slice)));
+            let mut left = PIECE_BYTES;
+            for slice in out.iter().take(SLICES_PER_WRITE) {
+                let part = &slice[..slice.len().min(left)];
+                slices.push(IoSlice::new(part));
+                left -= part.len();
+                if left == 0 {
+                    break;
+                }
+            }
             let result = stream.borrow_mut().poll_write_vectored(cx, &slices);
             if result.is_pending() && self.stalled_since.get().is_none() {
                 self.stalled_since.set(Some(self.intake.env.now()));

@@ -2,12 +2,12 @@
 
 use crate::net::arena::CHUNK_BYTES;
 use crate::net::budget::{Permit, Pools};
-use crate::net::connection::{Connection, Ended, Intake, Limits, Requests};
+use crate::net::connection::{Connection, Ended, Intake, Limits, PIECE_BYTES, Requests};
 use crate::net::duplex::{Duplex, duplex};
 use crate::net::frame::Frame;
 use crate::net::stream::ByteStream;
 use crate::shard::events::{ConnectionId, Reply, ReplyTo, RequestNumber};
-use crate::signal::Gauge;
+use crate::signal::{Gauge, step_back};
 use bytes::Bytes;
 use millrace_storage::env::{Env, Mono};
 use millrace_storage::sim::{Ended as RunEnded, Sim};
@@ -185,6 +185,26 @@ fn request(api: i16, filler: u8, length: usize) -> Vec<u8> {
 
 fn reply(text: &'static str) -> Reply {
     Reply::Frame(vec![Bytes::from_static(text.as_bytes())])
+}
+
+#[test]
+fn others_get_their_turn_while_a_large_reply_leaves_for_a_peer_that_takes_all() {
+    const PIECES: usize = 4;
+    in_a_world(|world| async move {
+        let mut reader = world.connect();
+        reader.send(&request(FETCH, 1, 20)).await;
+        world.kept(1).await;
+        // The pair takes all of it at once.
+        reader.answer(0, Reply::Frame(vec![Bytes::from(vec![7; PIECES * PIECE_BYTES])]));
+        let mut left = world.intake.reply_bytes();
+        assert_eq!(left, PIECES * PIECE_BYTES);
+        while left == PIECES * PIECE_BYTES {
+            step_back().await;
+            left = world.intake.reply_bytes();
+        }
+        assert!(left > 0, "it all left in one turn");
+        assert_eq!(reader.receive(PIECES * PIECE_BYTES).await, vec![7; PIECES * PIECE_BYTES]);
+    });
 }
 
 #[test]

@@ -195,7 +195,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         let shard = node.shard.expect("its own nodes are shards of this process");
         let cpu = processors.get(usize::from(shard.0)).copied().filter(|_| usize::from(shards) <= processors.len());
         let node = if settings.shared_port { identity.nodes[0].id } else { node.id };
-        let (stores, side, fate) = (stores.clone(), side.clone(), fate.clone());
+        let (stores, side, fate) = (stores.giving_way(), side.clone(), fate.clone());
         let disk = disk_blocks.as_ref().map(|blocks| blocks.of(shard));
         thread(&format!("shard-{shard}"), move || {
             let quiet = fate.clone();

@@ -233,6 +233,16 @@ impl SharedStores {
         Ok(SharedStores { wal, objects, meta, kind, remote, meter: Arc::new(meter), hedge_percent })
     }
 
+    /// The same stores, for those who read what consumers ask for: their reads of files give way to all other threads.
+    #[must_use]
+    pub fn giving_way(&self) -> SharedStores {
+        let wal = match &self.wal {
+            SharedWal::Extents(wal) => SharedWal::Extents(wal.giving_way()),
+            wal @ (SharedWal::Objects | SharedWal::Memory(_)) => wal.clone(),
+        };
+        SharedStores { wal, objects: self.objects.giving_way(), ..self.clone() }
+    }
+
     /// The handles of the thread that `env` belongs to.
     pub fn handles(&self, env: &Env) -> Stores {
         let objects = self.objects.handle_hedging(env, &self.meter, self.hedge_percent);

@@ -15,11 +15,12 @@ use crate::side::SideRuntime;
 use crate::store_error::{Certainty, StoreError};
 use crate::wal::{PutOutcome, StoreFuture, Suffix};
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,6 +67,12 @@ impl LocalStore {
     pub fn existing(root: &Path, side: &SideRuntime) -> LocalStore {
         let shared = Shared { root: root.to_owned(), names: Mutex::new(()), staged: AtomicU64::new(0) };
         LocalStore { shared: Arc::new(shared), side: side.clone() }
+    }
+
+    /// The same, with ranges read by [`SideRuntime::giving_way`].
+    #[must_use]
+    pub fn giving_way(&self) -> LocalStore {
+        LocalStore { side: self.side.giving_way(), ..self.clone() }
     }
 
     fn call<T: Send + 'static>(
@@ -293,11 +300,27 @@ fn read_part(path: &Path, range: impl FnOnce(u64) -> Range<u64>) -> Result<Optio
         let Some(file) = present(File::open(path))? else { return Ok(None) };
         let size = file.metadata()?.len();
         let range = cut(range(size), size);
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut bytes, range.start)?;
-        Ok(Some(Suffix { size, bytes: bytes.into() }))
+        Ok(Some(Suffix { size, bytes: read_fresh(&file, range)?.into() }))
     };
     read().map_err(|error| read_error(&error))
+}
+
+/// Reads `range`, all of which the file has, into memory that was not filled with anything before: that would cost as much
+/// as the copy itself.
+pub(crate) fn read_fresh(file: &File, range: Range<u64>) -> io::Result<Vec<u8>> {
+    let length = (range.end - range.start) as usize;
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let at = range.start + bytes.len() as u64;
+        match pread(file, spare_capacity(&mut bytes), at) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // Memory may come in larger pieces than was asked for.
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 /// A version is the length and CRC-64 of the bytes: it survives restarts, and equal bytes are the same state.
@@ -323,7 +346,8 @@ impl ObjectStore for LocalStore {
     }
 
     fn get_range(&self, key: &str, range: Range<u64>) -> StoreFuture<Option<Bytes>> {
-        self.call_at(key, |_, path| Ok(read_part(path, |_| range)?.map(|part| part.bytes)))
+        let path = self.shared.path(key);
+        Box::pin(self.side.reading(move || Ok(read_part(&path, |_| range)?.map(|part| part.bytes))))
     }
 
     fn get_suffix(&self, key: &str, length: u64) -> StoreFuture<Option<Suffix>> {

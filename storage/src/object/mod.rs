@@ -144,6 +144,18 @@ impl SharedObjects {
         })
     }
 
+    /// The same, with ranges of files read by threads that give way to all others.
+    #[must_use]
+    pub fn giving_way(&self) -> SharedObjects {
+        match self {
+            SharedObjects::Local(store) => SharedObjects::Local(store.giving_way()),
+            SharedObjects::Modelled(store, model) => {
+                SharedObjects::Modelled(Box::new(store.giving_way()), model.clone())
+            }
+            SharedObjects::Remote(_) | SharedObjects::Memory(_) => self.clone(),
+        }
+    }
+
     /// This thread's handle, which counts in `meter`: [`SharedObjects::handle_hedging`] with [`HEDGE_PERCENT`].
     pub fn handle(&self, env: &Env, meter: &Arc<StoreMeter>) -> Rc<dyn ObjectStore> {
         self.handle_hedging(env, meter, HEDGE_PERCENT)

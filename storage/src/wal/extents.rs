@@ -117,6 +117,16 @@ enum Change {
 }
 
 impl ExtentWal {
+    /// The same logs, read by [`SideRuntime::giving_way`].
+    #[must_use]
+    pub fn giving_way(&self) -> ExtentWal {
+        let drive = match &self.drive {
+            Drive::Threads { queue, side } => Drive::Threads { queue: queue.clone(), side: side.giving_way() },
+            Drive::Inline(writer) => Drive::Inline(writer.clone()),
+        };
+        ExtentWal { drive, ..self.clone() }
+    }
+
     /// Opens the logs under `root` and starts their writer. With `fsync` a stored object is on disk, without it survives
     /// this process. Also says what was cut off: at most what was not yet acknowledged with fsync on, else perhaps more.
     pub fn open(root: &Path, fsync: bool, side: &SideRuntime) -> Result<(ExtentWal, Vec<Dropped>), OpenError> {
@@ -190,7 +200,7 @@ impl ExtentWal {
         };
         match &self.drive {
             Drive::Inline(_) => Box::pin(ready(read())),
-            Drive::Threads { side, .. } => Box::pin(side.blocking(read)),
+            Drive::Threads { side, .. } => Box::pin(side.reading(read)),
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use super::frame::ExtentName;
 use crate::ids::Wid;
-use crate::object::local::{make_directory, sync_directory};
+use crate::object::local::{make_directory, read_fresh, sync_directory};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -213,10 +213,7 @@ impl ExtentFiles for DirectoryFiles {
     }
 
     fn read(&self, name: ExtentName, range: Range<u64>) -> io::Result<Bytes> {
-        let file = File::open(self.path(name))?;
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut bytes, range.start)?;
-        Ok(bytes.into())
+        Ok(read_fresh(&File::open(self.path(name))?, range)?.into())
     }
 
     fn truncate(&self, name: ExtentName, length: u64) -> io::Result<()> {
