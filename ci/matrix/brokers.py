@@ -17,7 +17,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{told},CONTROLLER://127.0.0.1:{controller}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
@@ -84,16 +84,19 @@ class Millrace(Broker):
 
 
 class Kafka(Broker):
-    """One node of Apache Kafka, broker and controller."""
+    """One node of Apache Kafka, broker and controller. `told`: what clients are told instead of its own address."""
 
-    def __init__(self):
+    def __init__(self, told=None):
         super().__init__("kafka")
         (jar,) = JARS.glob("kafka_2.13-*.jar")
         self.version = f"Apache Kafka {jar.stem.split('-')[1]}"
         port, controller = free_ports(2)
         self.address = f"127.0.0.1:{port}"
+        self.listens = [self.address]
         properties = self.directory / "server.properties"
-        properties.write_text(KAFKA_PROPERTIES.format(port=port, controller=controller, data=self.directory / "data"))
+        told = told or self.address
+        text = KAFKA_PROPERTIES.format(port=port, told=told, controller=controller, data=self.directory / "data")
+        properties.write_text(text)
         java = ["java", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{JARS}/*"]
         cluster = ["-t", "bWlsbHJhY2UtbWF0cml4LQ"]
         format_command = [*java, "kafka.tools.StorageTool", "format", "--standalone", *cluster, "-c", str(properties)]

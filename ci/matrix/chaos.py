@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Idempotent producers of three clients, and a group of readers, through a proxy that cuts connections at random points.
 
-    ci/matrix/target/venv/bin/python ci/matrix/chaos.py --binary MILLRACE [--seconds N] [--seed N] [--rate N] [--readers N]
+    ci/matrix/target/venv/bin/python ci/matrix/chaos.py (--binary MILLRACE | --kafka) [--seconds N] [--seed N] [--rate N] [--readers N]
+        [--late] [--fetch-bytes N] [--shared-port]
 
 Each producer writes numbered records with its default retries. Afterwards every partition must hold each of its numbers
-once and in order, and the group must have read each at least once. Prints the seed. The proxy stands before every shard,
-and `--advertise` names it, so that no client knows another way.
+once and in order, and the group must have read each at least once; with --late it begins when all is written. Prints the
+seed. The proxy stands before every shard, and `--advertise` names it, so that no client knows another way. --kafka puts an
+Apache Kafka behind the proxy instead, --shared-port gives Millrace one port for its shards.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from collections import defaultdict
 import confluent_kafka as ck
 from confluent_kafka import admin
 
-from brokers import HERE, JARS, Millrace
+from brokers import HERE, JARS, Kafka, Millrace
 from cutting_proxy import CuttingProxy
 
 SHARDS = 2
@@ -29,6 +31,9 @@ PARTITIONS = 3
 PATIENCE_SECONDS = 150
 # A connection is cut after so many bytes; the least lets a client introduce itself.
 SMALLEST, LARGEST = 1_000, 400_000
+# What a reader asks of a partition at a time. An answer over several of them must fit between two cuts, or a reader that
+# is behind gets none: a client that loses its connection within an answer asks for the whole of it again.
+FETCH_BYTES = 8_000
 LONGEST_SILENCE = 3.0
 
 PRODUCERS = {
@@ -63,13 +68,15 @@ def consumer(bootstrap, group, **more):
 class Member(threading.Thread):
     """Reads in a group and commits, through all cuts."""
 
-    def __init__(self, bootstrap, topics, seen):
+    def __init__(self, bootstrap, topics, seen, fetch_bytes):
         super().__init__(daemon=True)
         self.bootstrap, self.topics, self.seen, self.stopping = bootstrap, topics, seen, False
+        self.fetch_bytes = fetch_bytes
 
     def run(self):
         # A member that went silent is missed soon.
-        client = consumer(self.bootstrap, "chaos", **{"session.timeout.ms": 6000})
+        more = {"session.timeout.ms": 6000, "max.partition.fetch.bytes": self.fetch_bytes}
+        client = consumer(self.bootstrap, "chaos", **more)
         client.subscribe(self.topics)
         while not self.stopping:
             message = client.poll(0.1)
@@ -116,12 +123,18 @@ def judge(name, found, records):
     return wrong
 
 
+def start(options, way):
+    if options.kafka:
+        return Kafka(way)
+    return Millrace(options.binary, ["--advertise", way, "--shared-port", str(options.shared_port).lower()])
+
+
 def run(options):
     records, names = options.seconds * options.rate, options.clients.split(",")
-    sockets = neighbours(SHARDS)
+    sockets = neighbours(1 if options.kafka or options.shared_port else SHARDS)
     first = sockets[0].getsockname()[1]
     way, topics = f"127.0.0.1:{first}", {name: f"chaos-{name.lower()}" for name in names}
-    with Millrace(options.binary, ["--advertise", way]) as broker:
+    with start(options, way) as broker:
         shards = [(host, int(port)) for host, port in (one.split(":") for one in broker.listens)]
         proxy = CuttingProxy(list(zip(sockets, shards)), options.seed, SMALLEST, LARGEST, LONGEST_SILENCE)
         proxy.calm = True
@@ -131,13 +144,17 @@ def run(options):
             future.result(60)
         proxy.calm = False
         seen = defaultdict(set)
-        members = [Member(way, list(topics.values()), seen) for _ in range(options.readers)]
-        for member in members:
-            member.start()
+        members = [Member(way, list(topics.values()), seen, options.fetch_bytes) for _ in range(options.readers)]
+        if not options.late:
+            for member in members:
+                member.start()
         arguments = [str(PARTITIONS), str(records), str(options.rate)]
         running = {name: subprocess.Popen([*PRODUCERS[name], way, topics[name], *arguments]) for name in names}
         wrong = ended(running, options.seconds)
         print(f"chaos: all producers ended, {sum(proxy.cuts.values())} connections cut so far", flush=True)
+        if options.late:
+            for member in members:
+                member.start()
         until = time.monotonic() + PATIENCE_SECONDS
         while options.readers and any(len(seen[name]) < records for name in names) and time.monotonic() < until:
             time.sleep(0.1)
@@ -146,7 +163,9 @@ def run(options):
         for name, topic in topics.items():
             wrong += judge(name, stored(way, topic), records)
             if options.readers and len(seen[name]) < records:
-                wrong.append(f"{name}: the group never read {records - len(seen[name])} records")
+                missing = set(range(records)) - seen[name]
+                counts = [sum(number % PARTITIONS == partition for number in missing) for partition in range(PARTITIONS)]
+                wrong.append(f"{name}: of its partitions' records the group never read {counts}")
         for member in members:
             member.stopping = True
         for member in members:
@@ -173,11 +192,16 @@ def ended(running, seconds):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--binary", required=True)
+    broker = parser.add_mutually_exclusive_group(required=True)
+    broker.add_argument("--binary")
+    broker.add_argument("--kafka", action="store_true")
+    parser.add_argument("--shared-port", action="store_true")
     parser.add_argument("--seconds", type=int, default=15)
     parser.add_argument("--rate", type=int, default=400)
     parser.add_argument("--clients", default=",".join(PRODUCERS))
     parser.add_argument("--readers", type=int, default=2)
+    parser.add_argument("--late", action="store_true")
+    parser.add_argument("--fetch-bytes", type=int, default=FETCH_BYTES)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
     started = time.monotonic()
