@@ -8,7 +8,7 @@ use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::delete_groups::DeletableGroupResult;
 use millrace_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One group of a request.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +31,11 @@ struct Deletion {
     undecided: usize,
 }
 
-/// Hands every group to the coordinator.
+/// Hands every group to the coordinator, once however often it is named, as in Kafka.
 pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, request: DeleteGroupsRequest) {
-    let names = request.groups_names;
+    let mut names = request.groups_names;
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     if names.is_empty() {
         return context.reply(core, &DeleteGroupsResponse::default());
     }

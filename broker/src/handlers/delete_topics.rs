@@ -11,6 +11,14 @@ use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::delete_topics::DeletableTopicResult;
 use millrace_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
+use uuid::Uuid;
+
+/// How a topic was named.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Named {
+    Name,
+    Id,
+}
 
 /// The results so far; those without an error are being deleted, in this order.
 #[derive(Debug)]
@@ -19,24 +27,23 @@ pub(crate) struct Asked(Vec<DeletableTopicResult>);
 /// Asks the control task to delete what could be found.
 pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, request: DeleteTopicsRequest) {
     let mut results = Vec::new();
+    let mut refused = Vec::new();
     for name in request.topic_names {
-        results.push(by_name(core, name));
+        results.push((Named::Name, by_name(core, name)));
     }
     for topic in request.topics {
-        results.push(match topic.name {
-            Some(name) if topic.topic_id.is_nil() => by_name(core, name),
-            Some(_) => failed(None, topic.topic_id, ErrorCode::InvalidRequest),
-            None => match topic_by_id(&core.image, topic.topic_id) {
-                Some(found) => DeletableTopicResult {
-                    name: Some(StrBytes::from(found.name.as_str())),
-                    topic_id: topic.topic_id,
-                    ..DeletableTopicResult::default()
-                },
-                None => failed(None, topic.topic_id, ErrorCode::UnknownTopicId),
-            },
-        });
+        match topic.name {
+            Some(name) if topic.topic_id.is_nil() => results.push((Named::Name, by_name(core, name))),
+            None if !topic.topic_id.is_nil() => results.push((Named::Id, by_id(core, topic.topic_id))),
+            // Named in two ways, or not at all.
+            name => {
+                let name = name.map(|name| name.detached());
+                refused.push(failed(name, topic.topic_id, ErrorCode::InvalidRequest));
+            }
+        }
     }
-    refuse_repetitions(&mut results);
+    let mut results = without_repetitions(results);
+    results.append(&mut refused);
     let names: Vec<String> = results.iter().filter_map(|result| to_delete(result)).map(str::to_owned).collect();
     if names.is_empty() {
         return answered(core, context, Asked(results), Some(Vec::new()));
@@ -57,22 +64,39 @@ fn by_name(core: &ShardCore, name: StrBytes) -> DeletableTopicResult {
     }
 }
 
-/// What is named more than once is refused, and answered once.
-fn refuse_repetitions(results: &mut Vec<DeletableTopicResult>) {
-    let mut kept: Vec<DeletableTopicResult> = Vec::with_capacity(results.len());
-    for result in results.drain(..) {
-        let same = |other: &&mut DeletableTopicResult| {
-            other.name == result.name && (result.name.is_some() || other.topic_id == result.topic_id)
-        };
-        match kept.iter_mut().find(same) {
-            Some(first) => *first = failed(result.name, Default::default(), ErrorCode::InvalidRequest),
-            None => kept.push(result),
-        }
+fn by_id(core: &ShardCore, topic_id: Uuid) -> DeletableTopicResult {
+    match topic_by_id(&core.image, topic_id) {
+        Some(topic) => DeletableTopicResult {
+            name: Some(StrBytes::from(topic.name.as_str())),
+            topic_id,
+            ..DeletableTopicResult::default()
+        },
+        None => failed(None, topic_id, ErrorCode::UnknownTopicId),
     }
-    *results = kept;
 }
 
-fn failed(name: Option<StrBytes>, topic_id: uuid::Uuid, error_code: ErrorCode) -> DeletableTopicResult {
+/// What is named more than once is refused, and answered once, as it was named.
+fn without_repetitions(results: Vec<(Named, DeletableTopicResult)>) -> Vec<DeletableTopicResult> {
+    let mut kept: Vec<(Named, DeletableTopicResult)> = Vec::with_capacity(results.len());
+    for (named, result) in results {
+        let same = |(_, other): &&mut (Named, DeletableTopicResult)| {
+            other.name == result.name && (result.name.is_some() || other.topic_id == result.topic_id)
+        };
+        let Some((first, repeated)) = kept.iter_mut().find(same) else {
+            kept.push((named, result));
+            continue;
+        };
+        let (name, topic_id) = match (*first, named) {
+            (Named::Name, Named::Name) => (result.name, Uuid::nil()),
+            (Named::Id, Named::Id) => (None, result.topic_id),
+            _ => (result.name, result.topic_id),
+        };
+        *repeated = failed(name, topic_id, ErrorCode::InvalidRequest);
+    }
+    kept.into_iter().map(|(_, result)| result).collect()
+}
+
+fn failed(name: Option<StrBytes>, topic_id: Uuid, error_code: ErrorCode) -> DeletableTopicResult {
     DeletableTopicResult { name, topic_id, error_code, error_message: None }
 }
 

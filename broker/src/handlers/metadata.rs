@@ -148,8 +148,9 @@ fn respond(
         response.cluster_authorized_operations = operations::ON_CLUSTER;
     }
     if operations.topics {
-        // As in Kafka of those too that are not there.
-        response.topics.iter_mut().for_each(|topic| topic.topic_authorized_operations = operations::ON_TOPIC);
+        // As in Kafka of those too that are not there, if they were named.
+        let named = response.topics.iter_mut().filter(|topic| topic.error_code != ErrorCode::UnknownTopicId);
+        named.for_each(|topic| topic.topic_authorized_operations = operations::ON_TOPIC);
     }
     context.reply(core, &response);
 }

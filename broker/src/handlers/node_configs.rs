@@ -100,7 +100,7 @@ fn fixed(core: &ShardCore, id: i32) -> Vec<DescribedSetting> {
     let listener = |node: &Node| format!("PLAINTEXT://{}:{}", node.host, node.port);
     let fixed = |name, value: String, kind| fixed_setting(name, Some(value), kind);
     vec![
-        flag("advertised.listeners", node.map(listener), STRING),
+        flag("advertised.listeners", node.map(listener), LIST),
         created("auto.create.topics.enable", Some(create.to_string()), BOOLEAN),
         flag("broker.id", Some(id.to_string()), INT),
         flag("broker.rack", node.and_then(|node| node.rack.clone()), STRING),

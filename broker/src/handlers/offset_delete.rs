@@ -19,6 +19,10 @@ pub(crate) fn handle(core: &mut ShardCore, _now: Now, context: RequestContext, r
     let mut partitions = Vec::new();
     let mut asked = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
+        if topic.partitions.is_empty() && core.image.topics.contains_key(&*topic.name) {
+            // Nothing was asked of it, and as in Kafka nothing is said.
+            continue;
+        }
         let subscribed = core.groups.coordinator.subscribes(&group, &topic.name);
         let decide = |index: i32| match topics::by_name(&core.image, &topic.name, index) {
             Err(error) => partition_error(error),

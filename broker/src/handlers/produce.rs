@@ -28,7 +28,7 @@ use millrace_protocol::messages::produce::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use millrace_protocol::messages::produce_view::{PartitionView, ProduceView, TopicRef, TopicView, text_at};
-use millrace_protocol::records::{BatchError, Compression, Produced, TimestampType, check_produced};
+use millrace_protocol::records::{BatchError, Compression, Produced, TimestampType, check_produced, only_batch};
 use millrace_storage::ids::{Offset, TopicPartition};
 use millrace_storage::lane::BatchDescription;
 use millrace_storage::partition::{AppendError, ProducerStamp, Sequenced};
@@ -224,15 +224,19 @@ impl Handling {
         partition: TopicPartition,
         records: Option<Range<usize>>,
     ) -> Outcome {
+        let range = records.unwrap_or(0..0);
         if !matches!(self.acks, -1..=1) {
-            return Outcome::Refused(ErrorCode::InvalidRequiredAcks, None);
+            // As in Kafka, what is no batch is said to be none first.
+            return match only_batch(&self.frame.bytes()[range]) {
+                Ok(_) => Outcome::Refused(ErrorCode::InvalidRequiredAcks, None),
+                Err(error) => Outcome::Refused(error.code(), Some(error)),
+            };
         }
         let stopping = core.is_stopping();
         let refuses_new = core.store_full() && self.acks != 0;
         let Some(log) = core.logs.get_mut(&partition).filter(|log| !stopping && !log.draining()) else {
             return Outcome::Refused(partition_error(PartitionError::NotLeader), None);
         };
-        let range = records.unwrap_or(0..0);
         let version = self.context.version;
         let checked = check_produced(&self.frame.bytes()[range.clone()], &log.settings.produce, now.wall.0);
         let batch = match checked.and_then(|batch| codec_allowed(batch, version)) {

@@ -19,6 +19,6 @@ pub use batch::{
 };
 pub use builder::BatchBuilder;
 pub use error::BatchError;
-pub use produced::{BatchProducer, ProduceRules, Produced, check_produced};
+pub use produced::{BatchProducer, ProduceRules, Produced, check_produced, only_batch};
 pub use record::{Headers, Record, Records};
 pub use times::{RecordTime, RecordTimes, TimesError};

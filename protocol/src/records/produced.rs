@@ -65,14 +65,24 @@ pub struct Produced {
     pub compression: Compression,
 }
 
-/// Checks the record set that a produce request holds for one partition; `now_ms` is the broker's clock in Unix
-/// milliseconds.
-pub fn check_produced(record_set: &[u8], rules: &ProduceRules, now_ms: i64) -> Result<Produced, BatchError> {
+/// The one batch of a record set that a produce request holds for one partition. That it is none is said before anything
+/// else that is wrong with a request.
+///
+/// # Errors
+/// When there is no batch, or another behind it.
+pub fn only_batch(record_set: &[u8]) -> Result<RecordBatch<'_>, BatchError> {
     let (batch, rest) = RecordBatch::split(record_set)?.ok_or(BatchError::Missing)?;
     // A second batch is refused before the first one is looked at; a cut one is not a batch.
     if !rest.is_empty() && RecordBatch::split(rest)?.is_some() {
         return Err(BatchError::MoreThanOne);
     }
+    Ok(batch)
+}
+
+/// Checks the record set that a produce request holds for one partition; `now_ms` is the broker's clock in Unix
+/// milliseconds.
+pub fn check_produced(record_set: &[u8], rules: &ProduceRules, now_ms: i64) -> Result<Produced, BatchError> {
+    let batch = only_batch(record_set)?;
     let attributes = batch.attributes();
     if attributes.is_transactional() {
         return Err(BatchError::Transactional);

@@ -199,6 +199,38 @@ fn a_group_is_described_listed_and_deleted() {
 }
 
 #[test]
+fn a_group_that_is_named_twice_is_deleted_and_answered_once() {
+    let mut world = coordinator();
+    let delete = DeleteGroupsRequest { groups_names: vec!["a".into(), "b".into(), "a".into()] };
+    let results = world.ask(&delete, 2).results;
+    let told: Vec<_> = results.iter().map(|result| (result.group_id.as_str(), result.error_code)).collect();
+    assert_eq!(told, [("a", ErrorCode::GroupIdNotFound), ("b", ErrorCode::GroupIdNotFound)]);
+}
+
+#[test]
+fn offsets_to_delete_of_no_partition_are_answered_for_unknown_topics_alone() {
+    let mut world = coordinator();
+    let commit = OffsetCommitRequest {
+        group_id: GROUP.into(),
+        topics: vec![OffsetCommitRequestTopic {
+            name: TOPIC.into(),
+            partitions: vec![OffsetCommitRequestPartition { committed_offset: 3, ..Default::default() }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let to = world.send(&commit, 8);
+    world.persist(Ok(()));
+    let committed = world.answer::<OffsetCommitRequest>(to, 8).expect("it is durable");
+    assert_eq!(committed.topics[0].partitions[0].error_code, ErrorCode::None);
+    let of = |name: &str| OffsetDeleteRequestTopic { name: name.into(), partitions: Vec::new() };
+    let request = OffsetDeleteRequest { group_id: GROUP.into(), topics: vec![of(TOPIC), of("nowhere")] };
+    let answer = world.ask(&request, 0);
+    assert_eq!((answer.error_code, answer.topics.len()), (ErrorCode::None, 1));
+    assert_eq!(answer.topics[0].name, "nowhere");
+}
+
+#[test]
 fn the_coordinator_of_a_transaction_is_refused_for_good() {
     let mut world = coordinator();
     let request =

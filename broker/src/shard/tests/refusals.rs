@@ -4,6 +4,7 @@ use super::*;
 use millrace_protocol::messages::delete_topics::DeleteTopicState;
 use millrace_protocol::messages::describe_configs::DescribeConfigsResource;
 use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
+use millrace_protocol::messages::metadata::MetadataRequestTopic;
 use millrace_protocol::messages::*;
 
 #[test]
@@ -113,5 +114,74 @@ fn a_session_that_is_not_there_is_not_found() {
     for (session_id, session_epoch) in [(0, 1), (0, -2), (77, 1)] {
         let request = FetchRequest { session_id, session_epoch, ..Default::default() };
         assert_eq!(world.ask(&request, 12).error_code, ErrorCode::FetchSessionIdNotFound);
+    }
+}
+
+#[test]
+fn a_topic_to_delete_has_either_a_name_or_an_id() {
+    let mut world = World::new();
+    let (nil, unknown) = (uuid::Uuid::nil(), uuid::Uuid::from_u128(7));
+    for (name, topic_id, error) in [
+        (None, nil, ErrorCode::InvalidRequest),
+        (None, unknown, ErrorCode::UnknownTopicId),
+        (Some(TOPIC), TOPIC_ID.0, ErrorCode::InvalidRequest),
+    ] {
+        let topics = vec![DeleteTopicState { name: name.map(Into::into), topic_id }];
+        let responses = world.ask(&DeleteTopicsRequest { topics, ..Default::default() }, 6).responses;
+        let told: Vec<_> =
+            responses.iter().map(|result| (result.name.as_deref(), result.topic_id, result.error_code)).collect();
+        assert_eq!(told, [(name, topic_id, error)]);
+    }
+    assert!(world.asked.is_empty(), "nothing is deleted");
+}
+
+#[test]
+fn a_topic_to_delete_that_is_named_twice_is_answered_as_it_was_named() {
+    let mut world = World::new();
+    let by_name = DeleteTopicState { name: Some(TOPIC.into()), ..Default::default() };
+    let by_id = DeleteTopicState { name: None, topic_id: TOPIC_ID.0 };
+    let nil = uuid::Uuid::nil();
+    for (topics, name, topic_id) in [
+        (vec![by_name.clone(); 2], Some(TOPIC), nil),
+        (vec![by_id.clone(); 2], None, TOPIC_ID.0),
+        (vec![by_name.clone(), by_id.clone()], Some(TOPIC), TOPIC_ID.0),
+        (vec![by_id, by_name], Some(TOPIC), TOPIC_ID.0),
+    ] {
+        let responses = world.ask(&DeleteTopicsRequest { topics, ..Default::default() }, 6).responses;
+        let told: Vec<_> =
+            responses.iter().map(|result| (result.name.as_deref(), result.topic_id, result.error_code)).collect();
+        assert_eq!(told, [(name, topic_id, ErrorCode::InvalidRequest)]);
+    }
+    assert!(world.asked.is_empty(), "nothing is deleted");
+}
+
+#[test]
+fn operations_on_a_topic_are_told_of_names_that_are_unknown_and_not_of_ids() {
+    let mut world = World::new();
+    let by_id = MetadataRequestTopic { topic_id: uuid::Uuid::from_u128(7), name: None };
+    let by_name = MetadataRequestTopic { name: Some("nowhere".into()), ..Default::default() };
+    let request = MetadataRequest {
+        topics: Some(vec![by_id, by_name]),
+        allow_auto_topic_creation: false,
+        include_topic_authorized_operations: true,
+        ..Default::default()
+    };
+    let topics = world.ask(&request, 12).topics;
+    let told: Vec<_> = topics.iter().map(|topic| (topic.error_code, topic.topic_authorized_operations)).collect();
+    assert_eq!(told, [(ErrorCode::UnknownTopicId, i32::MIN), (ErrorCode::UnknownTopicOrPartition, 3_576)]);
+}
+
+#[test]
+fn records_that_are_no_batch_are_refused_before_wrong_acks() {
+    let mut world = World::new();
+    let batch = BatchOf::plain(1, 10);
+    let two = [&batch[..], &batch[..]].concat().into();
+    for (records, error) in [
+        (batch.slice(..batch.len() / 2), ErrorCode::InvalidRecord),
+        (two, ErrorCode::InvalidRecord),
+        (batch, ErrorCode::InvalidRequiredAcks),
+    ] {
+        let to = world.produce(3, &[(0, records)]);
+        assert_eq!(world.produced(to).unwrap()[0].error_code, error);
     }
 }
