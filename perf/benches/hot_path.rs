@@ -180,7 +180,7 @@ fn leaving(group: &mut Group<'_>, (size, records, record_bytes): (&str, u32, usi
         plan(black_box(&log), Offset(0), usize::MAX, &mut room).expect("in range")
     };
     group.bench_function(format!("fetch gather of 64 batches/{size}"), |b| b.iter(gather));
-    let Planned::Tail(records) = gather() else { panic!("the tail holds all of it") };
+    let Planned::Tail { records, .. } = gather() else { panic!("the tail holds all of it") };
     group.bench_function(format!("fetch response of 64 batches/{size}"), |b| {
         b.iter_batched(
             || fetched(records.clone()),

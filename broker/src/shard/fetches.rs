@@ -199,7 +199,9 @@ impl ShardCore {
         let reply_to = new.context.reply_to;
         let first = self.fetches.rotate() % new.slots.len().max(1);
         let mut fetch = PendingFetch::parked(new.context, new.topics, new.session, new.slots, first);
-        (fetch.min_bytes, fetch.max_bytes) = (new.min_bytes, self.most_bytes(new.max_bytes));
+        fetch.max_bytes = self.most_bytes(new.max_bytes);
+        // As in Kafka nobody waits for more than may be given.
+        fetch.min_bytes = new.min_bytes.min(fetch.max_bytes);
         fetch.deadline = Some(self.deadlines.set(now.mono.plus(new.wait), Due::Fetch(reply_to)));
         let at_once = new.wait.is_zero() || fetch.slots.is_empty();
         if self.is_enough(&mut fetch) || at_once {
@@ -322,12 +324,12 @@ impl ShardCore {
         let Ok(planned) = fetching::plan(log, slot.from, slot.max_bytes, room) else {
             return SlotState::Failed(PartitionError::OutOfRange);
         };
-        *bytes += planned.bytes();
+        *bytes += planned.available();
         match planned {
-            Planned::Tail(records) => SlotState::Ready(records),
-            Planned::Read { reads, allotted, oversized } => SlotState::Planned { reads, allotted, oversized },
+            Planned::Tail { records, .. } => SlotState::Ready(records),
+            Planned::Read { reads, allotted, oversized, .. } => SlotState::Planned { reads, allotted, oversized },
             Planned::Segments { allotted, oversized } => SlotState::ColdPlanned { allotted, oversized },
-            Planned::NoRoom | Planned::Wait => SlotState::Idle,
+            Planned::NoRoom { .. } | Planned::Wait => SlotState::Idle,
         }
     }
 

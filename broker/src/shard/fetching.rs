@@ -53,11 +53,18 @@ pub struct PlannedRead {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Planned {
     /// From memory, now.
-    Tail(RecordSet),
+    Tail {
+        /// The batches.
+        records: RecordSet,
+        /// Bytes of the next batch for which there was room, but not for all of it.
+        behind: usize,
+    },
     /// From write-ahead objects.
     Read {
         /// The reads in offset order, at least one.
         reads: SmallVec<[PlannedRead; 2]>,
+        /// Bytes behind them, as far as the fetch may go: for a later one, but there to be read.
+        behind: usize,
         /// Bytes that may be given of them.
         allotted: usize,
         /// Whether the first batch may exceed that.
@@ -71,7 +78,10 @@ pub enum Planned {
         oversized: bool,
     },
     /// There are bytes, but the response is full.
-    NoRoom,
+    NoRoom {
+        /// Bytes of the next batch for which there was room, but not for all of it.
+        behind: usize,
+    },
     /// Everything up to the high watermark has been read.
     Wait,
 }
@@ -84,14 +94,24 @@ impl Planned {
     /// Bytes that it gives, as far as that is known before the reads.
     pub fn bytes(&self) -> usize {
         match self {
-            Planned::Tail(records) => records.len(),
+            Planned::Tail { records, .. } => records.len(),
             Planned::Read { reads, allotted, .. } => {
                 let readable: usize = reads.iter().map(|read| read.length as usize).sum();
                 readable.min(*allotted).max(1)
             }
             Planned::Segments { allotted, .. } => (*allotted).max(1),
-            Planned::NoRoom | Planned::Wait => 0,
+            Planned::NoRoom { .. } | Planned::Wait => 0,
         }
+    }
+
+    /// Bytes that are there to be read within the limits: what a fetch that wants so many waits for. As in Kafka, which cuts
+    /// batches where a limit is, a part of one counts.
+    pub fn available(&self) -> usize {
+        let behind = match self {
+            Planned::Tail { behind, .. } | Planned::Read { behind, .. } | Planned::NoRoom { behind } => *behind,
+            Planned::Segments { .. } | Planned::Wait => 0,
+        };
+        self.bytes().saturating_add(behind)
     }
 }
 
@@ -108,19 +128,20 @@ pub fn plan(log: &PartitionLog, from: Offset, partition_max: usize, room: &mut R
     }
     let allotted = partition_max.min(room.bytes);
     if allotted == 0 && !room.empty {
-        return Ok(Planned::NoRoom);
+        return Ok(Planned::NoRoom { behind: 0 });
     }
     let planned = if from >= log.tail_start() {
         from_tail(log, from, allotted, room.empty)
     } else if room.reads == 0 {
-        Planned::NoRoom
+        Planned::NoRoom { behind: allotted }
     } else if log.references().find(from).is_none() {
         room.reads -= 1;
         Planned::Segments { allotted: allotted.min(MOST_FROM_SEGMENTS), oversized: room.empty }
     } else {
         let reads = from_objects(log, from, allotted, room.reads);
         room.reads -= reads.len();
-        Planned::Read { reads, allotted, oversized: room.empty }
+        let behind = behind(log, &reads, allotted);
+        Planned::Read { reads, behind, allotted, oversized: room.empty }
     };
     let bytes = planned.bytes();
     room.bytes = room.bytes.saturating_sub(bytes);
@@ -130,14 +151,16 @@ pub fn plan(log: &PartitionLog, from: Offset, partition_max: usize, room: &mut R
 
 fn from_tail(log: &PartitionLog, from: Offset, allotted: usize, oversized: bool) -> Planned {
     let mut records = RecordSet::new();
+    let mut behind = 0;
     for batch in log.tail_from(from) {
         let first = records.is_empty() && oversized;
         if !first && records.len() + batch.bytes.len() > allotted {
+            behind = allotted.saturating_sub(records.len());
             break;
         }
         records.push(batch.bytes.clone());
     }
-    if records.is_empty() { Planned::NoRoom } else { Planned::Tail(records) }
+    if records.is_empty() { Planned::NoRoom { behind } } else { Planned::Tail { records, behind } }
 }
 
 fn from_objects(log: &PartitionLog, from: Offset, allotted: usize, most: usize) -> SmallVec<[PlannedRead; 2]> {
@@ -164,6 +187,26 @@ fn from_objects(log: &PartitionLog, from: Offset, allotted: usize, most: usize) 
     }
     assert!(!reads.is_empty(), "the caller found a reference");
     reads
+}
+
+/// How many bytes there are behind these reads, as far as `allotted` goes. Of stored ones there are enough: a fetch that
+/// waited would be given no more of them.
+fn behind(log: &PartitionLog, reads: &[PlannedRead], allotted: usize) -> usize {
+    let readable: usize = reads.iter().map(|read| read.length as usize).sum();
+    let left = allotted.saturating_sub(readable);
+    let last = reads.last().expect("a fetch of objects reads one");
+    let next = last.reference.last.plus(1);
+    if last.start + last.length < last.reference.position + last.reference.length || next < log.tail_start() {
+        return left;
+    }
+    let mut bytes = 0;
+    let mut batches = log.tail_from(next);
+    while bytes < left
+        && let Some(batch) = batches.next()
+    {
+        bytes += batch.bytes.len();
+    }
+    bytes.min(left)
 }
 
 /// What whole batches the bytes of a read hold.

@@ -157,7 +157,7 @@ impl ShardCore {
             slots,
             first,
             parts: parts.into_values().collect(),
-            min_bytes: new.min_bytes,
+            min_bytes: new.min_bytes.min(max_bytes),
             max_bytes,
             deadline: self.deadlines.set(now.mono.plus(new.wait), Due::Fetch(request)),
             hurried: failed || new.wait.is_zero(),

@@ -75,6 +75,52 @@ fn a_fetch_waits_until_there_are_as_many_bytes_as_it_wants() {
 }
 
 #[test]
+fn nobody_waits_for_more_bytes_than_may_be_given() {
+    let mut world = world_of(2);
+    let bytes = batch_bytes() as i32;
+    let ask = |min_bytes, max_bytes, offset| Ask { wait_ms: 500, min_bytes, max_bytes, ..Ask::from(offset) };
+    // Whole batches leave, but a part of the next one counts.
+    for (max_bytes, given) in [(2 * bytes, vec![0, 1]), (2 * bytes - 1, vec![0]), (bytes + 1, vec![0]), (1, vec![0])] {
+        let full = world.fetch(&ask(1 << 20, max_bytes, 0));
+        assert_eq!(bases(&world.fetched(full).unwrap()[0]), given, "{max_bytes}");
+    }
+    let parked = world.fetch(&ask(1 << 20, 2 * bytes + 1, 0));
+    assert!(world.fetched(parked).is_none());
+    let nothing = world.fetch(&ask(1, 0, 2));
+    assert!(bases(&world.fetched(nothing).unwrap()[0]).is_empty());
+}
+
+#[test]
+fn what_one_partition_may_give_counts_whole_though_batches_are_not_cut() {
+    let mut world = world_of(2);
+    let (bytes, limit) = (batch_bytes() as i32, batch_bytes() as i32 + 10);
+    let ask = |min_bytes| Ask { wait_ms: 500, min_bytes, partitions: vec![(0, 0, limit)], ..Ask::from(0) };
+    let enough = world.fetch(&ask(limit));
+    assert_eq!(bases(&world.fetched(enough).unwrap()[0]), [0]);
+    let parked = world.fetch(&ask(limit + 1));
+    assert!(world.fetched(parked).is_none());
+    assert!(limit < 2 * bytes, "one batch fits");
+}
+
+#[test]
+fn what_is_in_memory_counts_for_a_fetch_that_begins_below_it() {
+    let mut world = world_of(1);
+    world.restart(|_| {});
+    let min_bytes = 2 * batch_bytes() as i32;
+    let parked = world.fetch(&Ask { wait_ms: 500, min_bytes, ..Ask::from(0) });
+    assert_eq!(world.serve_reads(), 0, "one batch is stored, and none in memory");
+    world.write(0, BatchOf::plain(1, 100));
+    assert_eq!(world.serve_reads(), 1, "there are two");
+    assert_eq!(bases(&world.fetched(parked).unwrap()[0]), [0]);
+    let more = Ask { wait_ms: 500, min_bytes: min_bytes + 1, ..Ask::from(0) };
+    let parked = world.fetch(&more);
+    assert_eq!(world.serve_reads(), 0);
+    world.pass(500);
+    assert_eq!(world.serve_reads(), 1);
+    assert!(world.fetched(parked).is_some());
+}
+
+#[test]
 fn a_reply_queued_behind_a_parked_fetch_ends_it() {
     let mut world = World::new();
     let parked = world.fetch(&Ask { wait_ms: 500, ..Ask::from(0) });
