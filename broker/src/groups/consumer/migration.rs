@@ -32,10 +32,11 @@ impl Group {
         limits: &Limits,
         image: &ClusterImage,
     ) -> Result<ConsumerGroup, Refusal> {
-        let mut consumers = ConsumerGroup::new(self.generation.max(FIRST_EPOCH));
         if self.state == GroupState::Empty {
-            return Ok(consumers);
+            // As in Kafka, which makes a new one: nobody knows of the generations that were.
+            return Ok(ConsumerGroup::new(FIRST_EPOCH));
         }
+        let mut consumers = ConsumerGroup::new(self.generation.max(FIRST_EPOCH));
         let cannot =
             |why: &str| not_found(format!("Cannot upgrade classic group {name} to consumer group because {why}."));
         if self.protocol_type.as_deref() != Some(CONSUMERS) {
@@ -86,6 +87,7 @@ impl Group {
             };
             consumers.insert(id.clone(), member);
         }
+        consumers.know_topics(image);
         Ok(consumers)
     }
 }

@@ -7,7 +7,7 @@ use crate::control::ClusterImage;
 use crate::groups::group::Protocol;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Mono;
-use millrace_storage::ids::TopicId;
+use millrace_storage::ids::{TopicId, TopicPartition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -194,12 +194,12 @@ impl ConsumerGroup {
     ) -> (Option<ConsumerMember>, bool) {
         let before = self.members.get(id).cloned();
         let preferred = self.preferred_assignor();
-        let others = self.seat(id, replaced, now);
+        let is_one_less = self.seat(id, replaced, now);
         if let Some(instance) = instance {
             self.name_instance(id, instance);
         }
         let resubscribed = update(self.members.get_mut(id).expect("put in above"));
-        if others || resubscribed || self.preferred_assignor() != preferred {
+        if is_one_less || resubscribed || self.preferred_assignor() != preferred {
             self.subscription_changed();
         }
         let advanced = self.advance(now, id, owned, image);
@@ -208,7 +208,7 @@ impl ConsumerGroup {
     }
 
     /// Makes a place for a member that may be new, or take the place of `replaced`, whose part it goes on with unless it is
-    /// in the group already. Whether there are other members afterwards than before.
+    /// in the group already. Whether another member is gone by that; that one came is told by its subscription.
     fn seat(&mut self, id: &str, replaced: Option<&str>, now: Mono) -> bool {
         let is_known = self.members.contains_key(id);
         match replaced.map(|old| self.take(old).expect("the instance names a member")) {
@@ -221,7 +221,7 @@ impl ConsumerGroup {
             None if is_known => false,
             None => {
                 self.insert(id.to_owned(), ConsumerMember::new(now));
-                true
+                false
             }
         }
     }
@@ -308,7 +308,7 @@ impl ConsumerGroup {
         self.epoch = self.epoch.checked_add(1).expect("2^31 changes of one group");
     }
 
-    /// A member came, or means other topics than before.
+    /// A member means other topics than before: one that came and means none changes nothing for the others.
     fn subscription_changed(&mut self) {
         self.next_epoch();
         self.seen_image = None;
@@ -330,10 +330,7 @@ impl ConsumerGroup {
         }
         self.matched = matched;
         self.seen_image = Some(number);
-        let names: BTreeSet<&String> = self.members.values().flat_map(|member| self.names_of(member)).collect();
-        let topics = names.into_iter().filter_map(|name| image.topics.get(name)).filter(|topic| !topic.deleting);
-        let count = |partitions: usize| u32::try_from(partitions).expect("a topic has at most 2^31 partitions");
-        let counts = topics.map(|topic| (topic.id, count(topic.partitions.len()))).collect();
+        let counts = self.partitions_in(image);
         if self.counts == counts {
             return false;
         }
@@ -343,6 +340,25 @@ impl ConsumerGroup {
             self.next_epoch();
         }
         true
+    }
+
+    /// Numbers of partitions of the topics subscribed to.
+    fn partitions_in(&self, image: &ClusterImage) -> BTreeMap<TopicId, u32> {
+        let names: BTreeSet<&String> = self.members.values().flat_map(|member| self.names_of(member)).collect();
+        let topics = names.into_iter().filter_map(|name| image.topics.get(name)).filter(|topic| !topic.deleting);
+        let count = |partitions: usize| u32::try_from(partitions).expect("a topic has at most 2^31 partitions");
+        topics.map(|topic| (topic.id, count(topic.partitions.len()))).collect()
+    }
+
+    /// The members have their parts of the topics as these are now, which is no change then. What nobody has yet is one.
+    pub(super) fn know_topics(&mut self, image: &ClusterImage) {
+        let counts = self.partitions_in(image);
+        let is_there =
+            |partition: &&TopicPartition| counts.get(&partition.topic).is_some_and(|count| partition.index < *count);
+        let assigned: usize = self.members.values().map(|member| member.assigned.iter().filter(is_there).count()).sum();
+        if assigned == counts.values().map(|count| *count as usize).sum::<usize>() {
+            self.counts = counts;
+        }
     }
 
     fn names_of<'a>(&'a self, member: &'a ConsumerMember) -> impl Iterator<Item = &'a String> {

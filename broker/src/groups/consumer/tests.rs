@@ -173,6 +173,21 @@ fn the_first_member_gets_everything_with_its_first_heartbeat() {
 }
 
 #[test]
+fn a_member_that_means_no_topics_makes_no_new_epoch() {
+    let mut world = World::new(&[("t", 4)]);
+    let without = |id: &str| Client { topics: BTreeSet::new(), ..Client::new(id) };
+    let mut first = without("a");
+    assert_eq!((world.beat(&mut first), first.epoch, world.state()), (ErrorCode::None, 1, "Stable"));
+    let mut second = Client::new("b");
+    assert_eq!((world.beat(&mut second), second.epoch, second.owned.len()), (ErrorCode::None, 2, 4));
+    let mut third = without("c");
+    assert_eq!((world.beat(&mut third), third.epoch), (ErrorCode::None, 2));
+    assert_eq!((world.beat(&mut second), second.epoch, second.owned.len()), (ErrorCode::None, 2, 4));
+    third.topics.insert("t".into());
+    assert_eq!((world.beat(&mut third), third.epoch), (ErrorCode::None, 3), "by now it means one");
+}
+
+#[test]
 fn what_a_member_has_not_given_up_nobody_else_gets() {
     let mut world = World::new(&[("t", 4)]);
     let mut clients = [Client::new("a"), Client::new("b")];

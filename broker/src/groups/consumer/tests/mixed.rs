@@ -446,9 +446,11 @@ fn a_static_member_changes_its_protocol_under_its_instance_and_keeps_its_part() 
     let mut clients = vec![Either::Classic(static_one), Either::Classic(Classic::new(true))];
     settle(&mut world, &mut clients);
     let before = clients[0].owned().clone();
+    let Either::Classic(Classic { generation, .. }) = clients[0] else { unreachable!("made above") };
     let mut consumer = Client { instance: Some("i".into()), ..Client::new("s") };
     assert_eq!(world.beat(&mut consumer), ErrorCode::None);
     assert_eq!((&consumer.owned, kinds(&world)), (&before, vec!["consumer"]));
+    assert_eq!(consumer.epoch, generation, "as in Kafka nothing changed for anybody");
     clients[0] = Either::Consumer(consumer);
     settle(&mut world, &mut clients);
     // It goes without a word, and comes back with the classic protocol: nobody has anything to do but go on.
@@ -459,6 +461,36 @@ fn a_static_member_changes_its_protocol_under_its_instance_and_keeps_its_part() 
     assert_eq!((clients[0].owned(), kinds(&world)), (&before, vec!["classic"]));
     settle(&mut world, &mut clients);
     assert_eq!(clients[0].owned(), &before);
+}
+
+#[test]
+fn partitions_that_no_classic_member_has_are_given_out_when_the_group_changes_over() {
+    let mut world = world(4);
+    let static_one = Classic { instance: Some("i".into()), ..Classic::new(true) };
+    let mut clients = vec![Either::Classic(static_one)];
+    settle(&mut world, &mut clients);
+    world.set_topics(&[(TOPIC, 6)]);
+    let mut consumer = Client { instance: Some("i".into()), ..Client::new("s") };
+    assert_eq!(world.beat(&mut consumer), ErrorCode::None);
+    assert_eq!((consumer.owned.len(), kinds(&world)), (6, vec!["consumer"]));
+}
+
+#[test]
+fn an_empty_classic_group_begins_anew_when_it_changes_over() {
+    let mut world = world(4);
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        clients.push(Either::Classic(Classic::new(true)));
+        settle(&mut world, &mut clients);
+    }
+    for client in &mut clients {
+        let Either::Classic(classic) = client else { unreachable!("made above") };
+        assert!(classic.generation > 1);
+        classic.leave(&mut world);
+    }
+    let mut consumer = Client::new("a");
+    assert_eq!(world.beat(&mut consumer), ErrorCode::None);
+    assert_eq!((consumer.epoch, consumer.owned.len(), kinds(&world)), (2, 4, vec!["consumer"]));
 }
 
 #[test]
