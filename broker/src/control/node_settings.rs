@@ -68,4 +68,18 @@ mod tests {
             assert_eq!(set(name, value), Err(ErrorCode::InvalidRequest), "{name}={value}");
         }
     }
+
+    #[test]
+    fn what_is_not_set_can_be_taken_away_and_is_no_list() {
+        let change = |name: &str, change| {
+            let change = SettingsChange::Each([(name.to_owned(), change)].into());
+            changed(&BTreeMap::new(), &change).map_err(|refusal| refusal.error)
+        };
+        for name in ["log.retention.ms", "num.partitions", "no.such.setting"] {
+            assert_eq!(change(name, SettingChange::Delete), Ok(BTreeMap::new()), "{name}");
+            for of_list in [SettingChange::Append("1".to_owned()), SettingChange::Subtract("1".to_owned())] {
+                assert_eq!(change(name, of_list), Err(ErrorCode::InvalidConfig), "{name}");
+            }
+        }
+    }
 }

@@ -182,6 +182,21 @@ fn quotas_are_set_by_the_control_task_and_what_is_malformed_or_not_offered_is_re
 }
 
 #[test]
+fn a_rate_is_whole_within_a_millionth() {
+    let mut world = World::new();
+    for (value, rate) in [(10.000_000_1, Some(10)), (9.999_999_9, Some(10)), (10.000_01, None), (0.000_000_1, None)] {
+        let entity = vec![part("client-id", Some("test"))];
+        let entries = vec![EntryData { entity, ops: vec![op("producer_byte_rate", value)] }];
+        world.send(&AlterClientQuotasRequest { entries, validate_only: true }, 1);
+        let asked = world.asked.pop_front().map(|question| {
+            let ToControl::AlterQuotas { alterations, .. } = question else { panic!("{question:?}") };
+            alterations[0].changes.clone()
+        });
+        assert_eq!(asked, rate.map(|rate| vec![("producer_byte_rate".to_owned(), Some(rate))]), "{value}");
+    }
+}
+
+#[test]
 fn quotas_are_described_by_what_their_entities_are_made_of() {
     let mut world = World::new();
     let named = |name: &str| QuotaPart::Named(name.to_owned());
@@ -320,4 +335,17 @@ fn settings_of_nodes_are_obeyed_for_topics_without_their_own_and_described_with_
     let all = described(&mut world, 4, "");
     assert_eq!(shown(&all, "message.max.bytes"), ("500".to_owned(), 3, vec![3]));
     assert_eq!(all.len(), 2);
+}
+
+#[test]
+fn a_setting_that_is_named_twice_is_described_once() {
+    let mut world = World::new();
+    for (resource_type, name, key) in [(2, TOPIC, "retention.ms"), (4, "1", "log.retention.ms")] {
+        let keys = vec![key.into(), "no.such.setting".into(), key.into()];
+        let resource =
+            DescribeConfigsResource { resource_type, resource_name: name.into(), configuration_keys: Some(keys) };
+        let answer = world.ask(&DescribeConfigsRequest { resources: vec![resource], ..Default::default() }, 4);
+        let told: Vec<&str> = answer.results[0].configs.iter().map(|config| &*config.name).collect();
+        assert_eq!((answer.results[0].error_code, told), (ErrorCode::None, vec![key]));
+    }
 }

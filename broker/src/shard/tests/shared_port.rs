@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::net::budget::Budget;
+use crate::quotas::{Quota, QuotaTable};
 use crate::shard::split::ToPeer;
 use futures::FutureExt;
 use millrace_protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
@@ -13,6 +14,7 @@ use millrace_protocol::messages::{
     DeleteRecordsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, JoinGroupRequest,
     ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
 };
+use millrace_storage::meta::records::{QuotaEntity, QuotaPart};
 
 /// Shard 0, which the client is connected to and which leads partition 0, and shard 1, which leads partition 1. Both
 /// believe that partition 2 is led by shard 1, which has not heard of it.
@@ -21,6 +23,16 @@ struct Pair {
     owner: World,
     /// Messages that were exchanged.
     mail: usize,
+}
+
+/// One node, whose shards lead as [`Pair`] says.
+fn of_two_shards(image: &mut ClusterImage) {
+    image.nodes.remove(&2);
+    image.slots = vec![Some(1); 64];
+    let topic = Arc::make_mut(image.topics.get_mut(TOPIC).unwrap());
+    for (led, shard) in topic.partitions.iter_mut().zip([0, 1, 1]) {
+        led.shard = ShardIndex(shard);
+    }
 }
 
 impl Pair {
@@ -35,14 +47,7 @@ impl Pair {
                 world.committed.remove(&partition(other));
                 world.lane(ToShard::Revoked { partition: partition(other) });
             }
-            world.set_image(|image| {
-                image.nodes.remove(&2);
-                image.slots = vec![Some(1); 64];
-                let topic = Arc::make_mut(image.topics.get_mut(TOPIC).unwrap());
-                for (led, shard) in topic.partitions.iter_mut().zip([0, 1, 1]) {
-                    led.shard = ShardIndex(shard);
-                }
-            });
+            world.set_image(of_two_shards);
             for slot in (0..64).filter(|slot| slot % 2 == shard) {
                 let granted = FromControl::SlotGranted { slot, slot_epoch: 5, groups: Vec::new(), offsets: Vec::new() };
                 world.core.on_control(world.now, granted);
@@ -247,6 +252,15 @@ fn the_bytes_wanted_are_counted_over_both_shards() {
     pair.write(&[(0, plain())]);
     let data = pair.home.fetched(parked).unwrap();
     assert_eq!((bases(&data[0]), bases(&data[1])), (vec![0], vec![0]));
+}
+
+#[test]
+fn nobody_waits_for_more_bytes_than_both_shards_may_give() {
+    let mut pair = Pair::new();
+    pair.write(&[(0, plain()), (1, plain())]);
+    let max_bytes = 2 * plain().len() as i32;
+    let to = pair.fetch(&Ask { min_bytes: 1 << 20, max_bytes, ..both(500) });
+    assert!(pair.home.fetched(to).unwrap().iter().all(|data| bases(data) == [0]));
 }
 
 #[test]
@@ -560,4 +574,34 @@ fn a_shard_that_finds_no_memory_has_the_tails_of_others_shortened() {
     assert!(pair.owner.core.tail_bytes() > 0);
     pair.owner.core.on_peer(pair.owner.now, ShardIndex(0), ToPeer::Shed);
     assert_eq!(pair.owner.core.tail_bytes(), 0);
+}
+
+/// Limits the client of the tests on both shards, as the one image does.
+fn limit(pair: &mut Pair, quota: Quota, rate: u64) {
+    let client = QuotaEntity { user: QuotaPart::Absent, client_id: QuotaPart::Named("test".to_owned()) };
+    let quotas = BTreeMap::from([(quota.name().to_owned(), rate)]);
+    let table = Arc::new(QuotaTable(BTreeMap::from([(client, quotas)])));
+    for world in [&mut pair.home, &mut pair.owner] {
+        world.set_image(|image| {
+            of_two_shards(image);
+            image.quotas = table.clone();
+        });
+    }
+}
+
+#[test]
+fn what_is_produced_to_both_shards_counts_once_towards_a_quota_where_the_connection_is() {
+    let mut pair = Pair::new();
+    limit(&mut pair, Quota::Produce, 1_000);
+    let batches = [(1, BatchOf::plain(1, 6_000)), (0, BatchOf::plain(1, 6_000))];
+    let frame = request_frame(&produce_request(-1, &batches), PRODUCE, 77, Some("test".into())).unwrap().concat();
+    let to = pair.produce(-1, &batches);
+    pair.commit();
+    let told = pair.home.answer::<ProduceRequest>(to, PRODUCE).unwrap().throttle_time_ms;
+    let expected = frame.len() - LENGTH_BYTES - 10_000;
+    assert_eq!(usize::try_from(told).unwrap(), expected, "a byte a millisecond above ten seconds' worth");
+    let muted: Vec<_> = pair.home.mutes.iter().map(|(connection, until)| (*connection, until.0)).collect();
+    assert_eq!(muted, [(ConnectionId(1), pair.home.now.mono.0 + expected as u64 * 1_000_000)]);
+    assert!(pair.owner.mutes.is_empty());
+    assert_eq!((pair.home.core.counters().throttled, pair.owner.core.counters().throttled), (1, 0));
 }
