@@ -14,7 +14,7 @@ kafka=${1:?the address of an Apache Kafka}
 rounds=${2:-20}
 part=${3:-all}
 
-cargo build --locked -p millrace-broker -p millrace-differential
+cargo build --workspace --bin millrace --bin millrace-differential --locked
 target=$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 data=$(mktemp -d)
 millrace=

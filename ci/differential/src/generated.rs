@@ -2,7 +2,8 @@
 //! empty, null, negative or said twice.
 //!
 //! 1. The same seed gives both brokers the same request, but for ids that are a broker's own.
-//! 2. No generated request leaves a broker waiting, and none changes what a later one is answered: nothing is created,
+//! 2. Of every version one request is cut short, which no broker may take for something else.
+//! 3. No generated request leaves a broker waiting, and none changes what a later one is answered: nothing is created,
 //!    joined or committed but in a group of no other use.
 
 mod admin;
@@ -11,10 +12,12 @@ mod consumer_groups;
 use crate::dice::{Dice, MOST_ELEMENTS};
 use crate::names::unknown_id;
 use crate::pair::{Pair, Side, versions};
-use crate::scenarios::batch;
+use crate::scenarios::{alone, batch, fetch};
 use crate::tree::Tree;
+use bytes::Bytes;
 use millrace_protocol::StrBytes;
 use millrace_protocol::codec::Request;
+use millrace_protocol::frame::{LENGTH_BYTES, request_frame};
 use millrace_protocol::messages::fetch::{FetchPartition, FetchTopic};
 use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
@@ -30,11 +33,11 @@ use millrace_protocol::messages::{
     DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClientQuotasRequest,
     DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
     DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest,
-    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
-    ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest, create_topics, delete_topics,
-    describe_configs, join_group, leave_group, sync_group,
+    FetchResponse, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListGroupsResponse,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest,
+    create_topics, delete_topics, describe_configs, join_group, leave_group, sync_group,
 };
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -114,6 +117,9 @@ impl Maker<'_> {
 /// A request that can be generated.
 trait Generate: Request {
     fn generate(maker: &mut Maker<'_>) -> Self;
+
+    /// Changes a response before it is compared.
+    fn clean(_response: &mut Self::Response) {}
 }
 
 /// Makes the topics and runs `rounds` requests of each API and version.
@@ -181,12 +187,23 @@ fn each<R: Generate>(pair: &mut Pair, seed: u64, rounds: u64) -> io::Result<()> 
         for round in 0..rounds {
             let mut mixed = Dice(seed ^ (round << 32));
             let dice = Dice(mixed.next() ^ u64::from(R::KEY.code().unsigned_abs()));
-            pair.ask(&format!("generated {round}"), version, |side| {
-                R::generate(&mut Maker { side, version, dice: dice.clone() })
-            })?;
+            let make = |side: &Side| R::generate(&mut Maker { side, version, dice: dice.clone() });
+            pair.ask_and_clean(&format!("generated {round}"), version, make, R::clean)?;
         }
+        pair.send_bytes((R::KEY, version), "cut short", true, |side| {
+            let request = R::generate(&mut Maker { side, version, dice: Dice(seed) });
+            cut_short(&request, version)
+        })?;
     }
     Ok(())
+}
+
+/// A frame whose length is right, and whose request lacks its last byte.
+fn cut_short<R: Request>(request: &R, version: i16) -> Bytes {
+    let frame = request_frame(request, version, 1, None).expect("it has this form").concat();
+    let body = &frame[LENGTH_BYTES..frame.len() - 1];
+    let length = u32::try_from(body.len()).expect("a short request").to_be_bytes();
+    [&length[..], body].concat().into()
 }
 
 impl Generate for ApiVersionsRequest {
@@ -372,6 +389,10 @@ impl Generate for FetchRequest {
         let topics = maker.list(topic);
         FetchRequest { max_bytes: maker.small(), min_bytes: maker.dice.pick(&[0, 1]), topics, ..Default::default() }
     }
+
+    fn clean(response: &mut FetchResponse) {
+        fetch::gathered(response);
+    }
 }
 
 impl Generate for JoinGroupRequest {
@@ -509,6 +530,10 @@ impl Generate for ListGroupsRequest {
             states_filter: if maker.version >= 4 { states } else { Vec::new() },
             types_filter: if maker.version >= 5 { types } else { Vec::new() },
         }
+    }
+
+    fn clean(response: &mut ListGroupsResponse) {
+        alone("generated")(response);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! millrace-differential --left HOST:PORT --right HOST:PORT [--rounds N] [--seed N] [--only TEXT]
-//!                       [--store DIR] [--tag N] [--part all|requests|history|cold]
+//!                       [--store DIR] [--tag N] [--part all|requests|history|cold] [--accepted hide|show]
 //! ```
 //! The left broker is the reference, the right one Millrace; each a cluster of one node. Both get hand-written scenarios
 //! (one file for each family of APIs) and generated requests (`generated`); responses are decoded, what differs by
@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const USAGE: &str = "millrace-differential --left HOST:PORT --right HOST:PORT [--rounds N] [--seed N] [--only TEXT] \
-                     [--store DIR] [--tag N] [--part all|requests|history|cold]";
+                     [--store DIR] [--tag N] [--part all|requests|history|cold] [--accepted hide|show]";
 
 /// Generated requests for each API and version.
 const DEFAULT_ROUNDS: u64 = 20;
@@ -50,6 +50,8 @@ struct Arguments {
     /// Names the run.
     tag: u32,
     part: Part,
+    /// Whether what was accepted is printed too.
+    accepted: bool,
 }
 
 /// What is done.
@@ -75,6 +77,7 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
         store: None,
         tag: std::process::id(),
         part: Part::All,
+        accepted: false,
     };
     let mut words = std::env::args().skip(1);
     while let Some(flag) = words.next() {
@@ -96,6 +99,7 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
                     _ => return Err(USAGE.into()),
                 }
             }
+            "--accepted" => parsed.accepted = value == "show",
             _ => return Err(USAGE.into()),
         }
     }
@@ -120,6 +124,9 @@ fn run() -> Result<bool, Box<dyn Error>> {
             Part::Cold => history::go_on(&mut pair, arguments.seed, &store)?,
             Part::All | Part::History | Part::Requests => history::write(&mut pair, arguments.seed, &store)?,
         }
+    }
+    if arguments.accepted {
+        print!("{}", pair.report.render_accepted());
     }
     print!("{}", pair.report.render(whole));
     Ok(pair.report.is_clean(whole) && (!whole || pair.report.is_complete()))

@@ -94,12 +94,14 @@ pub(crate) fn unknown_id() -> Uuid {
     Uuid::from_u128(0x0123_4567_89ab_4def_8123_4567_89ab_cdef)
 }
 
-/// Tags are `d`, digits, `-`.
+/// Tags are `d`, digits, `-`, at the beginning of a part of a key.
 fn is_of_another_run(element: &Tree) -> bool {
-    let Some(key) = element.key() else { return false };
-    let Some((tag, _)) = key.split_once('-') else { return false };
-    let digits = tag.strip_prefix('d').unwrap_or_default();
-    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    let is_tagged = |part: &str| {
+        let Some((tag, _)) = part.split_once('-') else { return false };
+        let digits = tag.strip_prefix('d').unwrap_or_default();
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    element.key().is_some_and(|key| key.split('/').any(is_tagged))
 }
 
 fn is_member_id(value: &str) -> bool {
@@ -119,8 +121,9 @@ fn is_made_up(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_protocol::messages::MetadataResponse;
+    use millrace_protocol::messages::list_config_resources::ConfigResource;
     use millrace_protocol::messages::metadata::MetadataResponseTopic;
+    use millrace_protocol::messages::{ListConfigResourcesResponse, MetadataResponse};
 
     fn names() -> Names {
         Names { tag: "d5-".to_owned(), node: 3, host: "h".to_owned(), port: 9, ids: BTreeMap::new() }
@@ -152,5 +155,10 @@ mod tests {
         let leaves = names().normalise("", Tree::of(&response)).flatten();
         let listed = |name| leaves.keys().any(|path| path.starts_with(&format!("topics[{name}]")));
         assert!(listed("a") && !listed("d4-b") && listed("dx-c"));
+        let resource = |name: &'static str| ConfigResource { resource_name: name.into(), resource_type: 2 };
+        let config_resources = vec![resource("d5-a"), resource("d4-b")];
+        let response = ListConfigResourcesResponse { config_resources, ..Default::default() };
+        let leaves = names().normalise("", Tree::of(&response)).flatten();
+        assert!(leaves.contains_key("config_resources[2/a]") && !leaves.contains_key("config_resources[2/d4-b]"));
     }
 }

@@ -10,15 +10,17 @@ use millrace_protocol::api::ApiKey;
 use millrace_protocol::codec::Request;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
+use millrace_protocol::messages::describe_configs::DescribeConfigsResource;
+use millrace_protocol::messages::incremental_alter_configs::{IncrementalConfig, IncrementalResource};
 use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
 use millrace_protocol::messages::{
-    CreateTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest,
-    MetadataRequest,
+    CreateTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
 };
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// How long an answer may take: joining an empty group takes Millrace three seconds.
@@ -34,6 +36,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOOKS: usize = 2_400;
 /// Looks at an answer that may still change.
 const SETTLING_LOOKS: usize = 20;
+/// A setting of nodes, and the type of resource that has it.
+const ASSIGNMENT_INTERVAL: &str = "group.consumer.assignment.interval.ms";
+const OF_NODE: i8 = 4;
 /// Group names that together lie on every partition of Kafka's offsets topic, nearly surely.
 const PROBED_GROUPS: usize = 600;
 
@@ -213,6 +218,35 @@ impl Pair {
         self.right.await_topic(name, partitions)
     }
 
+    /// Whether the reference assigns partitions as soon as a group changes, as Millrace does. By default it waits a second
+    /// between two assignments, so that epochs would tell how fast this program is.
+    pub(crate) fn assign_at_once(&mut self, at_once: bool) -> io::Result<()> {
+        let config_operation = i8::from(!at_once);
+        let value = at_once.then(|| "0".into());
+        let set = IncrementalConfig { name: ASSIGNMENT_INTERVAL.into(), config_operation, value };
+        let nodes = IncrementalResource { resource_type: OF_NODE, resource_name: StrBytes::new(), configs: vec![set] };
+        let alter = IncrementalAlterConfigsRequest { resources: vec![nodes], validate_only: false };
+        let altered = self.left.exchange(&alter, 1)?;
+        if !altered.is_some_and(|answer| answer.responses.iter().all(|response| response.error_code.is_none())) {
+            return Err(io::Error::other(format!("the reference does not take {ASSIGNMENT_INTERVAL}")));
+        }
+        let node = DescribeConfigsResource {
+            resource_type: OF_NODE,
+            resource_name: self.left.node().to_string().into(),
+            configuration_keys: Some(vec![ASSIGNMENT_INTERVAL.into()]),
+        };
+        let describe = DescribeConfigsRequest { resources: vec![node], ..Default::default() };
+        for _ in 0..LOOKS {
+            let answer = self.left.exchange(&describe, 4)?;
+            let told = answer.iter().flat_map(|answer| &answer.results).flat_map(|result| &result.configs);
+            if told.filter(|config| config.value.as_deref() == Some("0")).count() == usize::from(at_once) {
+                return Ok(());
+            }
+            pause();
+        }
+        Err(io::Error::other(format!("{ASSIGNMENT_INTERVAL} does not reach the reference")))
+    }
+
     /// Until both brokers give another timestamp than before.
     pub(crate) fn until_the_clock_moves(&self) {
         pause();
@@ -253,11 +287,37 @@ impl Pair {
             if let Outcome::Answered(response) = &mut outcome {
                 clean(response);
             }
-            Ok::<_, io::Error>(outcome)
+            Ok::<_, io::Error>((request, outcome))
         };
-        let (left, right) = (ask(&mut self.left, true)?, ask(&mut self.right, false)?);
-        self.compare(R::KEY, version, case, &left, &right);
+        let ((_, left), (request, right)) = (ask(&mut self.left, true)?, ask(&mut self.right, false)?);
+        if !self.compare(R::KEY, version, case, &left, &right) {
+            self.report.keep_request(R::KEY, case, &request);
+        }
         Ok(Answers { left: left.answer(), right: right.answer() })
+    }
+
+    /// Asks both, and compares no more than whether an answer took longer than so many milliseconds.
+    pub(crate) fn ask_in_time<R: Request>(
+        &mut self,
+        case: &str,
+        version: i16,
+        make: impl Fn(&Side) -> R,
+        ms: u64,
+    ) -> io::Result<()> {
+        let waits = |side: &mut Side| {
+            let request = make(side);
+            let start = now();
+            let answer = side.exchange(&request, version)?;
+            let waited = start.elapsed() > Duration::from_millis(ms);
+            let told = if answer.is_none() { "without an answer" } else { "answered" };
+            Ok::<_, io::Error>(BTreeMap::from([
+                ("outcome".to_owned(), told.to_owned()),
+                ("waited".to_owned(), waited.to_string()),
+            ]))
+        };
+        let (left, right) = (waits(&mut self.left)?, waits(&mut self.right)?);
+        self.compare_leaves(R::KEY, version, case, &left, &right);
+        Ok(())
     }
 
     /// As [`Pair::ask`], again and again until both say the same or have had time enough: a change may reach those who
@@ -321,7 +381,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Compares what was made of two answers.
+    /// Compares what was made of two answers. Whether it is the same but for what is accepted.
     pub(crate) fn compare_leaves(
         &mut self,
         api: ApiKey,
@@ -329,10 +389,9 @@ impl Pair {
         case: &str,
         left: &BTreeMap<String, String>,
         right: &BTreeMap<String, String>,
-    ) {
-        if self.only.as_ref().is_none_or(|only| format!("{api:?} {case}").contains(only.as_str())) {
-            self.report.compare(api, version, case, left, right);
-        }
+    ) -> bool {
+        let asked = self.only.as_ref().is_none_or(|only| format!("{api:?} {case}").contains(only.as_str()));
+        !asked || self.report.compare(api, version, case, left, right)
     }
 
     fn compare<T: std::fmt::Debug>(
@@ -342,9 +401,9 @@ impl Pair {
         case: &str,
         left: &Outcome<T>,
         right: &Outcome<T>,
-    ) {
+    ) -> bool {
         let (left, right) = (leaves(left, &self.left.names), leaves(right, &self.right.names));
-        self.compare_leaves(api, version, case, &left, &right);
+        self.compare_leaves(api, version, case, &left, &right)
     }
 }
 
@@ -382,6 +441,11 @@ fn leaves<T: std::fmt::Debug>(outcome: &Outcome<T>, names: &Names) -> BTreeMap<S
         Outcome::Silent => BTreeMap::from([("outcome".to_owned(), "silent".to_owned())]),
         Outcome::Garbled(why) => BTreeMap::from([("outcome".to_owned(), why.clone())]),
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a program that watches two others from outside")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Between two looks at something that this process can't be told of.

@@ -4,10 +4,12 @@ use crate::accepted::Accepted;
 use crate::tree::PRESENT;
 use millrace_protocol::api::{ADVERTISED, AdvertisedApi, ApiKey};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::fmt::{Debug, Write};
 
 /// Characters of a value that are shown.
 const SHOWN_CHARS: usize = 160;
+/// Characters of a request that are shown.
+const SHOWN_REQUEST_CHARS: usize = 1_000;
 /// Differences that are shown; more are counted.
 const SHOWN_DIFFERENCES: usize = 5_000;
 
@@ -34,18 +36,27 @@ struct Tally {
 #[derive(Debug)]
 pub(crate) struct Report {
     accepted: Vec<Accepted>,
-    used: BTreeSet<usize>,
+    /// What each accepted entry was needed for, by its place.
+    used: BTreeMap<usize, BTreeSet<Difference>>,
     differences: BTreeMap<Difference, BTreeSet<i16>>,
+    /// A request of each case that differs, by API and case.
+    requests: BTreeMap<(String, String), String>,
     tallies: BTreeMap<ApiKey, Tally>,
 }
 
 impl Report {
     /// An empty one.
     pub(crate) fn new(accepted: Vec<Accepted>) -> Report {
-        Report { accepted, used: BTreeSet::new(), differences: BTreeMap::new(), tallies: BTreeMap::new() }
+        Report {
+            accepted,
+            used: BTreeMap::new(),
+            differences: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+        }
     }
 
-    /// Compares the two outcomes of one request.
+    /// Compares the two outcomes of one request. Whether they are the same but for what is accepted.
     pub(crate) fn compare(
         &mut self,
         api: ApiKey,
@@ -53,7 +64,7 @@ impl Report {
         case: &str,
         left: &BTreeMap<String, String>,
         right: &BTreeMap<String, String>,
-    ) {
+    ) -> bool {
         let mut found = Vec::new();
         let paths: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
         let mut missing: Option<&str> = None;
@@ -75,14 +86,14 @@ impl Report {
         tally.requests += 1;
         if found.is_empty() {
             tally.equal += 1;
-            return;
+            return true;
         }
         let mut unaccepted = 0;
         for difference in found {
             let Difference { api, case, path, left, right } = &difference;
             match self.accepted.iter().position(|entry| entry.matches([api, case, path, left, right])) {
                 Some(at) => {
-                    self.used.insert(at);
+                    self.used.entry(at).or_default().insert(difference);
                 }
                 None => {
                     unaccepted += 1;
@@ -91,6 +102,13 @@ impl Report {
             }
         }
         tally.accepted += u64::from(unaccepted == 0);
+        unaccepted == 0
+    }
+
+    /// Keeps what was sent, to be shown with what differs.
+    pub(crate) fn keep_request(&mut self, api: ApiKey, case: &str, request: &impl Debug) {
+        let key = (format!("{api:?}"), case.to_owned());
+        self.requests.entry(key).or_insert_with(|| format!("{request:?}"));
     }
 
     /// Whether nothing differs that is not accepted and, after a `whole` run, nothing is accepted in vain.
@@ -113,19 +131,40 @@ impl Report {
         ADVERTISED.iter().map(missing).filter(|(_, versions)| !versions.is_empty())
     }
 
+    /// For people: what each accepted entry was needed for.
+    pub(crate) fn render_accepted(&self) -> String {
+        let mut text = String::new();
+        for (at, differences) in &self.used {
+            let _ = writeln!(text, "ACCEPTED {}", self.accepted[*at].title());
+            for Difference { api, case, path, left, right } in differences {
+                let (left, right) = (shortened(left), shortened(right));
+                let _ = writeln!(text, "    {api} | {case} | {path} | {left} | {right}");
+            }
+        }
+        text
+    }
+
     /// For people: differences, entries that nothing needed (of a `whole` run), a table by API.
     pub(crate) fn render(&self, whole: bool) -> String {
         let mut text = String::new();
+        let mut last = None;
         for (difference, versions) in self.differences.iter().take(SHOWN_DIFFERENCES) {
             let Difference { api, case, path, left, right } = difference;
             let _ = writeln!(text, "DIFFERS {api} {} | {case} | {path}", ranges(versions));
             let _ = writeln!(text, "     left {}\n    right {}", shortened(left), shortened(right));
+            // Once with all the differences of a case.
+            if last != Some((api, case))
+                && let Some(request) = self.requests.get(&(api.clone(), case.clone()))
+            {
+                let _ = writeln!(text, "     sent {}", cut(request, SHOWN_REQUEST_CHARS));
+            }
+            last = Some((api, case));
         }
         if self.differences.len() > SHOWN_DIFFERENCES {
             let _ = writeln!(text, "and {} more", self.differences.len() - SHOWN_DIFFERENCES);
         }
         for (at, entry) in self.accepted.iter().enumerate() {
-            if whole && !self.used.contains(&at) {
+            if whole && !self.used.contains_key(&at) {
                 let _ = writeln!(text, "ACCEPTED IN VAIN {}", entry.title());
             }
         }
@@ -161,10 +200,15 @@ fn ranges(versions: &BTreeSet<i16>) -> String {
 }
 
 fn shortened(value: &str) -> String {
-    if value.chars().count() <= SHOWN_CHARS {
+    cut(value, SHOWN_CHARS)
+}
+
+/// So many characters at most.
+fn cut(value: &str, chars: usize) -> String {
+    if value.chars().count() <= chars {
         return value.to_owned();
     }
-    value.chars().take(SHOWN_CHARS).chain("…".chars()).collect()
+    value.chars().take(chars).chain("…".chars()).collect()
 }
 
 #[cfg(test)]

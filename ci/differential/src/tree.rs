@@ -25,6 +25,9 @@ const KEYS: &[&str] = &[
     "api_key",
 ];
 
+/// Those of them that are names of something.
+const NAMES: &[&str] = &["name", "topic", "group_id"];
+
 /// The value of an element of a list as a whole: what it holds follows under longer paths.
 pub(crate) const PRESENT: &str = "(present)";
 
@@ -103,7 +106,8 @@ impl Tree {
         // An id beside a name may be told or not: that is a difference of a field, not of the element.
         let parts: Vec<String> = KEYS.iter().filter(|key| !named || **key != "topic_id").filter_map(part).collect();
         // An empty name is one too where nothing else tells elements apart.
-        let nameless = || fields.iter().any(|(name, value)| name == "name" && *value == Tree::Leaf("\"\"".to_owned()));
+        let is_empty = |value: &Tree| *value == Tree::Leaf("\"\"".to_owned());
+        let nameless = || fields.iter().any(|(name, value)| NAMES.contains(&name.as_str()) && is_empty(value));
         (!parts.is_empty() || nameless()).then(|| parts.join("/"))
     }
 }

@@ -1,6 +1,6 @@
 //! CreatePartitions, AlterConfigs, IncrementalAlterConfigs: topics that change while they are in use.
 
-use crate::pair::{Pair, Side};
+use crate::pair::{Pair, Side, versions};
 use millrace_protocol::StrBytes;
 use millrace_protocol::messages::alter_configs::{AlterConfigsResource, AlterableConfig};
 use millrace_protocol::messages::create_partitions::{CreatePartitionsAssignment, CreatePartitionsTopic};
@@ -179,12 +179,20 @@ fn nodes(pair: &mut Pair) -> io::Result<()> {
                     change(vec![of(name(side), vec![operation(setting, kind, *value)])], true)
                 })?;
             }
-            pair.every(&format!("{setting} = {value:?} of {whose}, only checked"), |side, _| {
-                let configs =
-                    vec![AlterableConfig { name: (*setting).into(), value: value.map(StrBytes::from_static) }];
-                let resource = AlterConfigsResource { resource_type: OF_BROKER, resource_name: name(side), configs };
-                replace(vec![resource], true)
-            })?;
+            for version in versions::<AlterConfigsRequest>() {
+                let case = format!("{setting} = {value:?} of {whose}, only checked");
+                let make = |side: &Side, is_left| {
+                    let resource_name = name(side);
+                    let set = |name: &'static str, value| AlterableConfig { name: name.into(), value };
+                    let mut configs = vec![set(setting, value.map(StrBytes::from_static))];
+                    if is_left && resource_name.is_empty() {
+                        // Kafka sets it itself for all nodes, and refuses to have it taken away.
+                        configs.push(set("min.insync.replicas", Some("1".into())));
+                    }
+                    replace(vec![AlterConfigsResource { resource_type: OF_BROKER, resource_name, configs }], true)
+                };
+                pair.ask_each(&case, version, make, |_| {})?;
+            }
         }
         pair.every(&format!("a setting of {whose} twice, only checked"), |side, _| {
             let configs = vec![

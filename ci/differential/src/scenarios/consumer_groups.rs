@@ -1,5 +1,6 @@
 //! Groups of the consumer protocol (KIP-848): a member's life, two members that share, and what is wrong in each state.
 
+use super::alone;
 use crate::pair::{Pair, Side};
 use millrace_protocol::StrBytes;
 use millrace_protocol::messages::consumer_group_heartbeat::OwnedTopicPartitions;
@@ -142,10 +143,8 @@ fn described(pair: &mut Pair, state: &str) -> io::Result<()> {
         })?;
     }
     for kind in ["consumer", "Consumer", "classic"] {
-        pair.settle(&format!("{kind}, a consumer group {state}"), 5, |_| ListGroupsRequest {
-            types_filter: vec![kind.into()],
-            ..Default::default()
-        })?;
+        let request = |_: &Side| ListGroupsRequest { types_filter: vec![kind.into()], ..Default::default() };
+        pair.settle_and_clean(&format!("{kind}, a consumer group {state}"), 5, request, alone(GROUP))?;
     }
     Ok(())
 }

@@ -5,7 +5,9 @@ use crate::names::unknown_id;
 use crate::pair::{Pair, Side};
 use bytes::Bytes;
 use millrace_protocol::RecordSet;
-use millrace_protocol::messages::fetch::{FetchPartition, FetchTopic, ForgottenTopic, ReplicaState};
+use millrace_protocol::messages::fetch::{
+    FetchPartition, FetchTopic, FetchableTopicResponse, ForgottenTopic, ReplicaState,
+};
 use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
 use millrace_protocol::messages::{FetchRequest, FetchResponse, ProduceRequest};
 use std::io;
@@ -32,6 +34,7 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     offsets(pair)?;
     nil_ids(pair)?;
     bounds(pair)?;
+    waits(pair)?;
     places(pair)?;
     sessions(pair)?;
     incremental(pair)
@@ -80,8 +83,23 @@ pub(super) fn every(pair: &mut Pair, case: &str, make: impl Fn(&Side, i16) -> Fe
     Ok(())
 }
 
-/// Sets the leader epoch of every batch to 0.
+/// Puts the partitions of each topic together: Kafka tells of a topic again where its partitions come in several ways, and
+/// clients look at each partition alone.
+pub(crate) fn gathered(response: &mut FetchResponse) {
+    let mut topics: Vec<FetchableTopicResponse> = Vec::new();
+    for mut topic in std::mem::take(&mut response.responses) {
+        let same = |known: &&mut FetchableTopicResponse| known.topic == topic.topic && known.topic_id == topic.topic_id;
+        match topics.iter_mut().find(same) {
+            Some(known) => known.partitions.append(&mut topic.partitions),
+            None => topics.push(topic),
+        }
+    }
+    response.responses = topics;
+}
+
+/// Sets the leader epoch of every batch to 0, and puts partitions of a topic together.
 pub(crate) fn without_epochs(response: &mut FetchResponse) {
+    gathered(response);
     for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
         let Some(records) = &partition.records else { continue };
         let mut bytes = records.concat().to_vec();
@@ -174,6 +192,34 @@ fn bounds(pair: &mut Pair) -> io::Result<()> {
             isolation_level,
             ..request(side, version, TOPIC, from(3))
         })?;
+    }
+    Ok(())
+}
+
+/// Whether a fetch waits for more than there is.
+fn waits(pair: &mut Pair) -> io::Result<()> {
+    const WAIT_MS: i32 = 1_000;
+    // What the first partition holds is less than a kilobyte.
+    let cases = [
+        ("as much as there may be", 1 << 20, 1 << 20, 1 << 20),
+        ("more than the response may hold", 1 << 20, 100, 1 << 20),
+        ("more than a little larger response may hold", 1 << 20, 2_000, 1 << 20),
+        ("something of an empty response", 1, 0, 1 << 20),
+        ("more than a partition may give", 500, 1 << 20, 100),
+        ("what a partition may give", 500, 1 << 20, 500),
+        ("something", 1, 1 << 20, 1 << 20),
+        ("nothing", 0, 1 << 20, 1 << 20),
+    ];
+    for (case, min_bytes, max_bytes, partition_max_bytes) in cases {
+        for (offset, at) in [(0, "the start"), (END, "the end")] {
+            let asked = |side: &Side| FetchRequest {
+                min_bytes,
+                max_bytes,
+                max_wait_ms: WAIT_MS,
+                ..request(side, 12, TOPIC, FetchPartition { partition_max_bytes, ..from(offset) })
+            };
+            pair.ask_in_time(&format!("wants {case} from {at}"), 12, asked, WAIT_MS as u64 / 2)?;
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! The topic has one partition: it stays where it is whatever the brokers' assignors prefer.
 
+use super::alone;
 use super::consumer_groups::commit_and_fetch;
 use crate::pair::{Pair, Side, versions};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -143,10 +144,8 @@ fn described(pair: &mut Pair, group: &str, state: &str) -> io::Result<()> {
         ..Default::default()
     })?;
     for kind in ["classic", "consumer"] {
-        pair.ask(&format!("{kind}, a mixed group {state}"), 5, |_| ListGroupsRequest {
-            types_filter: vec![kind.into()],
-            ..Default::default()
-        })?;
+        let request = |_: &Side| ListGroupsRequest { types_filter: vec![kind.into()], ..Default::default() };
+        pair.ask_and_clean(&format!("{kind}, a mixed group {state}"), 5, request, alone(group))?;
     }
     Ok(())
 }

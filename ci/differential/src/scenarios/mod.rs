@@ -6,9 +6,10 @@ mod committed;
 mod configs;
 mod consumer_groups;
 mod deletions;
-mod fetch;
+pub(crate) mod fetch;
 mod group_settings;
 mod groups;
+mod lengths;
 mod mixed_groups;
 mod offsets;
 mod pages;
@@ -16,11 +17,13 @@ mod places;
 mod produce;
 mod producer_ids;
 mod quotas;
+mod repeats;
 mod times;
 mod topics;
 
 use crate::pair::Pair;
 use bytes::Bytes;
+use millrace_protocol::messages::ListGroupsResponse;
 use millrace_protocol::records::BatchBuilder;
 use std::io;
 
@@ -40,10 +43,20 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     quotas::run(pair)?;
     producer_ids::run(pair)?;
     groups::run(pair)?;
+    pair.assign_at_once(true)?;
     consumer_groups::run(pair)?;
     mixed_groups::run(pair)?;
     group_settings::run(pair)?;
-    committed::run(pair)
+    committed::run(pair)?;
+    repeats::run(pair)?;
+    pair.assign_at_once(false)?;
+    lengths::run(pair)
+}
+
+/// Leaves other groups than this one of the run out: Kafka's housekeeping takes those away that nobody uses, at any time.
+pub(crate) fn alone(group: &str) -> impl Fn(&mut ListGroupsResponse) {
+    let ending = format!("-{group}");
+    move |answer| answer.groups.retain(|listed| listed.group_id.ends_with(&ending))
 }
 
 /// A batch of `count` small records at one time.

@@ -15,7 +15,15 @@ pub(crate) fn run(pair: &mut Pair) -> io::Result<()> {
     for limit in [i32::MIN, 0, 1, 2, 3, 4, 5, i32::MAX] {
         pair.every(&format!("two topics, limit {limit}"), |side, _| page(side, &TOPICS, limit, None))?;
     }
-    let cursors = [("paged-a", 0), ("paged-a", 2), ("paged-a", 3), ("paged-b", 1), ("paged-a", -1), ("nowhere", 0)];
+    let cursors = [
+        ("paged-a", 0),
+        ("paged-a", 2),
+        ("paged-a", 3),
+        ("paged-a", i32::MAX),
+        ("paged-b", 1),
+        ("paged-a", -1),
+        ("nowhere", 0),
+    ];
     for (name, partition) in cursors {
         pair.every(&format!("from {name} {partition}"), |side, _| page(side, &TOPICS, 2, Some((name, partition))))?;
         pair.every(&format!("every topic from {name} {partition}"), |side, _| {
