@@ -97,7 +97,8 @@ impl Coordinator {
             return;
         }
         for (id, member) in &mut group.members {
-            let part = assignments.iter_mut().find(|(to, _)| to == id);
+            // The last counts of what one member is given several times, as in Kafka.
+            let part = assignments.iter_mut().rev().find(|(to, _)| to == id);
             member.proposed = Some(part.map(|(_, part)| std::mem::take(part)).unwrap_or_default());
         }
         let generation = group.generation;

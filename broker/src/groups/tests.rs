@@ -445,6 +445,16 @@ fn commits_of_strangers_and_of_old_generations_are_refused() {
 }
 
 #[test]
+fn a_member_that_is_given_two_parts_has_the_last() {
+    let mut bench = Bench::new();
+    let ticket = bench.send_join(Bench::request(""));
+    let member = bench.joined(ticket);
+    let ticket =
+        bench.send_sync(&member, &[(&member.member, b"first"), ("someone", b"other"), (&member.member, b"last")]);
+    assert_eq!(bench.synced(ticket).assignment, Bytes::from_static(b"last"));
+}
+
+#[test]
 fn a_static_member_that_restarts_goes_on_without_a_rebalance_and_fences_its_old_self() {
     let mut bench = Bench::new();
     let request = JoinRequest { instance: Some("i".into()), ..Bench::request("") };
