@@ -16,6 +16,8 @@ pub enum Scenario {
     Node,
     /// The same, its shards behind one address, and clients whose requests are for partitions of several shards.
     SharedPort,
+    /// Several processes on one log, killed, suspended beyond their leases, stopped, drained, added.
+    Cluster,
 }
 
 /// How a seed ended.
@@ -64,6 +66,7 @@ pub fn run_seed(scenario: Scenario, seed: u64, mistake: Option<Wrong>, keep_trac
         Scenario::Lane => sim.run(lane::MAX_STEPS, lane::run(sim.clone())),
         Scenario::Node => sim.run(node::MAX_STEPS, node::run(sim.clone(), false)),
         Scenario::SharedPort => sim.run(node::MAX_STEPS, node::run(sim.clone(), true)),
+        Scenario::Cluster => sim.run(node::cluster::MAX_STEPS, node::cluster::run(sim.clone())),
     };
     let ended = catch_unwind(AssertUnwindSafe(run));
     let finding = match ended {

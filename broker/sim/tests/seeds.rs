@@ -5,12 +5,14 @@ use millrace_sim::table::{BOUND, ON_ONE_NODE, seeds_to_catch};
 
 /// Seeds of each scenario that every change must pass; longer runs are `millrace-sim run`.
 const CLEAN_SEEDS: u64 = 120;
+/// The same of several processes, which take longer.
+const CLEAN_CLUSTER_SEEDS: u64 = 60;
 /// Seeds that are played twice.
 const TWICE: u64 = 12;
 
 #[test]
 fn the_same_seed_twice_gives_the_same_trace_hash() {
-    for scenario in [Scenario::Lane, Scenario::Node, Scenario::SharedPort] {
+    for scenario in [Scenario::Lane, Scenario::Node, Scenario::SharedPort, Scenario::Cluster] {
         for seed in 0..TWICE {
             let (first, second) = (run_seed(scenario, seed, None, false), run_seed(scenario, seed, None, false));
             assert_eq!(first, second, "{scenario:?}");
@@ -27,17 +29,22 @@ fn keeping_the_trace_changes_nothing_but_the_text() {
 
 #[test]
 fn lanes_and_recovery_survive_every_accident() {
-    clean(Scenario::Lane);
+    clean(Scenario::Lane, CLEAN_SEEDS);
 }
 
 #[test]
 fn a_whole_node_survives_every_accident() {
-    clean(Scenario::Node);
+    clean(Scenario::Node, CLEAN_SEEDS);
+}
+
+#[test]
+fn several_processes_on_one_log_survive_every_accident() {
+    clean(Scenario::Cluster, CLEAN_CLUSTER_SEEDS);
 }
 
 #[test]
 fn a_whole_node_behind_one_address_survives_every_accident() {
-    clean(Scenario::SharedPort);
+    clean(Scenario::SharedPort, CLEAN_SEEDS);
 }
 
 #[test]
@@ -50,8 +57,8 @@ fn a_change_of_settings_that_a_dead_process_sent_does_not_hide_its_topic() {
     assert_eq!(run_seed(Scenario::Node, 403, None, false).finding, None);
 }
 
-fn clean(scenario: Scenario) {
-    for seed in 0..CLEAN_SEEDS {
+fn clean(scenario: Scenario, seeds: u64) {
+    for seed in 0..seeds {
         let outcome = run_seed(scenario, seed, None, false);
         assert_eq!(outcome.finding, None, "{scenario:?} seed {seed}");
     }

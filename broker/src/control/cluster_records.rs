@@ -8,7 +8,7 @@
 //! 3. There are at most [`MOST_ENTITIES`] entities with quotas: the image holds them all.
 
 use super::effects::{Owner, Sink, StoreAnswer, StoreCall};
-use super::messages::{FromControl, NodeAlteration, NodeSettings, QuotaAlteration, Token};
+use super::messages::{FromControl, NodeAlteration, NodeSettings, QuotaAlteration, SettingsChange, Token};
 use super::node_settings;
 use super::topic_rules::Refusal;
 use crate::quotas::QuotaTable;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::ids::ShardIndex;
 use millrace_storage::meta::records::{QuotaEntity, QuotaRecord, RECORD_VERSION, Record, SettingRecord};
-use millrace_storage::meta::{Compare, Key, Op, Txn, TxnOutcome, keys};
+use millrace_storage::meta::{Compare, Key, Op, Revision, Txn, TxnOutcome, keys};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -147,6 +147,8 @@ pub(super) struct ClusterRecords {
     /// Wishes whose records are unknown since a transaction failed.
     unknown: Vec<Wish>,
     changed: bool,
+    /// Among other processes: when records were last changed here, until the view has come so far.
+    known_at: Option<BTreeMap<Key, Revision>>,
 }
 
 impl ClusterRecords {
@@ -164,7 +166,42 @@ impl ClusterRecords {
             failures: 0,
             unknown: Vec::new(),
             changed: true,
+            known_at: None,
         }
+    }
+
+    /// Others change records too.
+    pub(super) fn among_others(self) -> ClusterRecords {
+        ClusterRecords { known_at: Some(BTreeMap::new()), ..self }
+    }
+
+    /// What the view says of a record, known through `through`.
+    pub(super) fn learn(&mut self, key: &str, value: Option<&Bytes>, through: Revision) {
+        if let Some(known_at) = &mut self.known_at {
+            if known_at.get(key).is_some_and(|at| through < *at) {
+                return;
+            }
+            known_at.remove(key);
+        }
+        let nothing = || SettingsChange::Each(BTreeMap::new());
+        let of_quota = |entity| Wish::Quota(QuotaAlteration { entity, changes: Vec::new() });
+        let of_node = |node| Wish::Node(NodeAlteration { node, change: nothing() });
+        let wish = keys::parse_quota(key).map(of_quota).or_else(|| keys::parse_setting(key).map(of_node));
+        let Some(wish) = wish.filter(|wish| self.state.stored(wish).as_ref() != value) else { return };
+        let readable = value.is_none_or(|value| match &wish {
+            Wish::Quota(_) => QuotaRecord::decode(value).is_ok(),
+            Wish::Node(_) => SettingRecord::decode(value).is_ok(),
+        });
+        if !readable {
+            tracing::error!(key, "a record of the metadata store can't be read and is ignored");
+            return;
+        }
+        // What is being made of the state is made beside it: its transaction compares only what it changes.
+        if let Step::Writing(after, _) = &mut self.step {
+            after.learn(&wish, value.cloned());
+        }
+        self.state.learn(&wish, value.cloned());
+        self.changed = true;
     }
 
     /// How many changes wait.
@@ -237,7 +274,10 @@ impl ClusterRecords {
     /// The call that was under way ended.
     pub(super) fn on_store(&mut self, answer: StoreAnswer, sink: &mut Sink) {
         match (std::mem::replace(&mut self.step, Step::Idle), answer) {
-            (Step::Writing(after, decided), StoreAnswer::Txn(Ok(TxnOutcome::Committed(_)))) => {
+            (Step::Writing(after, decided), StoreAnswer::Txn(Ok(TxnOutcome::Committed(revision)))) => {
+                if let (Some(known_at), Some(asked)) = (&mut self.known_at, self.queue.front()) {
+                    known_at.extend(asked.wishes.iter().take(decided.len()).map(|wish| (wish.key(), revision)));
+                }
                 (self.state, self.changed, self.failures) = (after, true, 0);
                 self.decide(decided, sink);
                 self.go_on(sink);

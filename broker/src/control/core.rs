@@ -2,25 +2,30 @@
 //! store calls, lane commands and messages to shards come out.
 //!
 //! It is made of parts that don't know of each other: `topics`, `slots`, `producer_ids`, `group_settings`,
-//! `cluster_records`. This file hands events to them, publishes the image that they amount to, and stops the process in
-//! order.
+//! `cluster_records`, and where many processes serve one log `cluster`. This file hands events to them, publishes the
+//! image that they amount to, and stops the process in order.
 //!
 //! Invariants:
 //! 1. One image per turn at most ([`ControlCore::take_effects`]), only if something changed, before the turn's answers.
 //! 2. `ready` rises once, when every partition known at start-up is led or damaged and every slot granted.
+//!    Among other processes: when the view is whole, and what it says is for this one is led, and every slot coordinated.
 //! 3. Nothing waits without a bound: [`ControlCore::wants_questions`] is false while as many questions wait as may.
 
+use super::cluster::membership::REVOKE_WITHIN;
+use super::cluster::view::Touched;
+use super::cluster::{self, Cluster, ClusterConfig};
 use super::cluster_records::{ClusterRecords, Wish};
 use super::effects::{CallId, Effect, Owner, Sink, StoreAnswer};
 use super::group_settings::GroupSettings;
-use super::messages::{ClusterImage, FromControl, Node, ToControl};
+use super::messages::{COORDINATOR_SLOTS, ClusterImage, FromControl, Node, ToControl};
 use super::producer_ids::ProducerIds;
 use super::slots::Slots;
 use super::start::Loaded;
 use super::topics::{Counts, PartitionNumbers, Topics};
-use millrace_storage::env::Mono;
-use millrace_storage::ids::{BootId, ShardIndex, TopicId};
+use millrace_storage::env::{Mono, WallMs};
+use millrace_storage::ids::{BootId, ShardIndex, TopicId, Wid};
 use millrace_storage::lane::{LaneCommand, LaneReport};
+use millrace_storage::meta::{Change, WatchError, keys};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +58,8 @@ pub struct ControlConfig {
     pub default_partitions: u32,
     /// Partitions of all topics together (`--max-partitions`).
     pub max_partitions: u32,
+    /// How it takes part where many processes serve one log; `None`: it is alone.
+    pub cluster: Option<ClusterConfig>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -62,6 +69,8 @@ enum Phase {
     StoppingShards(BTreeSet<ShardIndex>),
     /// Lanes were told; those that are not done yet, and whether all others sealed.
     StoppingLanes(BTreeSet<u16>, bool),
+    /// The lease is being given back; whether all lanes sealed.
+    Leaving(bool),
     Stopped,
 }
 
@@ -75,9 +84,13 @@ pub struct ControlCore {
     producer_ids: ProducerIds,
     group_settings: GroupSettings,
     cluster_records: ClusterRecords,
+    cluster: Option<Cluster>,
+    /// This process's own nodes, as clients are told.
+    own: Vec<Node>,
     image: ClusterImage,
     /// Whether the image was never published.
     first: bool,
+    nodes_changed: bool,
     phase: Phase,
 }
 
@@ -89,15 +102,27 @@ impl ControlCore {
         let mut sink = Sink::default();
         sink.now = now;
         let numbers = PartitionNumbers { default: config.default_partitions, most: config.max_partitions };
-        let mut topics = Topics::new(Counts { shards, lanes: config.lanes }, numbers, new_id);
+        let record = config
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster::broker_record(cluster, config.boot, &config.nodes, config.shared_port));
+        let identity = (config.broker.clone(), config.boot);
+        let cluster = record.map(|record| Cluster::new(identity, &record, config.lanes, &mut sink));
+        let counts = Counts { shards, lanes: config.lanes };
+        let mut topics = Topics::new(counts, numbers, cluster.is_some(), new_id);
         for (name, record) in loaded.topics {
             topics.load(name, record, &loaded.partitions, &mut sink);
         }
         let producer_ids = ProducerIds::new(loaded.producer_ids, config.lanes, &mut sink);
         let cluster_records = ClusterRecords::new(loaded.quotas, loaded.settings);
-        let slots = Slots::new(config.broker, config.boot, shards, &mut sink);
+        let group_settings = GroupSettings::new(loaded.group_settings);
+        let slots = match &cluster {
+            Some(_) => Slots::among_others(config.broker, config.boot),
+            None => Slots::new(config.broker, config.boot, shards, &mut sink),
+        };
         let first = &config.nodes[0];
         let told = if config.shared_port { std::slice::from_ref(first) } else { &config.nodes };
+        let own = told.to_vec();
         let image = ClusterImage {
             cluster_id: config.cluster_id,
             controller: first.id,
@@ -112,10 +137,13 @@ impl ControlCore {
             topics,
             slots,
             producer_ids,
-            group_settings: GroupSettings::new(loaded.group_settings),
-            cluster_records,
+            group_settings: if cluster.is_some() { group_settings.among_others() } else { group_settings },
+            cluster_records: if cluster.is_some() { cluster_records.among_others() } else { cluster_records },
+            cluster,
+            own,
             image,
             first: true,
+            nodes_changed: false,
             phase: Phase::Running,
         }
     }
@@ -153,8 +181,10 @@ impl ControlCore {
             ToControl::Persist { token, slot, slot_epoch, writes } => {
                 self.slots.persist(shard, token, (slot, slot_epoch), writes, sink);
             }
+            ToControl::SlotLeft { slot } => self.slots.left(slot, sink),
             ToControl::Drained => self.shard_drained(shard),
         }
+        self.settle();
     }
 
     /// A lane reports.
@@ -165,6 +195,7 @@ impl ControlCore {
             _ => None,
         };
         self.topics.on_lane(lane, report, &mut self.sink);
+        self.settle();
         if let (Some(sealed), Phase::StoppingLanes(left, all_sealed)) = (stopped, &mut self.phase) {
             left.remove(&lane);
             *all_sealed &= sealed;
@@ -184,7 +215,91 @@ impl ControlCore {
             Owner::ProducerIds => self.producer_ids.on_store(answer, &mut self.sink),
             Owner::GroupSettings => self.group_settings.on_store(answer, &mut self.sink),
             Owner::ClusterRecords => self.cluster_records.on_store(answer, &mut self.sink),
-            Owner::LeadAgain | Owner::StopLanes | Owner::StopNow => unreachable!("these make no store calls"),
+            Owner::Revoke => self.left(),
+            owner @ (Owner::Listing(_)
+            | Owner::Lease
+            | Owner::KeepAlive(_)
+            | Owner::Register
+            | Owner::Election
+            | Owner::Wishes
+            | Owner::CheckDead) => {
+                let cluster = self.cluster.as_mut().expect("only a cluster makes these calls");
+                cluster.on_store(owner, answer, &mut self.sink);
+                if cluster.is_replaced() && self.phase != Phase::Stopped {
+                    self.phase = Phase::Stopped;
+                    self.sink.replaced();
+                }
+            }
+            Owner::LeadAgain
+            | Owner::StopLanes
+            | Owner::StopNow
+            | Owner::Membership
+            | Owner::Plan
+            | Owner::SealAgain
+            | Owner::Revoked => unreachable!("these make no store calls"),
+        }
+        self.settle();
+    }
+
+    /// A watch asked for by [`Effect::Watch`] delivers, or has ended.
+    pub fn on_watch(&mut self, now: Mono, prefix: &'static str, changes: Result<Vec<Change>, WatchError>) {
+        self.sink.now = now;
+        let cluster = self.cluster.as_mut().expect("only a cluster watches");
+        cluster.on_watch(prefix, changes, &mut self.sink);
+        self.settle();
+    }
+
+    /// A log asked for by [`Effect::Seal`] was ended, or could not be.
+    pub fn on_sealed(&mut self, now: Mono, wid: Wid, sealed: bool) {
+        self.sink.now = now;
+        let cluster = self.cluster.as_mut().expect("only a cluster seals");
+        cluster.on_sealed(wid, sealed, &mut self.sink);
+    }
+
+    /// What the wall clock shows: to be said before every event.
+    pub fn set_wall(&mut self, wall: WallMs) {
+        self.sink.wall = wall;
+    }
+
+    /// Hands on what the view, or the end of something of one's own, makes different here.
+    fn settle(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if !cluster.is_complete() || self.phase != Phase::Running {
+            return;
+        }
+        loop {
+            let touched = cluster.take_touched(&mut self.sink);
+            let unsettled = self.topics.take_unsettled();
+            let Touched { topics: mut names, mut partitions, mut slots, settings, brokers, .. } = touched;
+            for key in settings {
+                let (value, through) = cluster.view().setting(&key);
+                match keys::parse_group_settings(&key) {
+                    Some(group) => self.group_settings.learn(&group, value, through),
+                    None => self.cluster_records.learn(&key, value, through),
+                }
+            }
+            names.extend(unsettled.names);
+            partitions.extend(unsettled.partitions);
+            let through = cluster.view().through(keys::TOPICS);
+            for name in names {
+                self.topics.learn(&name, cluster.view().topic(&name), through, &mut self.sink);
+            }
+            partitions.append(&mut self.topics.take_unsettled().partitions);
+            if brokers {
+                partitions.extend(self.topics.all_partitions());
+                slots.extend(0..COORDINATOR_SLOTS);
+                self.image.nodes = cluster.nodes(&self.own).into_iter().map(|node| (node.id, node)).collect();
+                self.nodes_changed = true;
+            }
+            if partitions.is_empty() && slots.is_empty() {
+                return;
+            }
+            for partition in partitions {
+                self.topics.place(partition, cluster.home(partition), &mut self.sink);
+            }
+            for slot in slots {
+                self.slots.place(slot, cluster.slot_home(slot), &mut self.sink);
+            }
         }
     }
 
@@ -201,8 +316,23 @@ impl ControlCore {
                 Owner::LeadAgain => self.topics.lead_again(&mut self.sink),
                 Owner::StopLanes => self.stop_lanes(),
                 Owner::StopNow => self.end(false),
+                Owner::Revoked => self.left(),
+                owner @ (Owner::Listing(_) | Owner::Membership | Owner::Plan | Owner::SealAgain) => {
+                    let cluster = self.cluster.as_mut().expect("only a cluster has these timers");
+                    for (name, record) in cluster.on_timer(owner, &mut self.sink) {
+                        self.topics.finish_change(&name, &record, &mut self.sink);
+                    }
+                }
+                Owner::Lease
+                | Owner::KeepAlive(_)
+                | Owner::Revoke
+                | Owner::Register
+                | Owner::Election
+                | Owner::Wishes
+                | Owner::CheckDead => unreachable!("these have no timers"),
             }
         }
+        self.settle();
     }
 
     /// When [`ControlCore::on_time`] has something to do.
@@ -245,8 +375,21 @@ impl ControlCore {
         }
     }
 
+    /// All that is left is to say that this process is gone, so that nobody waits for the end of its lease.
     fn end(&mut self, sealed: bool) {
-        if self.phase != Phase::Stopped {
+        if matches!(self.phase, Phase::Stopped | Phase::Leaving(_)) {
+            return;
+        }
+        self.phase = Phase::Leaving(sealed);
+        if self.cluster.as_mut().is_some_and(|cluster| cluster.leave(&mut self.sink)) {
+            self.sink.wake_after(Owner::Revoked, REVOKE_WITHIN);
+        } else {
+            self.left();
+        }
+    }
+
+    fn left(&mut self) {
+        if let Phase::Leaving(sealed) = self.phase {
             self.phase = Phase::Stopped;
             self.sink.stopped(sealed);
         }
@@ -267,7 +410,7 @@ impl ControlCore {
 
     /// Brings the image up to date; whether it changed.
     fn renew_image(&mut self) -> bool {
-        let mut changed = std::mem::take(&mut self.first);
+        let mut changed = std::mem::take(&mut self.first) | std::mem::take(&mut self.nodes_changed);
         let (topics, removed) = self.topics.take_changed(&self.nodes);
         changed |= !topics.is_empty() || !removed.is_empty();
         for (id, name) in removed {
@@ -283,8 +426,7 @@ impl ControlCore {
         }
         if self.slots.take_changed() {
             changed = true;
-            let nodes = &self.nodes;
-            self.image.slots = self.slots.granted().map(|slot| slot.map(|shard| nodes[usize::from(shard.0)])).collect();
+            self.image.slots = self.slots.coordinators(&self.nodes).collect();
         }
         if let Some(settings) = self.group_settings.take_changed() {
             changed = true;
@@ -294,7 +436,8 @@ impl ControlCore {
             changed = true;
             (self.image.quotas, self.image.node_settings) = (quotas, settings);
         }
-        if !self.image.ready && self.topics.all_decided() && self.slots.all_granted() {
+        let knows_all = self.cluster.as_ref().is_none_or(Cluster::is_complete);
+        if !self.image.ready && knows_all && self.topics.all_decided() && self.slots.all_granted() {
             changed = true;
             self.image.ready = true;
         }

@@ -5,10 +5,10 @@
 
 use super::messages::FromControl;
 use bytes::Bytes;
-use millrace_storage::env::Mono;
-use millrace_storage::ids::{ShardIndex, TopicId, TopicPartition};
+use millrace_storage::env::{Mono, WallMs};
+use millrace_storage::ids::{ShardIndex, TopicId, TopicPartition, Wid};
 use millrace_storage::lane::LaneCommand;
-use millrace_storage::meta::{Key, Page, Snapshot, Txn, TxnOutcome};
+use millrace_storage::meta::{KeptAlive, Key, Lease, LeaseId, Page, Revision, Snapshot, Txn, TxnOutcome};
 use millrace_storage::object::{MatchOutcome, Object, Version};
 use millrace_storage::store_error::StoreError;
 use millrace_storage::wal::PutOutcome;
@@ -35,6 +35,12 @@ pub enum StoreCall {
         /// Keys at most.
         limit: usize,
     },
+    /// [`millrace_storage::meta::MetaStore::grant`].
+    Grant(Duration),
+    /// [`millrace_storage::meta::MetaStore::keep_alive`].
+    KeepAlive(LeaseId),
+    /// [`millrace_storage::meta::MetaStore::revoke`].
+    Revoke(LeaseId),
     /// [`millrace_storage::object::ObjectStore::put_if_absent`].
     PutObject {
         /// The object's key.
@@ -65,6 +71,9 @@ pub enum StoreAnswer {
     Txn(Result<TxnOutcome, StoreError>),
     Get(Result<Snapshot, StoreError>),
     List(Result<Page, StoreError>),
+    Grant(Result<Lease, StoreError>),
+    KeepAlive(Result<KeptAlive, StoreError>),
+    Revoke(Result<(), StoreError>),
     PutObject(Result<PutOutcome, StoreError>),
     GetObject(Result<Option<Object>, StoreError>),
     ReplaceObject(Result<MatchOutcome, StoreError>),
@@ -79,6 +88,12 @@ pub enum Effect {
     Lane(u16, LaneCommand),
     /// To a shard.
     Shard(ShardIndex, FromControl),
+    /// Watch this prefix from this revision on, instead of whatever was watched of it: `ControlCore::on_watch`.
+    Watch(&'static str, Revision),
+    /// SEAL this log, answer with `ControlCore::on_sealed`.
+    Seal(Wid),
+    /// A later life has this process's name: it must end. Nothing comes after it.
+    Replaced,
     /// The graceful stop is over (`sealed`: every lane sealed its write-ahead log). Nothing comes after it.
     Stopped {
         /// Whether a restart finds nothing to fence.
@@ -94,6 +109,25 @@ pub(super) enum Owner {
     ProducerIds,
     GroupSettings,
     ClusterRecords,
+    /// Granting a lease.
+    Lease,
+    /// One of several keep-alives.
+    KeepAlive(u8),
+    Revoke,
+    Register,
+    Election,
+    /// A watched prefix, by its place: its listing.
+    Listing(u8),
+    Wishes,
+    CheckDead,
+    /// Timer only: look after the lease.
+    Membership,
+    /// Timer only: plan.
+    Plan,
+    /// Timer only: a log may be ended now.
+    SealAgain,
+    /// Timer only: there was time enough to give the lease back.
+    Revoked,
     /// Timer only: lead again what was lost.
     LeadAgain,
     /// Timer only: shards had time enough to stop.
@@ -112,6 +146,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Sink {
     pub(super) now: Mono,
+    pub(super) wall: WallMs,
     next_call: u64,
     calls: BTreeMap<CallId, Owner>,
     timers: BTreeSet<(Mono, Owner)>,
@@ -119,6 +154,7 @@ pub(super) struct Sink {
     /// Answers that may leave only after the image that shows what they say.
     answers: Vec<Effect>,
     leads: BTreeMap<u16, Vec<(TopicPartition, ShardIndex)>>,
+    releases: BTreeMap<u16, Vec<TopicPartition>>,
 }
 
 impl Sink {
@@ -165,9 +201,19 @@ impl Sink {
         })
     }
 
+    /// Anything else.
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
     /// Has a lane lead a partition; the partitions of one turn go in one command.
     pub(super) fn lead(&mut self, lane: u16, partition: TopicPartition, shard: ShardIndex) {
         self.leads.entry(lane).or_default().push((partition, shard));
+    }
+
+    /// Has a lane release a partition; likewise, before the leads.
+    pub(super) fn release(&mut self, lane: u16, partition: TopicPartition) {
+        self.releases.entry(lane).or_default().push(partition);
     }
 
     /// To a lane, at once.
@@ -185,6 +231,11 @@ impl Sink {
         self.answers.push(Effect::Shard(shard, message));
     }
 
+    /// The last effect of a process that another one has replaced.
+    pub(super) fn replaced(&mut self) {
+        self.answers.push(Effect::Replaced);
+    }
+
     /// The last effect of the process.
     pub(super) fn stopped(&mut self, sealed: bool) {
         self.answers.push(Effect::Stopped { sealed });
@@ -193,6 +244,8 @@ impl Sink {
     /// Everything that this turn asked for: calls and messages, leads, the image, then the answers.
     pub(super) fn drain(&mut self, image: Vec<Effect>) -> Vec<Effect> {
         let mut all = std::mem::take(&mut self.effects);
+        let releases = std::mem::take(&mut self.releases).into_iter();
+        all.extend(releases.map(|(lane, partitions)| Effect::Lane(lane, LaneCommand::Release { partitions })));
         let leads = std::mem::take(&mut self.leads);
         all.extend(leads.into_iter().map(|(lane, partitions)| Effect::Lane(lane, LaneCommand::Lead { partitions })));
         all.extend(image);

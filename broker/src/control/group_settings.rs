@@ -12,7 +12,7 @@ use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::ids::ShardIndex;
 use millrace_storage::meta::records::{GroupSettingsRecord, RECORD_VERSION, Record};
-use millrace_storage::meta::{Compare, Op, Txn, TxnOutcome, keys};
+use millrace_storage::meta::{Compare, Op, Revision, Txn, TxnOutcome, keys};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -129,6 +129,8 @@ pub(super) struct GroupSettings {
     wishes: VecDeque<Wish>,
     step: Step,
     failures: u32,
+    /// Among other processes: when records were last changed here, until the view has come so far.
+    known_at: Option<BTreeMap<String, Revision>>,
 }
 
 impl GroupSettings {
@@ -145,6 +147,29 @@ impl GroupSettings {
             wishes: VecDeque::new(),
             step: Step::Idle,
             failures: 0,
+            known_at: None,
+        }
+    }
+
+    /// Others change records too.
+    pub(super) fn among_others(self) -> GroupSettings {
+        GroupSettings { known_at: Some(BTreeMap::new()), ..self }
+    }
+
+    /// What the view says of a group's record, known through `through`.
+    pub(super) fn learn(&mut self, group: &str, value: Option<&Bytes>, through: Revision) {
+        if let Some(known_at) = &mut self.known_at {
+            if known_at.get(group).is_some_and(|at| through < *at) {
+                return;
+            }
+            known_at.remove(group);
+        }
+        if self.stored.get(group) == value {
+            return;
+        }
+        match value.map(|value| GroupSettingsRecord::decode(value)) {
+            Some(Err(error)) => tracing::error!(group, %error, "the settings of a group can't be read"),
+            Some(Ok(_)) | None => self.store(group, value.cloned()),
         }
     }
 
@@ -232,8 +257,11 @@ impl GroupSettings {
     /// The call that was under way ended.
     pub(super) fn on_store(&mut self, ended: StoreAnswer, sink: &mut Sink) {
         match (std::mem::replace(&mut self.step, Step::Idle), ended) {
-            (Step::Writing(wish, record), StoreAnswer::Txn(Ok(TxnOutcome::Committed(_)))) => {
+            (Step::Writing(wish, record), StoreAnswer::Txn(Ok(TxnOutcome::Committed(revision)))) => {
                 self.failures = 0;
+                if let Some(known_at) = &mut self.known_at {
+                    known_at.insert(wish.group.clone(), revision);
+                }
                 self.store(&wish.group, record);
                 self.answer(&wish, Ok(()), sink);
             }

@@ -6,11 +6,13 @@ use super::topic_rules::Refusal;
 use crate::quotas::QuotaTable;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
+use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId};
 use millrace_storage::meta::Key;
 use millrace_storage::meta::records::QuotaEntity;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Names a question of one shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -38,7 +40,7 @@ pub struct PartitionImage {
     pub leader: Option<i32>,
     /// Its leader epoch, 0 if it was never led.
     pub epoch: LeaderEpoch,
-    /// The shard of this process that owns it: whom to ask where all shards are one node.
+    /// The shard of this process that owns it, or any if another process does: whom to ask where all shards are one node.
     pub shard: ShardIndex,
 }
 
@@ -82,6 +84,28 @@ pub struct ClusterImage {
     pub node_settings: Arc<NodeSettings>,
     /// Whether every partition and slot known at start-up has been recovered (`/readyz`).
     pub ready: bool,
+}
+
+/// How long a process may take for granted that no other one was put in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Freshness {
+    /// Its lease lives at least until then.
+    pub until: Mono,
+    /// Both clocks when that was learned.
+    pub at: Mono,
+    /// See `at`.
+    pub wall: WallMs,
+    /// How far the clocks may be apart.
+    pub lease: Duration,
+}
+
+impl Freshness {
+    /// Whether it may, by both clocks: a machine that was suspended may have stopped the one and not the other.
+    pub fn holds(&self, now: Mono, wall: WallMs) -> bool {
+        let passed = i128::try_from(now.since(self.at).as_millis()).unwrap_or(i128::MAX);
+        let by_wall = i128::from(wall.0) - i128::from(self.wall.0);
+        now < self.until && by_wall.abs_diff(passed) <= self.lease.as_millis()
+    }
 }
 
 /// Settings of nodes that were changed while they ran, by Kafka's names.
@@ -280,6 +304,11 @@ pub enum ToControl {
         /// Key and new value; `None` deletes.
         writes: Vec<(Key, Option<Bytes>)>,
     },
+    /// To [`FromControl::SlotRevoked`], of a process among others: the shard answers nothing of this slot any more.
+    SlotLeft {
+        /// The slot.
+        slot: u16,
+    },
     /// After [`FromControl::Stopping`]: everything that this shard appended is in its lane's mailbox, no seal follows.
     /// The last message of the shard: its ends may be dropped then.
     Drained,
@@ -337,6 +366,9 @@ pub enum FromControl {
         /// The slot.
         slot: u16,
     },
+    /// The process's lease is fresh for a while: until then the shard may answer from what it alone knows. A shard that
+    /// never hears this is of a process that has no lease, and always may.
+    Fresh(Freshness),
     /// The process stops: refuse new work, finish what is in flight.
     Stopping,
 }

@@ -4,20 +4,24 @@
 //! 1. Messages to one shard or lane leave in the order of the effects. While its mailbox is full they wait here, and
 //!    while more than [`OUTBOX_LIMIT`] wait anywhere no question is taken from a shard: every message answers something.
 //! 2. Lane reports are always taken, so a lane never waits for the control task while that waits for the lane.
-//! 3. At most [`STORE_CALLS`] store calls are under way; the others wait in the order asked for.
+//! 3. Where many processes serve one log: one watch of each prefix, and as many seals under way as the core asks for.
+//! 4. At most [`STORE_CALLS`] store calls are under way; the others wait in the order asked for.
 
 use super::core::{ControlConfig, ControlCore};
 use super::effects::{CallId, Effect, StoreAnswer, StoreCall};
 use super::messages::{FromControl, ToControl};
 use super::start::{self, Loaded, kafka_uuid};
+use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::stream::FuturesUnordered;
 use millrace_storage::env::{Env, Mono};
-use millrace_storage::ids::{ShardIndex, TopicId};
+use millrace_storage::ids::{BootId, ShardIndex, TopicId, Wid};
 use millrace_storage::lane::{LaneCommand, LaneReport};
 use millrace_storage::mailbox::{Receiver, SendError, Sender};
-use millrace_storage::meta::MetaStore;
+use millrace_storage::meta::{MetaStore, WatchError, WatchStream};
 use millrace_storage::object::ObjectStore;
+use millrace_storage::recovery::{self, Stores};
+use millrace_storage::store_error::{FailureKind, StoreError};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -80,6 +84,8 @@ pub enum Ended {
     },
     /// A shard or lane is gone: the process shares its fate.
     Abandoned,
+    /// A later life has this process's name.
+    Replaced,
 }
 
 /// A queue of messages before a mailbox.
@@ -139,6 +145,10 @@ pub struct ControlPump {
     stop: Option<Receiver<()>>,
     calls: FuturesUnordered<LocalBoxFuture<'static, (CallId, StoreAnswer)>>,
     waiting_calls: VecDeque<(CallId, StoreCall)>,
+    watches: Vec<(&'static str, WatchStream)>,
+    /// What seals go through, and as whom.
+    sealing: Option<(Stores, BootId)>,
+    seals: FuturesUnordered<LocalBoxFuture<'static, (Wid, bool)>>,
     timer: Option<(Mono, LocalBoxFuture<'static, ()>)>,
     ended: Option<Ended>,
 }
@@ -151,8 +161,17 @@ impl ControlPump {
         stores: ControlStores,
         ends: ControlEnds,
     ) -> Result<ControlPump, start::StartError> {
-        let loaded = start::load(&env, stores.meta.as_ref()).await?;
+        // What many processes have is learned from the view.
+        let loaded = match &config.cluster {
+            Some(_) => start::load_settings(&env, stores.meta.as_ref()).await?,
+            None => start::load(&env, stores.meta.as_ref()).await?,
+        };
         Ok(ControlPump::new(env, config, loaded, stores, ends))
+    }
+
+    /// Where many processes serve one log: ends the logs of dead ones through these stores.
+    pub fn sealing(self, stores: Stores, boot: BootId) -> ControlPump {
+        ControlPump { sealing: Some((stores, boot)), ..self }
     }
 
     /// A pump that begins with `loaded`.
@@ -179,6 +198,9 @@ impl ControlPump {
             stop: Some(ends.stop),
             calls: FuturesUnordered::new(),
             waiting_calls: VecDeque::new(),
+            watches: Vec::new(),
+            sealing: None,
+            seals: FuturesUnordered::new(),
             timer: None,
             ended: None,
         }
@@ -211,7 +233,8 @@ impl ControlPump {
 
     /// Hands the core what has come; whether anything had.
     fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, Gone> {
-        let mut progress = self.take_stop(cx);
+        self.core.set_wall(self.env.wall());
+        let mut progress = self.take_stop(cx) | self.take_watched(cx);
         let now = self.env.now();
         for (lane, (reports, outbox)) in (0..).zip(&mut self.lanes) {
             for _ in 0..TAKEN_PER_TURN {
@@ -246,6 +269,33 @@ impl ControlPump {
             }
         }
         Ok(self.take_time(cx) || progress)
+    }
+
+    fn take_watched(&mut self, cx: &mut Context<'_>) -> bool {
+        let (now, mut progress) = (self.env.now(), false);
+        let mut ended = Vec::new();
+        for (place, (prefix, watch)) in self.watches.iter_mut().enumerate() {
+            for _ in 0..TAKEN_PER_TURN {
+                let Poll::Ready(changes) = watch.poll_next_unpin(cx) else { break };
+                progress = true;
+                let silent = || StoreError::unknown(FailureKind::Unavailable, "the watch ended");
+                let changes = changes.unwrap_or_else(|| Err(WatchError::Store(silent())));
+                let is_over = changes.is_err();
+                self.core.on_watch(now, prefix, changes);
+                if is_over {
+                    ended.push(place);
+                    break;
+                }
+            }
+        }
+        for place in ended.into_iter().rev() {
+            drop(self.watches.swap_remove(place));
+        }
+        while let Poll::Ready(Some((wid, sealed))) = self.seals.poll_next_unpin(cx) {
+            self.core.on_sealed(now, wid, sealed);
+            progress = true;
+        }
+        progress
     }
 
     fn take_stop(&mut self, cx: &mut Context<'_>) -> bool {
@@ -290,6 +340,12 @@ impl ControlPump {
                 Effect::Call(id, call) => self.waiting_calls.push_back((id, call)),
                 Effect::Lane(lane, command) => self.lanes[usize::from(lane)].1.waiting.push_back(command),
                 Effect::Shard(shard, message) => self.shards[usize::from(shard.0)].1.push(message),
+                Effect::Watch(prefix, after) => {
+                    self.watches.retain(|(watched, _)| *watched != prefix);
+                    self.watches.push((prefix, self.stores.meta.watch(prefix, after)));
+                }
+                Effect::Seal(wid) => self.seal(wid),
+                Effect::Replaced => self.ended = Some(Ended::Replaced),
                 Effect::Stopped { sealed } => self.ended = Some(Ended::Stopped { sealed }),
             }
         }
@@ -298,6 +354,18 @@ impl ControlPump {
         {
             self.calls.push(begin(&self.stores, id, call));
         }
+    }
+
+    fn seal(&mut self, wid: Wid) {
+        let (stores, boot) = self.sealing.clone().expect("a cluster's pump was given stores to seal through");
+        let env = self.env.clone();
+        self.seals.push(Box::pin(async move {
+            let sealed = recovery::seal(&env, &stores, boot, wid).await;
+            if let Err(error) = &sealed {
+                tracing::warn!(%wid, %error, "a log could not be ended yet");
+            }
+            (wid, sealed.is_ok())
+        }));
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
@@ -326,6 +394,18 @@ fn begin(stores: &ControlStores, id: CallId, call: StoreCall) -> LocalBoxFuture<
         StoreCall::List { prefix, after, limit } => {
             let done = meta.list(&prefix, after, limit);
             Box::pin(async move { (id, StoreAnswer::List(done.await)) })
+        }
+        StoreCall::Grant(ttl) => {
+            let done = meta.grant(ttl);
+            Box::pin(async move { (id, StoreAnswer::Grant(done.await)) })
+        }
+        StoreCall::KeepAlive(lease) => {
+            let done = meta.keep_alive(lease);
+            Box::pin(async move { (id, StoreAnswer::KeepAlive(done.await)) })
+        }
+        StoreCall::Revoke(lease) => {
+            let done = meta.revoke(lease);
+            Box::pin(async move { (id, StoreAnswer::Revoke(done.await)) })
         }
         StoreCall::PutObject { key, bytes } => {
             let done = objects.put_if_absent(&key, vec![bytes]);

@@ -42,7 +42,10 @@ async fn lane(mut commands: Receiver<LaneCommand>, reports: Sender<LaneReport>) 
                 let _ = reports.send_waiting(LaneReport::Stopped { sealed: true }).await;
                 return;
             }
-            LaneCommand::Release { .. } | LaneCommand::Forget { .. } | LaneCommand::ProducerIdHighWater(_) => {}
+            LaneCommand::Release { .. }
+            | LaneCommand::Forget { .. }
+            | LaneCommand::Probe
+            | LaneCommand::ProducerIdHighWater(_) => {}
         }
     }
 }
@@ -73,6 +76,7 @@ async fn begin(env: &Env, meta: SimMeta, bucket: SimBucket, boot: u64) -> (Contr
         shared_port: false,
         default_partitions: 4,
         max_partitions: 100,
+        cluster: None,
     };
     let ends = ControlEnds { shards, lanes: vec![LaneEnd { reports, commands }], stop: stopped };
     let pump = ControlPump::start(env.clone(), config, stores, ends).await.expect("the stores answer in the end");

@@ -8,14 +8,18 @@
 //!    different slots run side by side, and the embedded store makes one commit of what comes together.)
 //! 2. `Persisted { Ok }` leaves only when all writes of that question are known to be durable.
 //! 3. After a failed or unknown write the slot is revoked and granted anew from what is durable: nobody guesses.
+//! 4. Among other processes the epoch of a slot is raised only while its home is here, and nobody else may be answering for
+//!    it: whoever its record names has let go, or its key is gone by a read at the same revision (its lease is over, and with
+//!    it its right to answer). A slot whose home is elsewhere is taken from its shard first and released then.
 
+use super::cluster::SlotHome;
 use super::effects::{Owner, Sink, StoreAnswer, StoreCall};
 use super::messages::{COORDINATOR_SLOTS, FromControl, Token};
 use super::placement::slot_shard;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::ids::{BootId, ShardIndex};
-use millrace_storage::meta::records::{RECORD_VERSION, Record, SlotRecord};
+use millrace_storage::meta::records::{BrokerRecord, RECORD_VERSION, Record, SlotRecord};
 use millrace_storage::meta::{
     Compare, Key, MAX_PAGE, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Page, Txn, TxnOutcome, Versioned, keys,
 };
@@ -33,6 +37,10 @@ struct Persist {
 }
 
 enum Step {
+    /// Its home is elsewhere, or somebody else may be answering for it.
+    Idle,
+    /// Its record is put as released.
+    Releasing,
     /// Until the timer.
     Pausing,
     ReadingRecord,
@@ -48,6 +56,18 @@ enum Step {
 struct Slot {
     number: u16,
     step: Step,
+    /// The shard that shall coordinate it; `None`: one of another process.
+    home: Option<ShardIndex>,
+    /// The node of another process that does.
+    elsewhere: Option<i32>,
+    /// The highest epoch that the view has shown.
+    raised_to: u64,
+    /// The record of this life that may stand and was not released.
+    held: Option<SlotRecord>,
+    /// Whose key is read beside the record: whether it lives.
+    asked: Option<String>,
+    /// Among other processes: how many times it was taken from a shard that has not said so yet.
+    leaving: Option<u32>,
     failures: u32,
     /// The record that this life put last.
     record: Option<SlotRecord>,
@@ -60,7 +80,7 @@ struct Slot {
 pub(super) struct Slots {
     broker: String,
     boot: BootId,
-    shards: u16,
+    shared: bool,
     slots: Vec<Slot>,
     /// Whether a slot's coordinator changed since [`Slots::take_changed`].
     changed: bool,
@@ -69,23 +89,75 @@ pub(super) struct Slots {
 impl Slots {
     /// Starts to grant every slot.
     pub(super) fn new(broker: String, boot: BootId, shards: u16, sink: &mut Sink) -> Slots {
+        let mut slots = Slots { shared: false, ..Slots::among_others(broker, boot) };
+        for slot in &mut slots.slots {
+            slot.home = Some(slot_shard(slot.number, shards));
+            slot.leaving = None;
+            slot.read_record(sink);
+        }
+        slots
+    }
+
+    /// Has no slot until it is told.
+    pub(super) fn among_others(broker: String, boot: BootId) -> Slots {
         let slots = (0..COORDINATOR_SLOTS).map(|number| Slot {
             number,
-            step: Step::ReadingRecord,
+            step: Step::Idle,
+            home: None,
+            elsewhere: None,
+            raised_to: 0,
+            held: None,
+            asked: None,
+            leaving: Some(0),
             failures: 0,
             record: None,
             groups: Vec::new(),
             offsets: Vec::new(),
             queue: VecDeque::new(),
         });
-        let mut slots = Slots { broker, boot, shards, slots: slots.collect(), changed: true };
-        slots.slots.iter_mut().for_each(|slot| slot.read_record(sink));
-        slots
+        Slots { broker, boot, shared: true, slots: slots.collect(), changed: true }
     }
 
-    /// The shard of each slot that is granted.
-    pub(super) fn granted(&self) -> impl Iterator<Item = Option<ShardIndex>> {
-        self.slots.iter().map(|slot| slot.is_granted().then(|| slot_shard(slot.number, self.shards)))
+    /// The node that coordinates each slot; `nodes`: those of one's own shards.
+    pub(super) fn coordinators(&self, nodes: &[i32]) -> impl Iterator<Item = Option<i32>> {
+        self.slots.iter().map(|slot| match slot.granted_to() {
+            Some(shard) => Some(nodes[usize::from(shard.0)]),
+            None => slot.elsewhere,
+        })
+    }
+
+    /// A slot's coordinator is, or shall be, where `home` says.
+    pub(super) fn place(&mut self, number: u16, home: SlotHome, sink: &mut Sink) {
+        let Some(slot) = self.slots.get_mut(usize::from(number)) else { return };
+        let was = (slot.granted_to(), slot.elsewhere);
+        (slot.home, slot.elsewhere) = (home.own, home.elsewhere);
+        slot.raised_to = slot.raised_to.max(home.epoch);
+        // One whose outcome was unknown may have come to stand.
+        if home.held.is_some() && !matches!(slot.step, Step::Releasing) {
+            slot.held = home.held;
+        }
+        match slot.step {
+            Step::Granted => slot.move_on(sink),
+            Step::Idle => slot.start(sink),
+            // Goes on from what it finds.
+            Step::Writing(_)
+            | Step::Pausing
+            | Step::Releasing
+            | Step::ReadingRecord
+            | Step::Raising(_)
+            | Step::ReadingGroups
+            | Step::ReadingOffsets => {}
+        }
+        self.changed |= was != (slot.granted_to(), slot.elsewhere);
+    }
+
+    /// A shard that a slot was taken from answers nothing of it any more.
+    pub(super) fn left(&mut self, number: u16, sink: &mut Sink) {
+        let Some(slot) = self.slots.get_mut(usize::from(number)) else { return };
+        slot.leaving = slot.leaving.map(|times| times.saturating_sub(1));
+        if matches!(slot.step, Step::Idle) {
+            slot.start(sink);
+        }
     }
 
     /// Whether a slot was granted or revoked since the last time this was asked.
@@ -93,9 +165,9 @@ impl Slots {
         std::mem::take(&mut self.changed)
     }
 
-    /// Whether every slot is granted.
+    /// Whether every slot is granted, here or elsewhere.
     pub(super) fn all_granted(&self) -> bool {
-        self.slots.iter().all(Slot::is_granted)
+        self.slots.iter().all(|slot| slot.is_granted() || slot.elsewhere.is_some())
     }
 
     /// Questions that wait for a transaction.
@@ -137,10 +209,27 @@ impl Slots {
     fn advance(&mut self, number: u16, ended: StoreAnswer, sink: &mut Sink) {
         let slot = &mut self.slots[usize::from(number)];
         match (std::mem::replace(&mut slot.step, Step::Pausing), ended) {
-            (Step::ReadingRecord, StoreAnswer::Get(Ok(mut snapshot))) => {
-                let found = snapshot.values.remove(0);
+            (Step::ReadingRecord, StoreAnswer::Get(Ok(snapshot))) => {
+                let mut values = snapshot.values.into_iter();
+                let (found, owner) = (values.next().flatten(), values.next().flatten());
+                slot.step = Step::Idle;
+                let Some(shard) = slot.home else { return slot.start(sink) };
                 let (broker, boot) = (self.broker.clone(), self.boot);
-                slot.raise(broker, boot, slot_shard(number, self.shards), found, sink);
+                let own = |record: &SlotRecord| record.broker == broker && record.boot == boot;
+                match slot.holder(found.as_ref(), own).filter(|_| self.shared) {
+                    // Read again, with the key of whom it names.
+                    Some(other) if slot.asked.as_ref() != Some(&other.broker) => {
+                        slot.asked = Some(other.broker);
+                        slot.read_record(sink);
+                    }
+                    Some(other) if lives(&other, owner.as_ref()) => {}
+                    _ => slot.raise(broker, boot, shard, found, sink),
+                }
+            }
+            (Step::Releasing, StoreAnswer::Txn(Ok(_))) => {
+                // Done, or somebody else has it.
+                (slot.held, slot.step, slot.failures) = (None, Step::Idle, 0);
+                slot.start(sink);
             }
             (Step::Raising(record), StoreAnswer::Txn(Ok(TxnOutcome::Committed(_)))) => slot.load(record, sink),
             // Perhaps an earlier try of this life whose outcome was unknown: the epoch rises once more.
@@ -150,6 +239,7 @@ impl Slots {
             (Step::Writing(answered), StoreAnswer::Txn(Ok(TxnOutcome::Committed(_)))) => {
                 slot.step = Step::Granted;
                 answered.into_iter().for_each(|(shard, token)| answer(shard, token, Ok(()), sink));
+                slot.move_on(sink);
                 slot.write(sink);
             }
             (Step::Writing(answered), StoreAnswer::Txn(outcome)) => {
@@ -169,7 +259,8 @@ impl Slots {
     pub(super) fn on_timer(&mut self, number: u16, sink: &mut Sink) {
         let slot = &mut self.slots[usize::from(number)];
         if matches!(slot.step, Step::Pausing) {
-            slot.read_record(sink);
+            slot.step = Step::Idle;
+            slot.start(sink);
         }
     }
 }
@@ -177,6 +268,44 @@ impl Slots {
 impl Slot {
     fn is_granted(&self) -> bool {
         matches!(self.step, Step::Granted | Step::Writing(_))
+    }
+
+    /// The shard that it is granted to.
+    fn granted_to(&self) -> Option<ShardIndex> {
+        self.record.as_ref().filter(|_| self.is_granted()).map(|record| record.shard)
+    }
+
+    /// Lets go of a granted slot that somebody else has taken, or that another shard shall have.
+    fn move_on(&mut self, sink: &mut Sink) {
+        let raised = self.record.as_ref().is_some_and(|record| self.raised_to > record.epoch);
+        let moved = self.home.is_some() && self.home != self.granted_to();
+        if raised || moved || self.home.is_none() {
+            self.revoke(Vec::new(), ErrorCode::NotCoordinator, sink);
+            self.step = Step::Idle;
+            self.start(sink);
+        }
+    }
+
+    /// Begins to have it granted, if its home is here, or lets go of it; not before the shard that had it last has left it.
+    fn start(&mut self, sink: &mut Sink) {
+        if self.leaving.is_some_and(|times| times > 0) {
+            return;
+        }
+        if self.home.is_some() {
+            self.read_record(sink);
+        } else if let Some(held) = &self.held {
+            let key = keys::slot(self.number);
+            let released = SlotRecord { released: true, ..held.clone() };
+            let compares = vec![Compare::Value(key.clone(), held.encode())];
+            sink.txn(self.owner(), Txn { compares, ops: vec![Op::Put(key, released.encode())] });
+            self.step = Step::Releasing;
+        }
+    }
+
+    /// Whom a record names that has not let go, unless it is `own`. What can't be read is told of when it is raised.
+    fn holder(&self, found: Option<&Versioned>, own: impl Fn(&SlotRecord) -> bool) -> Option<SlotRecord> {
+        let record = SlotRecord::decode(&found?.value).ok()?;
+        (!record.released && !own(&record)).then_some(record)
     }
 
     fn owner(&self) -> Owner {
@@ -191,7 +320,8 @@ impl Slot {
 
     fn read_record(&mut self, sink: &mut Sink) {
         self.step = Step::ReadingRecord;
-        sink.call(self.owner(), StoreCall::Get(vec![keys::slot(self.number)]));
+        let of_owner = self.asked.as_deref().map(keys::broker);
+        sink.call(self.owner(), StoreCall::Get(std::iter::once(keys::slot(self.number)).chain(of_owner).collect()));
     }
 
     fn raise(&mut self, broker: String, boot: BootId, shard: ShardIndex, found: Option<Versioned>, sink: &mut Sink) {
@@ -206,7 +336,8 @@ impl Slot {
                 }
             },
         };
-        let record = SlotRecord { v: RECORD_VERSION, epoch: before + 1, broker, boot, shard };
+        let record = SlotRecord { v: RECORD_VERSION, epoch: before + 1, broker, boot, shard, released: false };
+        self.held = Some(record.clone());
         let ops = vec![Op::Put(key, record.encode())];
         sink.txn(self.owner(), Txn { compares: vec![compare], ops });
         self.step = Step::Raising(record);
@@ -251,6 +382,7 @@ impl Slot {
         sink.shard(record.shard, grant);
         self.failures = 0;
         self.step = Step::Granted;
+        self.move_on(sink);
     }
 
     /// Puts the next transaction of writes under way, if one is due.
@@ -288,9 +420,16 @@ impl Slot {
     fn revoke(&mut self, answered: Vec<(ShardIndex, Token)>, error: ErrorCode, sink: &mut Sink) {
         let record = self.record.as_ref().expect("a granted slot has a record");
         sink.shard(record.shard, FromControl::SlotRevoked { slot: self.number });
+        self.leaving = self.leaving.map(|times| times + 1);
         answered.into_iter().for_each(|(shard, token)| answer(shard, token, Err(error), sink));
         self.queue.drain(..).for_each(|persist| answer(persist.shard, persist.token, Err(error), sink));
     }
+}
+
+/// Whether the life that a record names has its key.
+fn lives(record: &SlotRecord, key: Option<&Versioned>) -> bool {
+    let broker = key.and_then(|key| BrokerRecord::decode(&key.value).ok());
+    broker.is_some_and(|broker| broker.boot == record.boot)
 }
 
 /// Adds a page; whether another one follows.

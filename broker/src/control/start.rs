@@ -272,9 +272,9 @@ async fn put_if_absent(meta: &dyn MetaStore, key: &str, value: Bytes) -> Result<
 }
 
 /// Reads topics, partition records, settings of groups and nodes, quotas and `/pid`; removes partition records that a
-/// finished deletion left.
+/// finished deletion left. Only where this process is alone: another one may be making the topic of such a record.
 pub async fn load(env: &Env, meta: &dyn MetaStore) -> Result<Loaded, StartError> {
-    let mut loaded = Loaded::default();
+    let mut loaded = load_settings(env, meta).await?;
     for (key, value) in list(env, meta, keys::TOPICS).await? {
         let name = key.strip_prefix(keys::TOPICS).expect("the listing has this prefix").to_owned();
         loaded.topics.insert(name, TopicRecord::decode(&value)?);
@@ -290,6 +290,12 @@ pub async fn load(env: &Env, meta: &dyn MetaStore) -> Result<Loaded, StartError>
         }
     }
     remove_strays(env, meta, strays).await?;
+    Ok(loaded)
+}
+
+/// Reads settings of groups and nodes, quotas and `/pid`.
+pub async fn load_settings(env: &Env, meta: &dyn MetaStore) -> Result<Loaded, StartError> {
+    let mut loaded = Loaded::default();
     for (key, value) in list(env, meta, keys::GROUP_SETTINGS).await? {
         GroupSettingsRecord::decode(&value)?;
         let group = keys::parse_group_settings(&key).ok_or_else(|| RecordError {

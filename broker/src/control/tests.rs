@@ -106,6 +106,7 @@ fn config(lanes: u16) -> ControlConfig {
         shared_port: false,
         default_partitions: 4,
         max_partitions: 20,
+        cluster: None,
     }
 }
 
@@ -170,6 +171,7 @@ impl Desk {
                 self.commands.push((lane, command));
             }
             Effect::Shard(shard, message) => self.messages.push((shard, message)),
+            Effect::Watch(..) | Effect::Seal(_) | Effect::Replaced => panic!("a process alone has no need of it"),
             Effect::Stopped { sealed } => self.stopped = Some(sealed),
         }
     }
@@ -255,6 +257,9 @@ fn answer(meta: &MemoryMeta, objects: &MemoryHandle, call: StoreCall, fate: Fate
         StoreCall::Txn(txn) => met!(Txn, meta.txn(txn)),
         StoreCall::Get(keys) => met!(Get, meta.get(keys)),
         StoreCall::List { prefix, after, limit } => met!(List, meta.list(&prefix, after, limit)),
+        StoreCall::Grant(ttl) => met!(Grant, meta.grant(ttl)),
+        StoreCall::KeepAlive(lease) => met!(KeepAlive, meta.keep_alive(lease)),
+        StoreCall::Revoke(lease) => met!(Revoke, meta.revoke(lease)),
         StoreCall::PutObject { key, bytes } => met!(PutObject, objects.put_if_absent(&key, vec![bytes])),
         StoreCall::GetObject { key } => met!(GetObject, objects.get(&key)),
         StoreCall::ReplaceObject { key, bytes, version } => {

@@ -27,7 +27,7 @@ use super::effects::{Owner, Sink, StoreAnswer, StoreCall};
 use super::topic_object::{self, TopicObject};
 use bytes::Bytes;
 use millrace_storage::meta::records::{Record, TopicRecord, TopicState};
-use millrace_storage::meta::{Compare, Key, MAX_TXN_OPS, Op, Page, Txn, TxnOutcome, keys};
+use millrace_storage::meta::{Compare, Key, MAX_TXN_OPS, Op, Page, Revision, Txn, TxnOutcome, keys};
 use millrace_storage::object::{MatchOutcome, Object};
 use millrace_storage::wal::PutOutcome;
 
@@ -99,12 +99,32 @@ pub(super) struct TopicChange {
     found: Option<Object>,
     /// The partition records to remove.
     page: Vec<Key>,
+    /// Whether others change topics too: then what is found half-done is theirs.
+    shared: bool,
+    /// The revision of the record's last change that is known: one of its prefix, which a watch will show.
+    known_at: Revision,
 }
 
 impl TopicChange {
     fn at(name: String, record: TopicRecord, step: Step) -> TopicChange {
         let (altered, call, replaces, found, page) = (None, Call::None, None, None, Vec::new());
-        TopicChange { name, record, altered, step, call, failures: 0, replaces, found, page }
+        let (shared, known_at) = (false, Revision(0));
+        TopicChange { name, record, altered, step, call, failures: 0, replaces, found, page, shared, known_at }
+    }
+
+    /// The same where other processes change topics too.
+    pub(super) fn among_others(self, shared: bool) -> TopicChange {
+        TopicChange { shared, ..self }
+    }
+
+    /// The revision of the record's last change that is known.
+    pub(super) fn known_at(&self) -> Revision {
+        self.known_at
+    }
+
+    /// Whether nothing of a creation is durable yet.
+    pub(super) fn is_reservation(&self) -> bool {
+        self.step == Step::Reserve
     }
 
     /// A topic that nobody knows yet: `record` is CREATING.
@@ -188,14 +208,19 @@ impl TopicChange {
         match (self.step, answer) {
             (Step::Reserve | Step::GoLive | Step::Mark | Step::LetGo | Step::Alter, StoreAnswer::Txn(outcome)) => {
                 match outcome {
-                    Ok(TxnOutcome::Committed(_)) => self.moved(sink),
+                    Ok(TxnOutcome::Committed(revision)) => {
+                        self.known_at = revision;
+                        self.moved(sink)
+                    }
                     // Both may hide an earlier try that succeeded.
                     Ok(TxnOutcome::Conflict(_)) | Err(_) => self.read_back(sink),
                 }
             }
             (_, StoreAnswer::Get(Ok(mut snapshot))) => {
                 assert_eq!(call, Call::ReadBack, "only a record is read by key");
-                let found = snapshot.values.remove(0).map(|found| found.value);
+                let found = snapshot.values.remove(0);
+                self.known_at = found.as_ref().map_or(self.known_at, |found| found.modified);
+                let found = found.map(|found| found.value);
                 self.judge(found, sink)
             }
             (Step::Describe, StoreAnswer::PutObject(Ok(PutOutcome::Stored))) => self.next(Step::GoLive, sink),
@@ -320,9 +345,11 @@ impl TopicChange {
             return self.moved(sink);
         }
         let reserved = |value: &Bytes| TopicRecord::decode(value).is_ok_and(|r| r.state == TopicState::Creating);
-        if self.step == Step::Reserve && found.as_ref().is_none_or(reserved) {
+        let may_replace = |value: &Bytes| !self.shared && reserved(value);
+        if self.step == Step::Reserve && found.as_ref().is_none_or(may_replace) {
             self.replaces = found;
         } else if self.step == Step::Alter
+            && !self.shared
             && let Some(late) = found.as_deref().and_then(|value| self.late_alteration(value))
         {
             self.record = late;

@@ -8,9 +8,13 @@
 //!    however many.
 //! 4. A creation is answered when every partition is led (or known to be damaged), after the image that shows it.
 //!
-//! Topics that change while they are LIVE: [`alterations`].
+//! 5. Among other processes a lane is told to lead only what is at home here and nobody else may be leading, and to
+//!    release what is not.
+//!
+//! Topics that change while they are LIVE: [`alterations`]; what others do: [`elsewhere`].
 
 mod alterations;
+mod elsewhere;
 
 use super::effects::{Owner, Sink, StoreAnswer};
 use super::messages::{Alteration, FromControl, NewTopic, PartitionImage, Token, TopicAnswer, TopicImage};
@@ -20,6 +24,7 @@ use super::topic_rules::{self, Refusal};
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId, TopicPartition};
 use millrace_storage::lane::{LaneCommand, LaneReport};
+use millrace_storage::meta::Revision;
 use millrace_storage::meta::records::{PartitionRecord, RECORD_VERSION, TopicRecord, TopicState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -39,12 +44,18 @@ enum Leadership {
     Lost,
     /// Its data contradicts itself: not served until a person has looked.
     Damaged,
+    /// It is no business of a lane of this process, or not yet.
+    Away,
+    /// Its lane was told to release it.
+    Leaving,
 }
 
 struct Partition {
     shard: ShardIndex,
     epoch: LeaderEpoch,
     leadership: Leadership,
+    /// The node that leads it by its record, while no lane of this process does.
+    elsewhere: Option<i32>,
 }
 
 /// Where an answer belongs: a topic of a question.
@@ -69,6 +80,8 @@ struct Topic {
     wishes: VecDeque<(Waiter, Alteration)>,
     /// A deletion waits until no partition is undecided.
     delete_wanted: bool,
+    /// The revision at which the record last changed, as far as a change of one's own knows.
+    known_at: Revision,
 }
 
 struct Question {
@@ -111,13 +124,34 @@ pub(super) struct Topics {
     /// Topics whose image is out of date.
     changed: BTreeSet<TopicId>,
     removed: Vec<(TopicId, String)>,
+    /// Whether other processes have topics and partitions too.
+    shared: bool,
+    /// Names whose topics this process removed, and when: the view may be late.
+    gone: BTreeMap<String, Revision>,
+    /// What is to be learned or placed again, since something of one's own is over.
+    unsettled: Unsettled,
+}
+
+/// Topics and partitions that the view may say something new of.
+#[derive(Default)]
+pub(super) struct Unsettled {
+    pub(super) names: BTreeSet<String>,
+    pub(super) partitions: BTreeSet<TopicPartition>,
 }
 
 impl Topics {
-    /// Knows nothing yet.
-    pub(super) fn new(counts: Counts, numbers: PartitionNumbers, new_id: Box<dyn FnMut() -> TopicId>) -> Topics {
+    /// Knows nothing yet; `shared`: other processes have topics and partitions too.
+    pub(super) fn new(
+        counts: Counts,
+        numbers: PartitionNumbers,
+        shared: bool,
+        new_id: Box<dyn FnMut() -> TopicId>,
+    ) -> Topics {
         Topics {
             counts,
+            shared,
+            gone: BTreeMap::new(),
+            unsettled: Unsettled::default(),
             numbers,
             partitions: 0,
             new_id,
@@ -164,13 +198,14 @@ impl Topics {
             Partition {
                 shard: shard_again(partition, found.map(|record| record.shard), self.counts.shards),
                 epoch: found.map_or(LeaderEpoch(0), |record| record.epoch),
-                leadership: Leadership::Undecided,
+                leadership: if self.shared { Leadership::Away } else { Leadership::Undecided },
+                elsewhere: None,
             }
         });
         let partitions = partitions.collect();
         self.names.insert(name.clone(), id);
         self.forms.insert(topic_rules::collision_form(&name), name.clone());
-        if record.state == TopicState::Live {
+        if record.state == TopicState::Live && !self.shared {
             self.undecided.extend((0..record.partitions).map(|index| TopicPartition { topic: id, index }));
         }
         if record.state != TopicState::Creating {
@@ -188,6 +223,7 @@ impl Topics {
             deleters: Vec::new(),
             wishes: VecDeque::new(),
             delete_wanted: false,
+            known_at: Revision(0),
         };
         self.topics.insert(id, topic);
     }
@@ -267,7 +303,7 @@ impl Topics {
             let answer = TopicAnswer { name: new.name, id: None, partitions, error: ErrorCode::None, message: None };
             return self.answer(waiter, answer, sink);
         }
-        let change = TopicChange::create(new.name.clone(), record.clone());
+        let change = TopicChange::create(new.name.clone(), record.clone()).among_others(self.shared);
         self.insert(new.name, record, &BTreeMap::new(), Some(change));
         let topic = self.topics.get_mut(&id).expect("just inserted");
         topic.creators.push(waiter);
@@ -322,7 +358,8 @@ impl Topics {
         let settled = topic.partitions.iter().all(|p| p.leadership != Leadership::Undecided);
         if topic.delete_wanted && topic.change.is_none() && settled {
             topic.delete_wanted = false;
-            let mut change = TopicChange::delete(topic.name.clone(), topic.record.clone());
+            let change = TopicChange::delete(topic.name.clone(), topic.record.clone());
+            let mut change = change.among_others(self.shared);
             change.go_on(sink);
             topic.change = Some(change);
         }
@@ -336,6 +373,7 @@ impl Topics {
         let change = topic.change.as_mut().expect("a call belongs to a change");
         let progress = change.on_store(answer, sink);
         topic.record = change.record().clone();
+        topic.known_at = change.known_at();
         match progress {
             Progress::Under => {}
             Progress::Failed => self.tell_waiting(id, sink),
@@ -352,6 +390,7 @@ impl Topics {
                 self.topics.get_mut(&id).and_then(|topic| topic.change.as_mut()).expect("it goes on").go_on(sink);
             }
             Progress::Gone => self.remove(id, ErrorCode::None, sink),
+            Progress::Foreign if self.shared => self.was_faster(id, sink),
             Progress::Foreign => {
                 tracing::error!(topic = %id, "the topic's record was changed by somebody else");
                 self.remove(id, ErrorCode::UnknownServerError, sink);
@@ -389,6 +428,9 @@ impl Topics {
         self.changed.insert(id);
         let topic = self.topics.get_mut(&id).expect("the caller has it");
         topic.change = None;
+        if self.shared {
+            return self.settle(id);
+        }
         for index in 0..topic.record.partitions {
             self.undecided.insert(TopicPartition { topic: id, index });
         }
@@ -405,6 +447,10 @@ impl Topics {
         self.lost.retain(|partition| partition.topic != id);
         self.changed.remove(&id);
         let answer = topic.answer(error, None);
+        if self.shared {
+            self.gone.insert(topic.name.clone(), topic.known_at);
+            self.unsettled.names.insert(topic.name.clone());
+        }
         self.removed.push((id, topic.name));
         let wishes = topic.wishes.into_iter().map(|(waiter, _)| waiter);
         for waiter in topic.creators.into_iter().chain(topic.alterers).chain(wishes) {
@@ -441,6 +487,14 @@ impl Topics {
             }
             LaneReport::Leading { partition, shard, epoch } => {
                 self.decide(partition, Leadership::Leads, sink, |p| (p.shard, p.epoch) = (shard, epoch));
+                if self.shared {
+                    // It may have been taken back.
+                    self.unsettled.partitions.insert(partition);
+                }
+            }
+            LaneReport::NotLeading { partition } if self.is_leaving(partition) => {
+                self.decide(partition, Leadership::Away, sink, |_| {});
+                self.unsettled.partitions.insert(partition);
             }
             LaneReport::NotLeading { partition } => {
                 self.decide(partition, Leadership::Lost, sink, |_| {});
@@ -504,7 +558,15 @@ impl Topics {
                 continue;
             }
             for (index, partition) in (0..).zip(&mut topic.partitions) {
-                if lane_of(partition.shard, self.counts.lanes) == lane && partition.leadership != Leadership::Damaged {
+                if lane_of(partition.shard, self.counts.lanes) != lane {
+                    continue;
+                }
+                if partition.leadership == Leadership::Leaving {
+                    partition.leadership = Leadership::Away;
+                    self.unsettled.partitions.insert(TopicPartition { topic: id, index });
+                    self.changed.insert(id);
+                }
+                if !matches!(partition.leadership, Leadership::Damaged | Leadership::Away) {
                     partition.leadership = Leadership::Undecided;
                     let partition = TopicPartition { topic: id, index };
                     self.undecided.insert(partition);
@@ -547,7 +609,11 @@ impl Topic {
 
     /// Whether every partition is as good as it gets.
     fn is_usable(&self) -> bool {
-        let decided = |p: &Partition| matches!(p.leadership, Leadership::Leads | Leadership::Damaged);
+        let decided = |p: &Partition| match p.leadership {
+            Leadership::Leads | Leadership::Damaged => true,
+            Leadership::Away => p.elsewhere.is_some(),
+            Leadership::Undecided | Leadership::Lost | Leadership::Leaving => false,
+        };
         self.record.state == TopicState::Live && self.is_settled() && self.partitions.iter().all(decided)
     }
 
@@ -558,7 +624,10 @@ impl Topic {
 
     fn image(&self, nodes: &[i32]) -> TopicImage {
         let partitions = self.partitions.iter().map(|partition| PartitionImage {
-            leader: (partition.leadership == Leadership::Leads).then(|| nodes[usize::from(partition.shard.0)]),
+            leader: match partition.leadership {
+                Leadership::Leads => Some(nodes[usize::from(partition.shard.0)]),
+                _ => partition.elsewhere,
+            },
             epoch: partition.epoch,
             shard: partition.shard,
         });

@@ -138,6 +138,9 @@ impl ShardCore {
     pub(crate) fn slot_revoked(&mut self, slot: u16) {
         self.groups.coordinator.on_slot_revoked(slot);
         self.settle_groups();
+        if self.is_among_others() {
+            self.effects.push(Effect::ToControl(ToControl::SlotLeft { slot }));
+        }
     }
 
     /// Sessions and rebalances that ran out.

@@ -112,8 +112,9 @@ pub(crate) fn created(core: &mut ShardCore, context: RequestContext, asked: Aske
     for (at, name) in asked.created.into_iter().enumerate() {
         let answer = answers.as_ref().and_then(|answers| answers.get(at));
         let error = answer.map_or(ErrorCode::LeaderNotAvailable, |answer| answer.error);
-        // Created but not in our image yet: the client asks again.
-        let error = if error == ErrorCode::None { ErrorCode::LeaderNotAvailable } else { error };
+        // Created, by this process or by another one, but not in our image yet: the client asks again.
+        let is_there = matches!(error, ErrorCode::None | ErrorCode::TopicAlreadyExists);
+        let error = if is_there { ErrorCode::LeaderNotAvailable } else { error };
         outcomes.push((name, error));
     }
     respond(core, context, asked.operations, Some(asked.topics), &outcomes);

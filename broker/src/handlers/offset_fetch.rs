@@ -23,11 +23,11 @@ const TOPIC_IDS: i16 = 10;
 const GROUP_ERROR: i16 = 2;
 
 /// Answers from what is durable.
-pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, request: OffsetFetchRequest) {
+pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, request: OffsetFetchRequest) {
     if context.version >= MANY_GROUPS {
         let by_id = context.version >= TOPIC_IDS;
         let fetched = |group| {
-            let mut answered = fetch_group(core, group, by_id);
+            let mut answered = fetch_group(core, now, group, by_id);
             if answered.error_code != ErrorCode::None {
                 answered.topics.clear();
             }
@@ -45,7 +45,7 @@ pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, requ
         named.collect()
     });
     let group = OffsetFetchRequestGroup { group_id: request.group_id, topics, ..Default::default() };
-    let mut answered = fetch_group(core, group, false);
+    let mut answered = fetch_group(core, now, group, false);
     // Version 1 has no place for the group's error but its partitions.
     if context.version < GROUP_ERROR {
         for partition in answered.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
@@ -60,10 +60,12 @@ pub(crate) fn handle(core: &mut ShardCore, _: Now, context: RequestContext, requ
     context.reply(core, &response);
 }
 
-fn fetch_group(core: &ShardCore, group: OffsetFetchRequestGroup, by_id: bool) -> OffsetFetchResponseGroup {
+fn fetch_group(core: &ShardCore, now: Now, group: OffsetFetchRequestGroup, by_id: bool) -> OffsetFetchResponseGroup {
     let coordinator = &core.groups.coordinator;
     let member = group.member_id.as_deref();
     let allowed = coordinator.check_offset_fetch(&group.group_id, member, group.member_epoch);
+    // Another process may have been put in this one's place, and know of later commits.
+    let allowed = if core.is_fresh(now) { allowed } else { Err(ErrorCode::CoordinatorNotAvailable) };
     let result = allowed.and_then(|()| match &group.topics {
         None => coordinator.all_committed(&group.group_id).map(|all| everything(&core.image, all)),
         Some(topics) => topics.iter().map(|topic| fetch_topic(core, &group.group_id, topic, by_id)).collect(),

@@ -90,10 +90,19 @@ pub fn wire(shards: u16, lanes: u16, to_peer: Option<usize>) -> Wiring {
     wiring
 }
 
-/// What comes before anything else of this life, once the lock proves that earlier ones are dead: every log that they
-/// left is sealed, and the process learns its node ids.
-pub async fn prepare(env: &Env, stores: &Stores, boot: BootId, process: &Process) -> Result<Identity, StartError> {
+/// What comes before anything else of this life: the process learns its node ids, and every log that earlier lives left is
+/// sealed if it is `alone`, since the lock proves that they are dead.
+pub async fn prepare(
+    env: &Env,
+    stores: &Stores,
+    boot: BootId,
+    process: &Process,
+    alone: bool,
+) -> Result<Identity, StartError> {
     let identity = start::identify(env, &*stores.meta, &*stores.objects, process).await?;
+    if !alone {
+        return Ok(identity);
+    }
     let sealed = seal_all_dead(env, stores, boot).await?;
     if sealed > 0 {
         tracing::info!(logs = sealed, "sealed the write-ahead logs of an earlier life");
@@ -110,9 +119,10 @@ pub async fn run_control(
     housekeeping: Housekeeping,
 ) -> Result<Ended, StartError> {
     housekeeping.start(&env, &stores);
-    let stores = ControlStores { meta: stores.meta, objects: stores.objects };
-    let pump = ControlPump::start(env, config, stores, ends).await?;
-    Ok(pump.run().await)
+    let boot = config.boot;
+    let of_control = ControlStores { meta: stores.meta.clone(), objects: stores.objects.clone() };
+    let pump = ControlPump::start(env, config, of_control, ends).await?;
+    Ok(pump.sealing(stores, boot).run().await)
 }
 
 /// Starts shard `shard` with node id `node`, which is that of all if `sharing_port` says how many there are; `disk`:

@@ -20,6 +20,7 @@ mod probe;
 
 use self::housekeeping::Housekeeping;
 use crate::admin::{self, Cells, Exposition, PUBLISH_INTERVAL};
+use crate::control::cluster::{self, ClusterConfig};
 use crate::control::core::ControlConfig;
 use crate::control::pump::Ended;
 use crate::control::start::{Identity, Process, StartError};
@@ -156,6 +157,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         addresses: addresses_of_shards(&advertised, shards),
         zone: settings.zone.clone(),
     };
+    let cluster = stores.is_shared().then(|| ClusterConfig { zone: settings.zone.clone(), lease: cluster::LEASE });
     let admin_address = admin.as_ref().map(|(_, address)| address.clone());
     let mut control = ControlThread {
         stores: stores.clone(),
@@ -165,6 +167,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         lanes: settings.wal_lanes,
         max_partitions: settings.max_partitions,
         shared_port: settings.shared_port,
+        cluster: cluster.clone(),
         housekeeping,
         admin: admin.map(|(listener, _)| (listener, exposition)),
     };
@@ -174,9 +177,14 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         Some(identity) => identity,
         None => return Ok(()),
     };
+    let registered = cluster.as_ref().map(|cluster| {
+        let record = cluster::broker_record(cluster, boot, &identity.nodes, settings.shared_port);
+        cluster::registration(&name, &record)
+    });
     for ((ends, cells), lane) in lane_ends.into_iter().zip(lane_cells).zip(0..) {
         let identity = LaneIdentity { broker: name.clone(), boot, lane };
-        let (config, stores, fate) = (lane_config(settings, &stores), stores.clone(), fate.clone());
+        let config = LaneConfig { registered: registered.clone(), ..lane_config(settings, &stores) };
+        let (stores, fate) = (stores.clone(), fate.clone());
         thread(&format!("lane-{lane}"), move || {
             block_on_local(|env| {
                 let stores = stores.handles(&env);
@@ -240,6 +248,7 @@ struct ControlThread {
     lanes: u16,
     max_partitions: u32,
     shared_port: bool,
+    cluster: Option<ClusterConfig>,
     housekeeping: Housekeeping,
     fate: mpsc::SyncSender<Fate>,
     /// The admin endpoint's socket and what it shows.
@@ -259,7 +268,7 @@ impl ControlThread {
                 if self.stores.remote {
                     race::check(&*stores.objects, &env, "the object store").await?;
                 }
-                Ok(assembly::prepare(&env, &stores, self.boot, &self.process).await?)
+                Ok(assembly::prepare(&env, &stores, self.boot, &self.process, self.cluster.is_none()).await?)
             };
             let identity: Result<Identity, ServeError> = prepared.await;
             let Ok(Identity { cluster_id, nodes }) = &identity else {
@@ -275,6 +284,7 @@ impl ControlThread {
                 lanes: self.lanes,
                 default_partitions: DEFAULT_PARTITIONS.max(shards),
                 max_partitions: self.max_partitions,
+                cluster: self.cluster.clone(),
             };
             tell(&self.fate, Fate::Prepared(identity));
             if go.recv().await.is_some() {
@@ -341,6 +351,7 @@ fn share_fate(fates: &mpsc::Receiver<Fate>, stop: &Sender<()>, shards: usize) {
             Fate::Lane(_) if stopping => {}
             Fate::Control(Ok(Ended::Stopped { sealed })) => break sealed,
             Fate::Control(Ok(Ended::Abandoned)) => fall("a shard or lane is gone"),
+            Fate::Control(Ok(Ended::Replaced)) => fall("another process has taken this one's name; give each its own"),
             Fate::Control(Err(error)) => fall(&format!("the control task could not start: {error}")),
             Fate::Lane(lane) => fall(&format!("lane {lane} ended")),
             Fate::Shard(shard, error) => fall(&format!("shard {shard} could not start: {error}")),

@@ -243,6 +243,13 @@ impl SharedStores {
         SharedStores { wal, objects: self.objects.giving_way(), ..self.clone() }
     }
 
+    /// Whether other processes may use the same metadata store, and with it the same log.
+    pub fn is_shared(&self) -> bool {
+        match self.meta {
+            SharedMeta::Embedded(_) | SharedMeta::Memory(_) => false,
+        }
+    }
+
     /// The handles of the thread that `env` belongs to.
     pub fn handles(&self, env: &Env) -> Stores {
         let objects = self.objects.handle_hedging(env, &self.meter, self.hedge_percent);

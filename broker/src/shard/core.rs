@@ -25,7 +25,7 @@ use super::stored_bytes::StoredBytes;
 use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
 use crate::cold::reader::ColdError;
-use crate::control::{ClusterImage, FromControl};
+use crate::control::{ClusterImage, Freshness, FromControl};
 use crate::handlers::errors::PartitionError;
 use crate::handlers::group_desk::GroupDesk;
 use crate::handlers::questions::Questions;
@@ -118,6 +118,8 @@ pub struct ShardCore {
     stopping: bool,
     /// The lane's store takes nothing until it has room again.
     store_full: bool,
+    /// How long nobody else was put in this process's place; `None`: nobody ever is.
+    freshness: Option<Freshness>,
 }
 
 impl ShardCore {
@@ -151,7 +153,18 @@ impl ShardCore {
             next_seal: 0,
             stopping: false,
             store_full: false,
+            freshness: None,
         }
+    }
+
+    /// Whether other processes may be put in this one's place.
+    pub(crate) fn is_among_others(&self) -> bool {
+        self.freshness.is_some()
+    }
+
+    /// Whether what this shard alone knows is sure to be the newest: nobody was put in its place.
+    pub(crate) fn is_fresh(&self, now: Now) -> bool {
+        self.freshness.is_none_or(|freshness| freshness.holds(now.mono, now.wall))
     }
 
     /// Records the broker's own share of acknowledgements in `histogram` from now on.
@@ -240,6 +253,7 @@ impl ShardCore {
             FromControl::Topics { token, topics } => self.topics_answered(now, token, Some(topics)),
             FromControl::Altered { token, results } => self.altered(token, results),
             FromControl::ProducerIds { token, first } => init_producer_id::answered(self, token, first),
+            FromControl::Fresh(freshness) => self.freshness = Some(freshness),
             FromControl::Stopping => self.stopping = true,
             FromControl::Persisted { token, result } => self.group_written(now, token, result),
             FromControl::SlotGranted { slot, slot_epoch, groups, offsets } => {

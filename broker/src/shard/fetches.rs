@@ -355,9 +355,21 @@ impl ShardCore {
         self.fetches.by_request.insert(request, fetch);
     }
 
+    /// A client that names no epoch may have read beyond the log's end from whoever was put in this process's place, or took
+    /// over what this shard drains: it is not to begin anew (PROTOCOL.md section 5).
+    fn doubt_range(&self, slot: &mut FetchSlot, fresh: bool) {
+        let log = slot.partition.and_then(|partition| self.logs.get(&partition));
+        let beyond = log.is_some_and(|log| slot.from > log.log_end() && (!fresh || log.draining()));
+        if beyond && slot.current_epoch < 0 && matches!(slot.state, SlotState::Failed(PartitionError::OutOfRange)) {
+            slot.state = SlotState::Failed(PartitionError::NotLeader);
+        }
+    }
+
     /// Makes the answer from what is there.
-    pub(super) fn finish_fetch(&mut self, now: Now, fetch: PendingFetch) {
+    pub(super) fn finish_fetch(&mut self, now: Now, mut fetch: PendingFetch) {
         self.clear_deadline(&fetch);
+        let fresh = self.is_fresh(now);
+        fetch.slots.iter_mut().for_each(|slot| self.doubt_range(slot, fresh));
         if fetch.phase == Phase::Reading {
             // What is still being read stays charged, or a store that does not answer would gather reads without end.
             self.fetches.charged -= fetch.charged - fetch.outstanding_bytes;

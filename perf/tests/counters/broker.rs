@@ -157,7 +157,8 @@ impl Broker {
         let process = Process { name: "a".to_owned(), addresses: vec![("127.0.0.1".to_owned(), 9092)], zone: None };
         let boot = BootId(1);
         let control_stores = stores(&control_env);
-        let identity = assembly::prepare(&control_env, &control_stores, boot, &process).await.expect("empty stores");
+        let identity =
+            assembly::prepare(&control_env, &control_stores, boot, &process, true).await.expect("empty stores");
         let Wiring { mut shards, mut lanes, control, stop } = assembly::wire(1, 1, None);
         let mut lane_ends = lanes.remove(0);
         let (to_shard, relayed) = mailbox(TO_SHARD);
@@ -177,6 +178,7 @@ impl Broker {
             lanes: 1,
             default_partitions: 1,
             max_partitions: 1000,
+            cluster: None,
         };
         let env = control_env.clone();
         control_env.spawn("control", async move {

@@ -2,6 +2,7 @@
 
 use crate::compaction::PlannerConfig;
 use crate::ids::{BootId, WriterId};
+use crate::meta::Compare;
 use std::time::Duration;
 
 /// Who a lane is: goes into its `/wal` records and into the header of every object that it writes.
@@ -63,6 +64,8 @@ pub struct LaneConfig {
     pub hedge_percent: u32,
     /// A released partition that nobody takes is taken back after this time.
     pub take_back_after: Duration,
+    /// Among other processes a log is opened only while this life's key stands.
+    pub registered: Option<Compare>,
 }
 
 /// Memory of rolls into segments.
@@ -102,6 +105,7 @@ impl Default for LaneConfig {
             put_patience: Duration::from_secs(10),
             hedge_percent: 0,
             take_back_after: Duration::from_secs(5),
+            registered: None,
         }
     }
 }

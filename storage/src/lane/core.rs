@@ -87,6 +87,8 @@ pub struct LaneCore {
     pub(super) checkpoint_at: u64,
     pub(super) producer_ids: i64,
     pub(super) stop: Option<Stop>,
+    /// The sequence that is looked at for a fence.
+    pub(super) probing: Option<Seq>,
     pub(super) ended: bool,
     pub(super) effects: VecDeque<Effect>,
     phase: Phase,
@@ -148,6 +150,7 @@ impl LaneCore {
             checkpoint_at: 0,
             producer_ids: 0,
             stop: None,
+            probing: None,
             ended: false,
             effects: VecDeque::from([Effect::NewWid]),
             phase: Phase::Naming,
@@ -185,6 +188,7 @@ impl LaneCore {
             Event::Command(LaneCommand::ProducerIdHighWater(first)) => {
                 self.producer_ids = self.producer_ids.max(first);
             }
+            Event::Command(LaneCommand::Probe) => self.probe(),
             Event::Command(LaneCommand::Stop) => self.on_stop(),
             Event::NewWid(wid) => self.open(wid),
             Event::WalPut { wid, seq, hedge, result } if wid == self.wid => {
@@ -198,6 +202,9 @@ impl LaneCore {
             Event::Header { wid, seq, result } if wid == self.wid => {
                 if self.is_own_fence(seq) {
                     return self.on_fence_header(seq, &result);
+                }
+                if self.is_probe(seq) {
+                    return self.on_probed(seq, &result);
                 }
                 let (random, me) = (self.random(), self.identity.writer());
                 let step = self.flights.on_header(now.mono, (wid, seq), me, &result, random);
@@ -387,6 +394,7 @@ impl LaneCore {
         self.unwanted.clear();
         self.departed.clear();
         self.looking = None;
+        self.probing = None;
         self.transactions.clear();
         self.checkpointing = Checkpointing::new();
         self.plan_nothing();

@@ -215,6 +215,11 @@ impl LaneCore {
         let of_topic: Vec<TopicPartition> =
             self.partitions.keys().filter(|partition| partition.topic == topic).copied().collect();
         for partition in of_topic {
+            if self.config.registered.is_some() {
+                // Who deletes the topic does not wait for lanes of other processes: a birth may have come after the removal.
+                let record = self.partitions[&partition].record.clone();
+                self.unbear(partition, &record);
+            }
             self.forget(partition);
         }
     }

@@ -188,6 +188,8 @@ pub enum LaneCommand {
     },
     /// First producer id not yet given out (for checkpoints).
     ProducerIdHighWater(i64),
+    /// The process's lease is not fresh: look whether the log was fenced (PROTOCOL.md section 5).
+    Probe,
     /// Graceful stop.
     Stop,
 }

@@ -17,6 +17,7 @@ mod leadership;
 mod log_bytes;
 pub mod messages;
 mod outage;
+mod probe;
 mod pump;
 mod ring;
 mod stop;

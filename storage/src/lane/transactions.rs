@@ -127,10 +127,13 @@ impl LaneCore {
         one.phase = Phase::Sent;
         one.attempts += 1;
         let txn = match &one.purpose {
-            Purpose::Open(record) => Txn {
-                compares: if wrong(Wrong::WidReopened) { vec![] } else { vec![Compare::Absent(keys::wal(self.wid))] },
-                ops: vec![Op::Put(keys::wal(self.wid), record.encode())],
-            },
+            Purpose::Open(record) => {
+                let absent = (!wrong(Wrong::WidReopened)).then(|| Compare::Absent(keys::wal(self.wid)));
+                Txn {
+                    compares: absent.into_iter().chain(self.config.registered.clone()).collect(),
+                    ops: vec![Op::Put(keys::wal(self.wid), record.encode())],
+                }
+            }
             Purpose::Wal(record) => {
                 let compare = Compare::Value(keys::wal(self.wid), self.record.encode());
                 let anyhow = wrong(Wrong::CheckpointTxnGoesBack);

@@ -184,6 +184,9 @@ pub struct SlotRecord {
     pub boot: BootId,
     /// The shard.
     pub shard: ShardIndex,
+    /// Whether it has let go: another process may take the slot. Absent if not, so that nothing else of the bytes changes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
 }
 
 /// `/group-settings/{group}`.

@@ -77,7 +77,8 @@ pub(super) struct Route {
 }
 
 impl World {
-    async fn any_connection(&self) -> Result<Connection, Lost> {
+    /// A connection to any broker.
+    pub(super) async fn any_connection(&self) -> Result<Connection, Lost> {
         let address = self.bootstrap[self.sim.dice(|d| d.index(self.bootstrap.len()))];
         Connection::open(&self.sim, &self.network, address).await
     }

@@ -3,6 +3,8 @@
 
 pub mod batch;
 mod client;
+pub mod cluster;
+mod committer;
 mod connection;
 mod deleter;
 mod limiter;
@@ -15,6 +17,7 @@ use crate::{audit, rebuild, segments};
 use client::{Consumer, Producer, World};
 use deleter::Deleter;
 use limiter::Limiter;
+use millrace_broker::control::cluster::{self as joining, ClusterConfig};
 use millrace_broker::control::core::ControlConfig;
 use millrace_broker::control::start::Process;
 use millrace_broker::net::budget::Pools;
@@ -22,7 +25,7 @@ use millrace_broker::process::assembly::{self, Wiring};
 use millrace_broker::process::housekeeping::Housekeeping;
 use millrace_storage::audit::Bodies;
 use millrace_storage::env::Env;
-use millrace_storage::ids::BootId;
+use millrace_storage::ids::{BootId, TopicPartition};
 use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
 use millrace_storage::mailbox::Sender;
 use millrace_storage::recovery::Stores;
@@ -103,7 +106,12 @@ struct Node {
 }
 
 fn address(shard: u16) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1], 9_092 + shard))
+    address_of(1, shard)
+}
+
+/// Where a shard of the process on this host listens.
+fn address_of(host: u8, shard: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, host], 9_092 + shard))
 }
 
 impl Node {
@@ -154,6 +162,9 @@ impl Node {
             meta: Rc::new(self.meta.clone()),
         };
         let starting = Starting {
+            name: "node".to_owned(),
+            host: 1,
+            cluster: None,
             env: env.clone(),
             sim: self.sim.clone(),
             process,
@@ -215,6 +226,9 @@ impl Node {
 
 /// What a process is made from.
 struct Starting {
+    name: String,
+    host: u8,
+    cluster: Option<ClusterConfig>,
     env: Env,
     sim: Sim,
     process: ProcessId,
@@ -232,17 +246,23 @@ impl Starting {
     async fn run(self, life: Rc<Life>) {
         let boot = BootId(self.env.random());
         let shared_port = self.to_peer.is_some();
-        let told = |shard| if shared_port { address(0) } else { address(shard) };
+        let told = |shard| address_of(self.host, if shared_port { 0 } else { shard });
         let addresses = (0..self.shards).map(|shard| (told(shard).ip().to_string(), told(shard).port()));
-        let process = Process { name: "node".to_owned(), addresses: addresses.collect(), zone: None };
-        let Ok(identity) = assembly::prepare(&self.env, &self.stores, boot, &process).await else {
+        let process = Process { name: self.name.clone(), addresses: addresses.collect(), zone: None };
+        let alone = self.cluster.is_none();
+        let Ok(identity) = assembly::prepare(&self.env, &self.stores, boot, &process, alone).await else {
             return self.sim.kill(self.process);
         };
+        let registered = self.cluster.as_ref().map(|cluster| {
+            let record = joining::broker_record(cluster, boot, &identity.nodes, shared_port);
+            joining::registration(&self.name, &record)
+        });
+        let lane_config = LaneConfig { registered, ..self.lane_config };
         let Wiring { shards, lanes, control, stop } = assembly::wire(self.shards, self.lanes, self.to_peer);
         life.stop.replace(Some(stop));
         for (ends, lane) in lanes.into_iter().zip(0..) {
             let identity = LaneIdentity { broker: process.name.clone(), boot, lane };
-            let pump = LanePump::new(self.env.clone(), identity, self.lane_config.clone(), self.stores.clone(), ends);
+            let pump = LanePump::new(self.env.clone(), identity, lane_config.clone(), self.stores.clone(), ends);
             self.env.spawn("lane", pump.run());
         }
         for (ends, node) in shards.into_iter().zip(&identity.nodes) {
@@ -252,7 +272,7 @@ impl Starting {
             let sharing = shared_port.then_some(self.shards);
             let pump = assembly::start_shard(self.env.clone(), (shard, id), sharing, &self.stores, pools, None, ends);
             pump.expire_every(self.expire_every, |_| ());
-            let listener = self.network.listen(address(shard.0));
+            let listener = self.network.listen(address_of(self.host, shard.0));
             self.env.spawn("serve", async move { pump.run(listener).await });
         }
         let config = ControlConfig {
@@ -264,6 +284,7 @@ impl Starting {
             lanes: self.lanes,
             default_partitions: u32::try_from(MAX_INDEX).expect("small"),
             max_partitions: MAX_PARTITIONS,
+            cluster: self.cluster,
         };
         // Its end, by a stop or because a store gave no answer, is the end of the process.
         drop(assembly::run_control(self.env.clone(), config, self.stores, control, self.housekeeping).await);
@@ -337,10 +358,14 @@ pub async fn run(sim: Sim, shared_port: bool) {
     audit::check(&node.bucket, &node.meta, Bodies::Batches);
 }
 
-fn topic_of(node: &Node, p: millrace_storage::ids::TopicPartition) -> String {
+fn topic_of(node: &Node, p: TopicPartition) -> String {
+    topic_of_meta(&node.meta, p)
+}
+
+fn topic_of_meta(meta: &SimMeta, p: TopicPartition) -> String {
     use millrace_storage::meta::keys::TOPICS;
     use millrace_storage::meta::records::{Record, TopicRecord};
-    let topics = node.meta.contents(TOPICS);
+    let topics = meta.contents(TOPICS);
     let found = topics.iter().find(|(_, value)| TopicRecord::decode(value).is_ok_and(|record| record.id == p.topic));
     found.map(|(key, _)| key[TOPICS.len()..].to_owned()).unwrap_or_else(|| panic!("FINDING the topic of {p} is gone"))
 }

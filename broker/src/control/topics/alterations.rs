@@ -75,7 +75,8 @@ impl Topics {
             self.partitions += record.partitions - topic.counted;
             topic.counted = record.partitions;
             topic.alterers.push(waiter);
-            let mut change = TopicChange::alter(topic.name.clone(), topic.record.clone(), record);
+            let change = TopicChange::alter(topic.name.clone(), topic.record.clone(), record);
+            let mut change = change.among_others(self.shared);
             change.go_on(sink);
             topic.change = Some(change);
         }
@@ -105,12 +106,18 @@ impl Topics {
         for index in before..topic.record.partitions {
             let partition = TopicPartition { topic: id, index };
             let shard = shard_again(partition, None, self.counts.shards);
-            topic.partitions.push(Partition { shard, epoch: LeaderEpoch(0), leadership: Leadership::Undecided });
-            self.undecided.insert(partition);
+            let leadership = if self.shared { Leadership::Away } else { Leadership::Undecided };
+            topic.partitions.push(Partition { shard, epoch: LeaderEpoch(0), leadership, elsewhere: None });
+            if !self.shared {
+                self.undecided.insert(partition);
+            }
         }
         let alterers = std::mem::take(&mut topic.alterers);
         if topic.record.partitions > before {
             topic.creators.extend(alterers);
+            if self.shared {
+                self.settle(id);
+            }
             self.lead_if(|partition, _| partition.topic == id && partition.index >= before, sink);
         } else {
             let answer = topic.answer(ErrorCode::None, None);

@@ -10,6 +10,7 @@ mod hedging;
 mod holding;
 mod joining;
 mod moves;
+mod probe;
 mod restart;
 mod segments;
 mod waits;
