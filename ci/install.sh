@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need besides Rust, Go, Java 17 and Maven: kcat, an S3 server, Kafka's clients and tools. What is there
+# What the tests need besides Rust, Go, Java 17 and Maven: kcat, an S3 server, etcd, Kafka's clients and tools. What is there
 # already is left alone.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,6 +14,9 @@ if ! command -v kcat >/dev/null; then
 fi
 if ! command -v versitygw >/dev/null && [ ! -x "$(go env GOPATH)/bin/versitygw" ]; then
     go install github.com/versity/versitygw/cmd/versitygw@latest
+fi
+if [ ! -x "$here/etcd/target/etcd" ]; then
+    (cd "$here/etcd" && go build -o target/etcd .)
 fi
 # Stands behind its own file, so that an interrupted download is not taken for a whole one.
 if [ ! -f "$here/java/target/complete" ] ||

@@ -154,6 +154,11 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
     tokio::time::timeout(limit, future).await.ok()
 }
 
+/// Lets time go by. To be awaited inside [`SideRuntime::run`].
+pub(crate) async fn pause(length: Duration) {
+    tokio::time::sleep(length).await;
+}
+
 /// Drives a lane or the control task on the calling thread until it ends. `make` gets the thread's [`Env`]; tasks
 /// spawned through it live on this thread and are dropped when the main future ends.
 pub fn block_on_local<F: Future>(make: impl FnOnce(Env) -> F) -> std::io::Result<F::Output> {

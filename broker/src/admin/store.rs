@@ -1,11 +1,14 @@
 //! The text form of what is asked of the store, and of times in buckets.
 
+use millrace_storage::meta::etcd::EtcdGauges;
 use millrace_storage::meter::{BOUNDS, Extra, Operation, Snapshot, StoreMeter};
 use millrace_storage::store_error::FailureKind;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt::Error;
+use std::sync::atomic::Ordering;
 
 /// Name, help text and value of a count.
 type StoreCounter = (&'static str, &'static str, fn(&StoreMeter) -> u64);
@@ -35,6 +38,9 @@ pub(super) fn encode(store: &StoreMeter, encoder: &mut DescriptorEncoder<'_>) ->
         let counter = ConstCounter::new(read(store));
         counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
     }
+    if let Some(etcd) = store.etcd() {
+        encode_etcd(etcd, encoder)?;
+    }
     let help = "Requests to the store that failed, by how";
     let mut family = encoder.encode_descriptor("store_failures", help, None, MetricType::Counter)?;
     for operation in Operation::ALL {
@@ -56,6 +62,22 @@ pub(super) fn encode(store: &StoreMeter, encoder: &mut DescriptorEncoder<'_>) ->
     let help = "How long reads took that the store answered without an error";
     let metric = encoder.encode_descriptor("store_get_seconds", help, None, MetricType::Histogram)?;
     encode_histogram(&store.gets().snapshot(), metric)
+}
+
+/// Writes how large the etcd is.
+fn encode_etcd(etcd: &EtcdGauges, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let gauges = [
+        ("etcd_file_bytes", "Size of etcd's file, which its quota is about", &etcd.file),
+        ("etcd_used_bytes", "Bytes of it in use; the rest is used again, or given back by defragmenting", &etcd.used),
+        ("etcd_quota_bytes", "Size of the file from which etcd takes no more writes", &etcd.quota),
+    ];
+    for (name, help, value) in gauges {
+        let gauge = ConstGauge::new(i64::try_from(value.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+    }
+    let help = "Compactions of etcd's history that this process asked for";
+    let counter = ConstCounter::new(etcd.compactions.load(Ordering::Relaxed));
+    counter.encode(encoder.encode_descriptor("etcd_compactions", help, None, counter.metric_type())?)
 }
 
 /// Name, help text and kind of what is done beyond sending each request once.
@@ -85,6 +107,7 @@ pub(super) fn encode_histogram(times: &Snapshot, mut metric: MetricEncoder<'_>) 
 
 #[cfg(test)]
 mod tests {
+    use super::{EtcdGauges, Ordering, StoreMeter};
     use crate::admin::{Cells, Exposition};
     use bytes::Bytes;
     use millrace_storage::env::{Mono, WallMs};
@@ -92,6 +115,18 @@ mod tests {
     use millrace_storage::object::memory::MemoryStore;
     use millrace_storage::side::block_on_local;
     use std::sync::Arc;
+
+    #[test]
+    fn the_size_of_an_etcd_is_shown_where_there_is_one() {
+        let etcd = Arc::new(EtcdGauges::default());
+        etcd.file.store(7, Ordering::Relaxed);
+        let shown = |store| {
+            let shards = vec![Cells::new(0, Mono(0))];
+            Exposition { shards, lanes: vec![], store, jobs: Arc::default(), started: WallMs(0) }.text()
+        };
+        assert!(shown(Arc::new(StoreMeter::with_etcd(etcd))).contains("\nmillrace_etcd_file_bytes 7\n"));
+        assert!(!shown(Arc::default()).contains("etcd"));
+    }
 
     #[test]
     fn requests_bytes_failures_and_times_are_shown() {

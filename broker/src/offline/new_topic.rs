@@ -17,7 +17,7 @@ use crate::control::messages::NewTopic;
 use crate::control::start::{Process, identify, kafka_uuid};
 use crate::control::topic_object::{self, TOPIC_OBJECT_VERSION, TopicObject};
 use crate::control::topic_rules;
-use crate::process::open::{DirectoryLock, Places, SharedStores};
+use crate::process::open::{DirectoryLock, MetadataPlace, Places, SharedStores};
 use crate::settings::Settings;
 use bytes::{Bytes, BytesMut};
 use millrace_protocol::records::{RecordBatch, set_leader_epoch};
@@ -49,9 +49,17 @@ impl Ground {
     pub(super) fn lock(settings: &Settings) -> Result<Ground, OpenError> {
         let mut locks = vec![DirectoryLock::take(&settings.data_dir, "--data-dir")?];
         let places = Places::of(settings)?;
-        if places.metadata.is_none() {
-            let problem = "a memory: store ends with its process";
-            return Err(OpenError::new(problem, "name another with --object-store"));
+        match &places.metadata {
+            MetadataPlace::Embedded(_) => {}
+            MetadataPlace::Memory => {
+                let problem = "a memory: store ends with its process";
+                return Err(OpenError::new(problem, "name another with --object-store"));
+            }
+            // No lock shows that nobody else serves.
+            MetadataPlace::Etcd(_) => {
+                let problem = "topics are not added offline to a cluster whose metadata are in an etcd";
+                return Err(OpenError::new(problem, "name a directory with --metadata embedded:DIR"));
+            }
         }
         locks.extend(places.to_lock().map(|root| DirectoryLock::take(root, "--object-store")).transpose()?);
         Ok(Ground { places, _locks: locks })

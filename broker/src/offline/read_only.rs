@@ -7,12 +7,13 @@
 
 use super::OfflineError;
 use crate::control::start::{CLUSTER_OBJECT, ClusterObject, StartError};
-use crate::process::open::{DirectoryLock, LOCK_FILE, Places};
+use crate::process::open::{DirectoryLock, LOCK_FILE, MetadataPlace, Places, open_etcd};
 use crate::settings::Settings;
 use millrace_storage::audit::AuditStores;
 use millrace_storage::env::Env;
 use millrace_storage::meta::MetaStore;
 use millrace_storage::meta::embedded::{EmbeddedMeta, FILE_NAME};
+use millrace_storage::meta::etcd::EtcdMeta;
 use millrace_storage::object::local::LocalStore;
 use millrace_storage::object::url::StoreUrl;
 use millrace_storage::object::{OpenError, SharedObjects};
@@ -28,7 +29,7 @@ use std::sync::Arc;
 pub(super) struct ReadOnly {
     objects: SharedObjects,
     extents: Option<ExtentWal>,
-    meta: Option<EmbeddedMeta>,
+    meta: Option<Meta>,
     /// Where it is.
     pub(super) url: StoreUrl,
     /// No process serves from the store.
@@ -36,6 +37,21 @@ pub(super) struct ReadOnly {
     /// What is known of the metadata store, for people.
     pub(super) metadata: String,
     _locks: Vec<DirectoryLock>,
+}
+
+/// The metadata store that was opened.
+enum Meta {
+    Copy(EmbeddedMeta),
+    Etcd(EtcdMeta),
+}
+
+impl Meta {
+    fn handle(&self) -> Rc<dyn MetaStore> {
+        match self {
+            Meta::Copy(meta) => Rc::new(meta.clone()),
+            Meta::Etcd(meta) => Rc::new(meta.clone()),
+        }
+    }
 }
 
 impl ReadOnly {
@@ -58,14 +74,23 @@ impl ReadOnly {
             }
         };
         let held = lock(&settings.data_dir, "--data-dir");
-        let file = places.metadata.as_ref().filter(|directory| directory.join(FILE_NAME).is_file());
-        let (meta, metadata) = match (held, file) {
-            (Err(error), _) if stopped => return Err(error.into()),
-            (Err(_), _) => (None, format!("the store alone: a live process holds {}", settings.data_dir.display())),
-            (Ok(_), None) => (None, "the store alone: there is no metadata store".to_owned()),
-            (Ok(lock), Some(directory)) => {
+        let (meta, metadata) = match (&places.metadata, held) {
+            (_, Err(error)) if stopped => return Err(error.into()),
+            // No lock says whether brokers change it meanwhile.
+            (MetadataPlace::Etcd(_), _) if !stopped => {
+                (None, "the store alone: brokers may be using the etcd".to_owned())
+            }
+            (MetadataPlace::Etcd(address), _) => {
+                let etcd = open_etcd(address, settings, side, None)?;
+                (Some(Meta::Etcd(etcd)), format!("the etcd at {}", address.endpoints.join(",")))
+            }
+            (_, Err(_)) => (None, format!("the store alone: a live process holds {}", settings.data_dir.display())),
+            (MetadataPlace::Embedded(directory), Ok(lock)) if directory.join(FILE_NAME).is_file() => {
                 locks.extend(lock);
-                (Some(EmbeddedMeta::open_copy(directory)?), directory.display().to_string())
+                (Some(Meta::Copy(EmbeddedMeta::open_copy(directory)?)), directory.display().to_string())
+            }
+            (MetadataPlace::Embedded(_) | MetadataPlace::Memory, Ok(_)) => {
+                (None, "the store alone: there is no metadata store".to_owned())
             }
         };
         Ok(ReadOnly { objects, extents, meta, url: places.store, stopped, metadata, _locks: locks })
@@ -80,7 +105,8 @@ impl ReadOnly {
             OpenError::new(problem, "name the store of a cluster with --object-store or --data-dir")
         })?;
         let cluster = ClusterObject::decode(&found.bytes).map_err(StartError::from)?;
-        if let Some(meta) = &self.meta {
+        let meta = self.meta.as_ref().map(Meta::handle);
+        if let Some(meta) = &meta {
             if meta.cluster_id().await?.to_string() == cluster.metadata {
                 // The process that this lock belongs to is the one that would serve from the store.
                 self.stopped = true;
@@ -93,7 +119,7 @@ impl ReadOnly {
             Some(extents) => Rc::new(extents.clone()),
             None => Rc::new(ObjectWal::new(objects.clone())),
         };
-        let meta = self.meta.clone().map(|meta| Rc::new(meta) as Rc<dyn MetaStore>);
+        let meta = meta.filter(|_| self.meta.is_some());
         Ok(AuditStores { wal, objects, meta })
     }
 

@@ -13,7 +13,7 @@ use super::OfflineError;
 use super::topics::Topics;
 use crate::control::start::{CLUSTER_OBJECT, ClusterObject, StartError, kafka_uuid};
 use crate::control::topic_object::TopicObject;
-use crate::process::open::{DirectoryLock, Places};
+use crate::process::open::{DirectoryLock, MetadataPlace, Places};
 use crate::settings::Settings;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, Wid};
@@ -64,8 +64,15 @@ pub fn recover(settings: &Settings) -> Result<Recovered, OfflineError> {
     let refuse = |problem: String, fix: &str| Err(OpenError::new(problem, fix).into());
     let _data_lock = DirectoryLock::take(&settings.data_dir, "--data-dir")?;
     let places = Places::of(settings)?;
-    let Some(metadata) = places.metadata.clone() else {
-        return refuse("a memory: store ends with its process".to_owned(), "name another with --object-store");
+    let metadata = match places.metadata.clone() {
+        MetadataPlace::Embedded(directory) => directory,
+        MetadataPlace::Memory => {
+            return refuse("a memory: store ends with its process".to_owned(), "name another with --object-store");
+        }
+        MetadataPlace::Etcd(_) => {
+            let problem = "an etcd is not rebuilt by this command yet";
+            return refuse(problem.to_owned(), "name a directory with --metadata embedded:DIR");
+        }
     };
     let _store_lock = places.to_lock().map(|root| DirectoryLock::take(root, "--object-store")).transpose()?;
     if metadata.join(FILE_NAME).exists() {

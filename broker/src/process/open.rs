@@ -10,6 +10,7 @@ use crate::settings::Settings;
 use millrace_storage::env::Env;
 use millrace_storage::meta::MetaStore;
 use millrace_storage::meta::embedded::EmbeddedMeta;
+use millrace_storage::meta::etcd::{Credentials, EtcdAddress, EtcdMeta, EtcdSettings, OnOther, Upkeep};
 use millrace_storage::meta::memory::MemoryMeta;
 use millrace_storage::meter::{Counting, StoreMeter};
 use millrace_storage::object::model::{Parameters, SharedModel};
@@ -29,6 +30,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
 
 /// Longest name of a process, bytes.
 const LONGEST_NAME: usize = 128;
@@ -140,7 +143,19 @@ enum SharedWal {
 #[derive(Clone)]
 enum SharedMeta {
     Embedded(EmbeddedMeta),
+    Etcd(EtcdMeta),
     Memory(MemoryMeta),
+}
+
+/// Where the metadata are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MetadataPlace {
+    /// In memory, like the log.
+    Memory,
+    /// The directory of an embedded store.
+    Embedded(PathBuf),
+    /// An etcd.
+    Etcd(EtcdAddress),
 }
 
 /// Where the settings put things.
@@ -148,8 +163,8 @@ enum SharedMeta {
 pub struct Places {
     /// The log of record.
     pub store: StoreUrl,
-    /// The embedded metadata store; `None`: in memory.
-    pub metadata: Option<PathBuf>,
+    /// The metadata store.
+    pub metadata: MetadataPlace,
 }
 
 impl Places {
@@ -179,9 +194,12 @@ impl Places {
             other @ (StoreUrl::Bucket { .. } | StoreUrl::Memory) => other,
         };
         let metadata = match (&settings.metadata, &store) {
-            (_, StoreUrl::Memory) => None,
-            (None, _) => Some(apart(data.join("metadata"))),
-            (Some(text), _) => Some(apart(PathBuf::from(text.strip_prefix("embedded:").unwrap_or(text)))),
+            (_, StoreUrl::Memory) => MetadataPlace::Memory,
+            (None, _) => MetadataPlace::Embedded(apart(data.join("metadata"))),
+            (Some(text), _) if EtcdAddress::is_one(text) => MetadataPlace::Etcd(EtcdAddress::parse(text)?),
+            (Some(text), _) => {
+                MetadataPlace::Embedded(apart(PathBuf::from(text.strip_prefix("embedded:").unwrap_or(text))))
+            }
         };
         Ok(Places { store, metadata })
     }
@@ -216,8 +234,9 @@ impl SharedStores {
         };
         let new_id = kafka_uuid(random);
         let meta = match &places.metadata {
-            Some(directory) => SharedMeta::Embedded(EmbeddedMeta::open(directory, new_id)?),
-            None => SharedMeta::Memory(MemoryMeta::new(new_id)),
+            MetadataPlace::Embedded(directory) => SharedMeta::Embedded(EmbeddedMeta::open(directory, new_id)?),
+            MetadataPlace::Etcd(address) => SharedMeta::Etcd(open_etcd(address, settings, side, Some(new_id))?),
+            MetadataPlace::Memory => SharedMeta::Memory(MemoryMeta::new(new_id)),
         };
         let objects = SharedObjects::open(&places.store, side)?;
         let remote = kind == StoreKind::Remote || model.is_some();
@@ -228,6 +247,7 @@ impl SharedStores {
         let hedge_percent = settings.hedge_percent.unwrap_or(if remote { HEDGE_PERCENT } else { 0 });
         let meter = match &meta {
             SharedMeta::Embedded(meta) => StoreMeter::with_metadata(meta.counts()),
+            SharedMeta::Etcd(meta) => StoreMeter::with_etcd(meta.keep_up(upkeep(settings))),
             SharedMeta::Memory(_) => StoreMeter::default(),
         };
         Ok(SharedStores { wal, objects, meta, kind, remote, meter: Arc::new(meter), hedge_percent })
@@ -261,9 +281,50 @@ impl SharedStores {
         };
         let meta: Rc<dyn MetaStore> = match &self.meta {
             SharedMeta::Embedded(meta) => Rc::new(meta.clone()),
+            SharedMeta::Etcd(meta) => Rc::new(meta.clone()),
             SharedMeta::Memory(meta) => Rc::new(meta.timed(env)),
         };
         Stores { wal, objects, meta }
+    }
+}
+
+/// Opens an etcd as the settings say. Once another one answers in its place the process ends: what it might acknowledge
+/// then could contradict what others own.
+pub fn open_etcd(
+    address: &EtcdAddress,
+    settings: &Settings,
+    side: &SideRuntime,
+    new_id: Option<Uuid>,
+) -> Result<EtcdMeta, OpenError> {
+    let credentials = settings.etcd_user.clone().zip(settings.etcd_password_file.as_deref());
+    let credentials =
+        credentials.map(|(user, file)| Ok(Credentials { user, password: password(file)? })).transpose()?;
+    let how = EtcdSettings {
+        credentials,
+        ca: settings.etcd_ca.clone(),
+        cert: settings.etcd_cert.clone(),
+        key: settings.etcd_key.clone(),
+    };
+    let ends: OnOther = Arc::new(|error| {
+        tracing::error!(%error, "the process ends; rebuild the metadata (millrace recover) or bring back the etcd it used");
+        std::process::exit(1);
+    });
+    EtcdMeta::open(address, &how, side, new_id, ends)
+}
+
+fn password(file: &Path) -> Result<String, OpenError> {
+    let text = fs::read_to_string(file).map_err(|error| {
+        let fix = "name a file that this process may read with --etcd-password-file";
+        OpenError::new(format!("the password in {} can't be read: {error}", file.display()), fix)
+    })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn upkeep(settings: &Settings) -> Upkeep {
+    let minutes = settings.etcd_history_minutes;
+    Upkeep {
+        history: (minutes > 0).then(|| Duration::from_secs(60 * minutes)),
+        quota: settings.etcd_quota_mib.map(|mib| mib << 20),
     }
 }
 
@@ -321,6 +382,16 @@ mod tests {
         let places = Places::of(&settings(directory.path())).unwrap();
         let data = fs::canonicalize(directory.path()).unwrap();
         assert_eq!(places.store, StoreUrl::File(data.join("log")));
-        assert_eq!(places.metadata, Some(data.join("metadata")));
+        assert_eq!(places.metadata, MetadataPlace::Embedded(data.join("metadata")));
+    }
+
+    #[test]
+    fn an_etcd_is_named_by_its_scheme() {
+        let directory = tempfile::tempdir().unwrap();
+        let named = |text: &str| Settings { metadata: Some(text.to_owned()), ..settings(directory.path()) };
+        let places = Places::of(&named("etcd://a:1,b/x")).unwrap();
+        assert_eq!(places.metadata, MetadataPlace::Etcd(EtcdAddress::parse("etcd://a:1,b:2379/x").unwrap()));
+        assert!(Places::of(&named("etcd://")).is_err());
+        assert_eq!(Places::of(&named("embedded:/m")).unwrap().metadata, MetadataPlace::Embedded("/m".into()));
     }
 }

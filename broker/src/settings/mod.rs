@@ -9,6 +9,7 @@ pub mod table;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
+use millrace_storage::meta::etcd::EtcdAddress;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -127,8 +128,22 @@ pub struct Settings {
     pub shards: Option<u16>,
     /// URL of the object store; `None`: files under the data directory.
     pub object_store: Option<String>,
-    /// `embedded:DIR`; `None`: under the data directory, or in memory with `memory:`.
+    /// `embedded:DIR` or an etcd; `None`: under the data directory, or in memory with `memory:`.
     pub metadata: Option<String>,
+    /// User of the etcd.
+    pub etcd_user: Option<String>,
+    /// File with the user's password.
+    pub etcd_password_file: Option<PathBuf>,
+    /// Authorities of the etcd's certificates.
+    pub etcd_ca: Option<PathBuf>,
+    /// Client certificate.
+    pub etcd_cert: Option<PathBuf>,
+    /// Its key.
+    pub etcd_key: Option<PathBuf>,
+    /// History that the etcd keeps, minutes; 0: somebody else compacts it.
+    pub etcd_history_minutes: u64,
+    /// Quota of the etcd where it does not tell it, MiB.
+    pub etcd_quota_mib: Option<u64>,
     /// Admin HTTP address.
     pub admin: Option<HostPort>,
     /// Lanes.
@@ -235,6 +250,13 @@ impl Effective {
             shards: self.number("shards"),
             object_store: self.text("object-store").map(str::to_owned),
             metadata: self.text("metadata").map(str::to_owned),
+            etcd_user: self.text("etcd-user").map(str::to_owned),
+            etcd_password_file: self.text("etcd-password-file").map(PathBuf::from),
+            etcd_ca: self.text("etcd-ca").map(PathBuf::from),
+            etcd_cert: self.text("etcd-cert").map(PathBuf::from),
+            etcd_key: self.text("etcd-key").map(PathBuf::from),
+            etcd_history_minutes: self.number("etcd-history-minutes").expect("has a default"),
+            etcd_quota_mib: self.number("etcd-quota-mib"),
             admin: self.address("admin"),
             wal_lanes: self.number("wal-lanes").expect("has a default"),
             linger_ms: self.number("linger-ms"),
@@ -287,9 +309,13 @@ impl Settings {
     fn check(&self) -> Result<(), SettingError> {
         let contradiction = |text: &str| Err(SettingError::Contradiction(text.to_owned()));
         if let Some(metadata) = &self.metadata
+            && !EtcdAddress::is_one(metadata)
             && metadata.strip_prefix("embedded:").is_none_or(str::is_empty)
         {
-            return contradiction("metadata: expected embedded:DIR");
+            return contradiction("metadata: expected embedded:DIR or etcd://HOST:PORT,HOST:PORT/NAMESPACE");
+        }
+        if self.etcd_user.is_some() != self.etcd_password_file.is_some() {
+            return contradiction("etcd-user and etcd-password-file: give both, or none");
         }
         if self.metadata.is_some() && self.object_store.as_deref() == Some("memory:") {
             return contradiction(

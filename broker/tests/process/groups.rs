@@ -17,7 +17,7 @@ const GROUP: &str = "readers";
 const ASSIGNMENT: &[u8] = b"all of it";
 
 /// A member that knows its place.
-struct Member {
+pub(crate) struct Member {
     id: String,
     generation: i32,
 }
@@ -32,7 +32,7 @@ fn coordinator(client: &mut Client) -> String {
 }
 
 /// Joins as the only member and assigns itself everything.
-fn join(client: &mut Client) -> Member {
+pub(crate) fn join(client: &mut Client) -> Member {
     let address = coordinator(client);
     let mut request = JoinGroupRequest {
         group_id: GROUP.into(),
@@ -67,7 +67,7 @@ fn join(client: &mut Client) -> Member {
 }
 
 /// What the coordinator says to a sign of life, once it has loaded the group.
-fn heartbeat(client: &mut Client, member: &Member) -> ErrorCode {
+pub(crate) fn heartbeat(client: &mut Client, member: &Member) -> ErrorCode {
     let address = coordinator(client);
     let request = HeartbeatRequest {
         group_id: GROUP.into(),
@@ -81,7 +81,7 @@ fn heartbeat(client: &mut Client, member: &Member) -> ErrorCode {
     })
 }
 
-fn commit(client: &mut Client, member: &Member, offset: i64) -> ErrorCode {
+pub(crate) fn commit(client: &mut Client, member: &Member, offset: i64) -> ErrorCode {
     let address = coordinator(client);
     let partition = OffsetCommitRequestPartition { committed_offset: offset, ..Default::default() };
     let request = OffsetCommitRequest {
@@ -94,7 +94,7 @@ fn commit(client: &mut Client, member: &Member, offset: i64) -> ErrorCode {
     client.at(&address).ask(&request, 8).topics[0].partitions[0].error_code
 }
 
-fn committed(client: &mut Client) -> i64 {
+pub(crate) fn committed(client: &mut Client) -> i64 {
     let address = coordinator(client);
     let topic = OffsetFetchRequestTopics { name: "t".into(), partition_indexes: vec![0], ..Default::default() };
     let group = OffsetFetchRequestGroup { group_id: GROUP.into(), topics: Some(vec![topic]), ..Default::default() };

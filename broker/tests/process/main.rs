@@ -11,6 +11,10 @@ mod alter;
 mod audit;
 mod deletions;
 mod disk;
+mod etcd;
+#[path = "../../../storage/tests/etcd/server.rs"]
+#[allow(dead_code, reason = "the tests of the store itself need more of it")]
+mod etcd_server;
 mod gc;
 mod groups;
 mod history;

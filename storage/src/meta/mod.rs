@@ -1,9 +1,10 @@
-//! The metadata store: small keys, transactions with comparisons, watches. Embedded ([`embedded`], redb) or in memory
-//! ([`memory`]); etcd will implement the same trait and run the same conformance suite (`conformance`).
+//! The metadata store: small keys, transactions with comparisons, watches, leases. Embedded ([`embedded`], redb), in
+//! memory ([`memory`]) or in an etcd ([`etcd`]); all run the same conformance suite (`conformance`).
 //!
 //! Guarantees:
 //! 1. Transactions are linearizable and durable when answered (in memory: as long as the process lives).
-//! 2. Every change has a revision; revisions grow by one per committed transaction that changes something.
+//! 2. Every change has a revision; revisions grow by one per committed transaction that changes something, and by what
+//!    others do who share an etcd.
 //! 3. A watch from revision r delivers every later change of its prefix once, in order, or ends with
 //!    [`WatchError::Compacted`].
 //! 4. An error with `Certainty::Unknown` may have been applied, now or later.
@@ -17,6 +18,7 @@ pub(crate) mod apply;
 #[cfg(any(test, feature = "sim"))]
 pub mod conformance;
 pub mod embedded;
+pub mod etcd;
 mod history;
 pub mod keys;
 pub(crate) mod leases;
@@ -168,7 +170,8 @@ pub enum WatchError {
 /// Changes as they come; all changes of one revision are delivered together.
 pub type WatchStream = LocalBoxStream<'static, Result<Vec<Change>, WatchError>>;
 
-/// The interface that the embedded store and etcd share.
+/// The interface that all metadata stores share. A listing is linearizable page by page: each is of one revision, a later
+/// one perhaps of a later one.
 pub trait MetaStore {
     /// A random id given at creation: every answer must come from the same store.
     fn cluster_id(&self) -> StoreFuture<uuid::Uuid>;

@@ -13,6 +13,7 @@ mod histogram;
 pub use histogram::{BOUNDS, Histogram, Snapshot};
 
 use crate::env::Env;
+use crate::meta::etcd::EtcdGauges;
 use crate::store_error::{FailureKind, StoreError};
 use crate::wal::StoreFuture;
 use std::sync::Arc;
@@ -90,12 +91,23 @@ pub struct StoreMeter {
     puts: Histogram,
     gets: Histogram,
     metadata: Arc<MetaCounts>,
+    etcd: Option<Arc<EtcdGauges>>,
 }
 
 impl StoreMeter {
     /// A meter that shows the counts of the metadata store too.
     pub fn with_metadata(metadata: Arc<MetaCounts>) -> StoreMeter {
         StoreMeter { metadata, ..StoreMeter::default() }
+    }
+
+    /// A meter that shows the size of the etcd too.
+    pub fn with_etcd(etcd: Arc<EtcdGauges>) -> StoreMeter {
+        StoreMeter { etcd: Some(etcd), ..StoreMeter::default() }
+    }
+
+    /// The size of the etcd, where the metadata are in one.
+    pub fn etcd(&self) -> Option<&EtcdGauges> {
+        self.etcd.as_deref()
     }
 
     /// Transactions of the embedded metadata store that changed something.

@@ -1,0 +1,252 @@
+//! What keeps an etcd from filling up: its history is compacted, its size is watched.
+//!
+//! Every process does this by itself. Compacting what another one has compacted is no error, so none needs to know of the
+//! others. etcd's file does not shrink by it, but what was freed is used again; giving space back to the disk
+//! (defragmenting) stops a member for a while and is left to who runs the etcd.
+//!
+//! Invariants:
+//! 1. History younger than [`SHORTEST_HISTORY`] is never compacted: a watch whose stream broke finds what it missed.
+//! 2. [`Schedule`] keeps at most [`MARKS`] marks.
+
+use super::client::{COMPACT, STATUS};
+use super::proto::{CompactionRequest, CompactionResponse, StatusRequest, StatusResponse};
+use super::{EtcdMeta, Shared};
+use crate::env::Mono;
+use crate::side::{monotonic_now, pause};
+use crate::store_error::StoreError;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// Watches find what they missed for at least so long.
+const SHORTEST_HISTORY: Duration = Duration::from_secs(60);
+/// At least so long between two compactions.
+const COMPACT_APART: Duration = Duration::from_secs(60);
+/// More revisions than this are compacted before their time.
+const MANY_REVISIONS: i64 = 100_000;
+/// Marks of a schedule: an hour of looks.
+const MARKS: usize = 240;
+/// etcd's own default, where it does not say.
+const DEFAULT_QUOTA: u64 = 2 << 30;
+/// Share of the quota from which a warning is logged, percent.
+const WARN_PERCENT: u64 = 70;
+
+/// What is to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Upkeep {
+    /// How much history is kept, at most an hour; `None`: somebody else compacts.
+    pub history: Option<Duration>,
+    /// The etcd's `--quota-backend-bytes`, where it does not tell it (before 3.6); `None`: its default.
+    pub quota: Option<u64>,
+}
+
+/// The etcd's size as last seen; 0: not yet.
+#[derive(Debug, Default)]
+pub struct EtcdGauges {
+    /// Bytes of its file, which the quota is about.
+    pub file: AtomicU64,
+    /// Bytes of those in use.
+    pub used: AtomicU64,
+    /// What the file may become.
+    pub quota: AtomicU64,
+    /// Compactions that this process asked for.
+    pub compactions: AtomicU64,
+}
+
+impl EtcdMeta {
+    /// Starts the upkeep; it ends with the last handle on the store.
+    pub fn keep_up(&self, upkeep: Upkeep) -> Arc<EtcdGauges> {
+        let gauges: Arc<EtcdGauges> = Arc::default();
+        let (shared, seen) = (Arc::downgrade(&self.0), gauges.clone());
+        drop(self.0.side.run(run(shared, upkeep, seen)));
+        gauges
+    }
+
+    /// Compacts the history up to `revision`.
+    ///
+    /// # Errors
+    /// The etcd refuses, or does not answer.
+    pub async fn compact(&self, revision: super::Revision) -> Result<(), StoreError> {
+        let shared = self.0.clone();
+        self.0.side.run(async move { compact(&shared, revision.0).await }).await
+    }
+}
+
+async fn run(shared: Weak<Shared>, upkeep: Upkeep, gauges: Arc<EtcdGauges>) {
+    let mut schedule = Schedule::default();
+    let mut warned = false;
+    while let Some(shared) = shared.upgrade() {
+        match shared.client.call::<_, StatusResponse>(&STATUS, StatusRequest {}).await {
+            Ok(status) => {
+                let size = Size::of(&status, upkeep.quota);
+                size.show(&gauges);
+                warned = size.warn(warned);
+                let newest = super::revision(status.header.as_ref()).0.max(shared.client.guard.revision());
+                let target = upkeep.history.and_then(|keep| schedule.look(monotonic_now(), keep, newest, &size));
+                if let Some(revision) = target {
+                    match compact(&shared, revision).await {
+                        Ok(()) => {
+                            gauges.compactions.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => tracing::warn!(%error, "etcd's history was not compacted; it is tried again"),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the size of etcd is not known"),
+        }
+        drop(shared);
+        pause(LOOK_EVERY).await;
+    }
+}
+
+async fn compact(shared: &Shared, revision: i64) -> Result<(), StoreError> {
+    let asked = CompactionRequest { revision };
+    match shared.client.call::<_, CompactionResponse>(&COMPACT, asked).await {
+        // Somebody was faster, or this is the answer to a second attempt.
+        Err(error) if error.detail.contains("has been compacted") => Ok(()),
+        answered => answered.map(drop),
+    }
+}
+
+/// How large the etcd is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Size {
+    file: u64,
+    used: u64,
+    quota: u64,
+}
+
+impl Size {
+    fn of(status: &StatusResponse, quota: Option<u64>) -> Size {
+        let told = u64::try_from(status.db_size_quota).ok().filter(|told| *told > 0);
+        Size {
+            file: u64::try_from(status.db_size).unwrap_or(0),
+            used: u64::try_from(status.db_size_in_use).unwrap_or(0),
+            quota: told.or(quota).unwrap_or(DEFAULT_QUOTA),
+        }
+    }
+
+    fn show(&self, gauges: &EtcdGauges) {
+        gauges.file.store(self.file, Ordering::Relaxed);
+        gauges.used.store(self.used, Ordering::Relaxed);
+        gauges.quota.store(self.quota, Ordering::Relaxed);
+    }
+
+    /// Warns when the file has grown beyond the share, once until it is below it again.
+    fn warn(&self, warned: bool) -> bool {
+        let percent = self.file.saturating_mul(100) / self.quota;
+        if percent >= WARN_PERCENT && !warned {
+            tracing::warn!(
+                file_bytes = self.file,
+                used_bytes = self.used,
+                quota_bytes = self.quota,
+                "etcd has used {percent} % of its quota, and takes no writes at all when it is used up: defragment it if \
+                 much less is in use, else raise --quota-backend-bytes"
+            );
+        }
+        percent >= WARN_PERCENT
+    }
+
+    /// Early enough that what comes until the next compaction keeps clear of the warning.
+    fn is_filling(&self) -> bool {
+        self.used > self.quota / 4
+    }
+}
+
+/// Which revision to compact to: pure.
+#[derive(Default)]
+struct Schedule {
+    /// What the newest revision was at earlier looks.
+    marks: VecDeque<(Mono, i64)>,
+    compacted: Option<(Mono, i64)>,
+}
+
+impl Schedule {
+    /// A look at `now`, when `revision` is the newest.
+    fn look(&mut self, now: Mono, keep: Duration, revision: i64, size: &Size) -> Option<i64> {
+        self.marks.push_back((now, revision));
+        if self.marks.len() > MARKS {
+            self.marks.pop_front();
+        }
+        if self.compacted.is_some_and(|(at, _)| now.since(at) < COMPACT_APART) {
+            return None;
+        }
+        let keep = keep.max(SHORTEST_HISTORY);
+        let older =
+            |age: Duration| self.marks.iter().rev().find(|(at, _)| now.since(*at) >= age).map(|(_, mark)| *mark);
+        let floor = self.compacted.map_or(0, |(_, floor)| floor);
+        let kept = revision - floor.max(self.marks.front().map_or(0, |(_, oldest)| *oldest));
+        let is_much = kept > MANY_REVISIONS || size.is_filling();
+        let target = older(if is_much { SHORTEST_HISTORY } else { keep })?;
+        if target <= floor {
+            return None;
+        }
+        self.compacted = Some((now, target));
+        Some(target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Size = Size { file: 10, used: 5, quota: 1_000 };
+    const KEEP: Duration = Duration::from_secs(600);
+
+    /// Looks every 15 s for `seconds`, a revision each `step`; what was compacted, with the second it was.
+    fn looks(schedule: &mut Schedule, seconds: std::ops::Range<u64>, step: i64, size: Size) -> Vec<(u64, i64)> {
+        let at = |second: u64| Mono(second * 1_000_000_000);
+        let revision = |second: u64| i64::try_from(second / 15).unwrap() * step;
+        seconds
+            .step_by(15)
+            .filter_map(|second| Some((second, schedule.look(at(second), KEEP, revision(second), &size)?)))
+            .collect()
+    }
+
+    #[test]
+    fn history_is_compacted_when_it_is_old_enough_and_not_more_often_than_a_minute() {
+        let mut schedule = Schedule::default();
+        assert_eq!(looks(&mut schedule, 0..615, 10, SMALL), [], "all of it is young");
+        let compacted = looks(&mut schedule, 615..1_200, 10, SMALL);
+        assert_eq!(compacted[0], (615, 10));
+        for pair in compacted.windows(2) {
+            assert_eq!((pair[1].0 - pair[0].0, pair[1].1 - pair[0].1), (60, 40));
+        }
+    }
+
+    #[test]
+    fn much_history_is_compacted_down_to_a_minute() {
+        let mut schedule = Schedule::default();
+        let compacted = looks(&mut schedule, 0..300, 30_000, SMALL);
+        // 4 looks of 30,000 are beyond the limit; the newest that is a minute old is the first.
+        assert_eq!(compacted[0], (75, 30_000));
+        let full = Size { used: 600, ..SMALL };
+        assert_eq!(looks(&mut Schedule::default(), 0..90, 10, full), [(75, 10)]);
+    }
+
+    #[test]
+    fn an_idle_store_is_not_compacted_again_and_again() {
+        let mut schedule = Schedule::default();
+        let mut compacted = looks(&mut schedule, 0..900, 10, SMALL);
+        let last = compacted.pop().unwrap();
+        assert_eq!(last.1, 170);
+        let at = |second: u64| Mono(second * 1_000_000_000);
+        let idle = (900..2_000).step_by(15).filter_map(|second| schedule.look(at(second), KEEP, 590, &SMALL));
+        let idle: Vec<i64> = idle.collect();
+        assert_eq!(idle.last(), Some(&590));
+        assert_eq!(idle.iter().filter(|target| **target == 590).count(), 1);
+    }
+
+    #[test]
+    fn the_quota_is_what_etcd_tells_else_what_was_set_else_its_default() {
+        let told = StatusResponse { db_size_quota: 7, ..StatusResponse::default() };
+        assert_eq!(Size::of(&told, Some(9)).quota, 7);
+        assert_eq!(Size::of(&StatusResponse::default(), Some(9)).quota, 9);
+        assert_eq!(Size::of(&StatusResponse::default(), None).quota, DEFAULT_QUOTA);
+        let nearly = Size { file: 700, ..SMALL };
+        assert!(nearly.warn(false) && !SMALL.warn(true));
+    }
+}
