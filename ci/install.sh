@@ -8,15 +8,16 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-if ! command -v kcat >/dev/null; then
+packages=()
+command -v kcat >/dev/null || packages+=(kcat)
+# The tests start their own on ports of their own.
+command -v etcd >/dev/null || packages+=(etcd-server)
+if [ ${#packages[@]} -gt 0 ]; then
     as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends kcat
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
 fi
 if ! command -v versitygw >/dev/null && [ ! -x "$(go env GOPATH)/bin/versitygw" ]; then
     go install github.com/versity/versitygw/cmd/versitygw@latest
-fi
-if [ ! -x "$here/etcd/target/etcd" ]; then
-    (cd "$here/etcd" && go build -o target/etcd .)
 fi
 # Stands behind its own file, so that an interrupted download is not taken for a whole one.
 if [ ! -f "$here/java/target/complete" ] ||

@@ -143,7 +143,7 @@ fn at_percent(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() - 1) * percent / 100]
 }
 
-pub async fn prove(etcd: &Etcd, side: SideRuntime, env: Env, seconds: u64) {
+pub(crate) async fn prove(etcd: &Etcd, side: SideRuntime, env: Env, seconds: u64) {
     let store = etcd.open("budget", &side);
     let start = env.now();
     put_all(&store, (0..TOPICS * PARTITIONS_PER_TOPIC).map(partition_record).collect()).await;

@@ -12,7 +12,7 @@ use millrace_storage::meta::{
 };
 use millrace_storage::side::{SideRuntime, block_on_local};
 use millrace_storage::store_error::{Certainty, FailureKind, StoreError};
-use server::{Etcd, ID, http, open};
+use server::{Etcd, ID, http, is_missing, open};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -57,6 +57,9 @@ async fn next(watch: &mut WatchStream) -> Vec<Change> {
 
 #[test]
 fn the_etcd_store_conforms() {
+    if is_missing() {
+        return;
+    }
     let etcd = Etcd::start(&[]);
     run(|side, env| async move {
         let store = etcd.open("suite", &side);
@@ -67,6 +70,9 @@ fn the_etcd_store_conforms() {
 
 #[test]
 fn random_transactions_leave_an_etcd_like_a_plain_map() {
+    if is_missing() {
+        return;
+    }
     let etcd = Etcd::start(&[]);
     run(|side, env| async move {
         let store = etcd.open("map", &side);
@@ -95,6 +101,9 @@ fn random_txn(env: &Env, prefix: &str) -> Txn {
 
 #[test]
 fn two_namespaces_of_one_etcd_know_nothing_of_each_other() {
+    if is_missing() {
+        return;
+    }
     let etcd = Etcd::start(&[]);
     run(|side, _| async move {
         let (one, other) = (etcd.open("one", &side), etcd.open("one.more", &side));
@@ -117,6 +126,9 @@ fn two_namespaces_of_one_etcd_know_nothing_of_each_other() {
 
 #[test]
 fn a_watch_outlives_a_killed_etcd_and_misses_nothing() {
+    if is_missing() {
+        return;
+    }
     let mut etcd = Etcd::start(&[]);
     run(|side, env| async move {
         let store = etcd.open("watch", &side);
@@ -147,6 +159,9 @@ fn a_watch_outlives_a_killed_etcd_and_misses_nothing() {
 
 #[test]
 fn revisions_too_large_for_one_answer_are_delivered_whole() {
+    if is_missing() {
+        return;
+    }
     let etcd = Etcd::start(&[]);
     run(|side, _| async move {
         let store = etcd.open("large", &side);
@@ -170,6 +185,9 @@ fn revisions_too_large_for_one_answer_are_delivered_whole() {
 
 #[test]
 fn a_watch_whose_changes_were_compacted_is_told() {
+    if is_missing() {
+        return;
+    }
     let mut etcd = Etcd::start(&[]);
     run(|side, env| async move {
         let [near, far] = [0, 1].map(|port| {
@@ -205,6 +223,9 @@ fn a_watch_whose_changes_were_compacted_is_told() {
 
 #[test]
 fn a_deletion_at_the_revision_of_a_compaction_is_not_missed() {
+    if is_missing() {
+        return;
+    }
     let etcd = Etcd::start(&[]);
     run(|side, _| async move {
         let store = etcd.open("tombstone", &side);
@@ -224,6 +245,9 @@ fn a_deletion_at_the_revision_of_a_compaction_is_not_missed() {
 
 #[test]
 fn a_member_that_dies_or_hangs_is_left_for_another() {
+    if is_missing() {
+        return;
+    }
     let mut members = Etcd::three();
     run(|side, env| async move {
         let hosts: Vec<String> = members.iter().map(|member| format!("127.0.0.1:{}", member.ports[0])).collect();
@@ -261,6 +285,9 @@ fn a_member_that_dies_or_hangs_is_left_for_another() {
 
 #[test]
 fn nobody_there_is_said_in_time_and_never_done() {
+    if is_missing() {
+        return;
+    }
     let mut etcd = Etcd::start(&[]);
     run(|side, env| async move {
         let store = etcd.open("gone", &side);
@@ -279,6 +306,9 @@ fn nobody_there_is_said_in_time_and_never_done() {
 
 #[test]
 fn a_lease_outlives_a_restart_of_etcd_and_not_its_holder() {
+    if is_missing() {
+        return;
+    }
     let mut etcd = Etcd::start(&[]);
     run(|side, env| async move {
         let store = etcd.open("lease", &side);
@@ -333,6 +363,9 @@ async fn is_over(env: &Env, store: &EtcdMeta, told: &AtomicUsize) {
 
 #[test]
 fn an_etcd_restored_from_a_backup_is_found_out_by_its_first_answer() {
+    if is_missing() {
+        return;
+    }
     let mut etcd = Etcd::start(&[]);
     run(|side, env| async move {
         let (store, told) = guarded(&etcd, "backup", &side);
@@ -354,6 +387,9 @@ fn an_etcd_restored_from_a_backup_is_found_out_by_its_first_answer() {
 
 #[test]
 fn an_etcd_made_anew_is_found_out_and_a_copy_of_the_old_namespace_in_it_refused() {
+    if is_missing() {
+        return;
+    }
     let mut etcd = Etcd::start(&[]);
     run(|side, env| async move {
         let (store, told) = guarded(&etcd, "anew", &side);
@@ -375,6 +411,9 @@ fn an_etcd_made_anew_is_found_out_and_a_copy_of_the_old_namespace_in_it_refused(
 
 #[test]
 fn a_full_etcd_says_what_to_do() {
+    if is_missing() {
+        return;
+    }
     let etcd = Etcd::start(&["--quota-backend-bytes", "4194304"]);
     run(|side, _| async move {
         let store = etcd.open("full", &side);
@@ -413,6 +452,9 @@ fn as_user(user: &str, password: &str) -> EtcdSettings {
 
 #[test]
 fn users_sign_in_and_strangers_are_told_what_they_lack() {
+    if is_missing() {
+        return;
+    }
     let mut etcd = Etcd::start(&[]);
     let port = etcd.ports[0];
     let ask = |path: &str, body: &str| {
@@ -452,6 +494,9 @@ fn users_sign_in_and_strangers_are_told_what_they_lack() {
 #[test]
 #[ignore = "takes as long as it is told to; ci/prove metadata runs it"]
 fn the_metadata_of_100_000_partitions_fit_an_etcd() {
+    if is_missing() {
+        return;
+    }
     let seconds = std::env::var("MILLRACE_METADATA_SECONDS").map_or(30, |text| text.parse().expect("seconds"));
     let etcd = Etcd::start(&[]);
     run(|side, env| async move { budget::prove(&etcd, side, env, seconds).await });
@@ -465,6 +510,9 @@ fn openssl(directory: &Path, arguments: &str) {
 
 #[test]
 fn certificates_are_checked_both_ways() {
+    if is_missing() {
+        return;
+    }
     let certificates = tempfile::tempdir().unwrap();
     let path = |name: &str| certificates.path().join(name);
     let request = "req -newkey rsa:2048 -nodes -keyout";

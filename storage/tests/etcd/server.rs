@@ -1,5 +1,5 @@
-//! A real etcd on loopback: the binary that `MILLRACE_TEST_ETCD` names, else the one that `ci/install.sh` built, else
-//! `etcd` on the path.
+//! A real etcd on loopback: the program that `MILLRACE_TEST_ETCD` names, else `etcd` on the path. Where neither is there,
+//! tests are left out, and say so; `ci/test` names one, so there they are not.
 
 use millrace_storage::meta::etcd::{EtcdAddress, EtcdMeta, EtcdSettings, OnOther};
 use millrace_storage::object::OpenError;
@@ -12,35 +12,45 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// The id that a namespace gets which a test makes.
-pub const ID: Uuid = Uuid::from_u128(77);
+pub(crate) const ID: Uuid = Uuid::from_u128(77);
 
-const BUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ci/etcd/target/etcd");
+const NAMED: &str = "MILLRACE_TEST_ETCD";
 
 fn binary() -> PathBuf {
-    if let Some(named) = std::env::var_os("MILLRACE_TEST_ETCD") {
-        return named.into();
+    std::env::var_os(NAMED).map_or_else(|| "etcd".into(), PathBuf::from)
+}
+
+/// Whether there is no etcd to test with. A test that asks ends; that it did is written where it is always seen.
+pub(crate) fn is_missing() -> bool {
+    let probe = Command::new(binary()).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let missing =
+        std::env::var_os(NAMED).is_none() && probe.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    if missing {
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        let line = format!("left out: {test}: no etcd on the path; ci/install.sh installs one, or {NAMED} names it\n");
+        std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
     }
-    if Path::new(BUILT).exists() { BUILT.into() } else { "etcd".into() }
+    missing
 }
 
 /// A port that nobody uses.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback has a port").port()
 }
 
 /// One member and its data; it ends with this.
-pub struct Etcd {
+pub(crate) struct Etcd {
     child: Option<Child>,
-    pub data: tempfile::TempDir,
+    pub(crate) data: tempfile::TempDir,
     /// Ports for clients.
-    pub ports: Vec<u16>,
+    pub(crate) ports: Vec<u16>,
     scheme: &'static str,
     arguments: Vec<String>,
 }
 
 impl Etcd {
     /// A member of its own, ready.
-    pub fn start(more: &[&str]) -> Etcd {
+    pub(crate) fn start(more: &[&str]) -> Etcd {
         let peer = format!("http://127.0.0.1:{}", free_port());
         let mut etcd = Etcd::prepared("one", &peer, &format!("one={peer}"), "http", more);
         etcd.run();
@@ -48,7 +58,7 @@ impl Etcd {
     }
 
     /// A member that speaks TLS to clients.
-    pub fn start_tls(more: &[&str]) -> Etcd {
+    pub(crate) fn start_tls(more: &[&str]) -> Etcd {
         let peer = format!("http://127.0.0.1:{}", free_port());
         let mut etcd = Etcd::prepared("one", &peer, &format!("one={peer}"), "https", more);
         etcd.spawn();
@@ -56,7 +66,7 @@ impl Etcd {
     }
 
     /// Three members of one cluster, ready.
-    pub fn three() -> [Etcd; 3] {
+    pub(crate) fn three() -> [Etcd; 3] {
         let peers = ["a", "b", "c"].map(|name| (name, format!("http://127.0.0.1:{}", free_port())));
         let all = peers.iter().map(|(name, peer)| format!("{name}={peer}")).collect::<Vec<_>>().join(",");
         let mut members = peers.map(|(name, peer)| Etcd::prepared(name, &peer, &all, "http", &[]));
@@ -99,18 +109,17 @@ impl Etcd {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();
-        self.child =
-            Some(child.expect("no etcd to test with; ci/install.sh installs one, or MILLRACE_TEST_ETCD names it"));
+        self.child = Some(child.expect("the etcd to test with starts"));
     }
 
     /// Starts it (again) on all of its ports.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         self.spawn();
         self.wait_until_ready();
     }
 
     /// Starts it again on one of its ports.
-    pub fn run_on(&mut self, port: u16) {
+    pub(crate) fn run_on(&mut self, port: u16) {
         self.spawn_on(&[port]);
         self.wait_until_ready();
     }
@@ -129,12 +138,12 @@ impl Etcd {
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default()
     }
 
     /// Ends it at once.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("it is ours");
             child.wait().expect("it is ours");
@@ -142,13 +151,13 @@ impl Etcd {
     }
 
     /// Sends a signal by name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().is_ok_and(|status| status.success()));
     }
 
     /// A copy of its data; it must not run.
-    pub fn backup(&self) -> tempfile::TempDir {
+    pub(crate) fn backup(&self) -> tempfile::TempDir {
         assert!(self.child.is_none());
         let backup = tempfile::tempdir().expect("a directory");
         copy(&self.data.path().join("data"), &backup.path().join("data"));
@@ -156,30 +165,30 @@ impl Etcd {
     }
 
     /// Puts a copy in the place of its data; it must not run.
-    pub fn restore(&mut self, backup: &tempfile::TempDir) {
+    pub(crate) fn restore(&mut self, backup: &tempfile::TempDir) {
         self.forget();
         copy(&backup.path().join("data"), &self.data.path().join("data"));
     }
 
     /// Removes its data; it must not run.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         assert!(self.child.is_none());
         std::fs::remove_dir_all(self.data.path().join("data")).expect("it has data");
     }
 
     /// Other arguments from the next start on.
-    pub fn more_arguments(&mut self, more: &[&str]) {
+    pub(crate) fn more_arguments(&mut self, more: &[&str]) {
         self.arguments.extend(more.iter().map(|text| (*text).to_owned()));
     }
 
-    pub fn address(&self, namespace: &str) -> String {
+    pub(crate) fn address(&self, namespace: &str) -> String {
         let hosts: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let scheme = if self.scheme == "http" { "etcd" } else { "etcds" };
         format!("{scheme}://{}/{namespace}", hosts.join(","))
     }
 
     /// A handle on a namespace of it.
-    pub fn open(&self, namespace: &str, side: &SideRuntime) -> EtcdMeta {
+    pub(crate) fn open(&self, namespace: &str, side: &SideRuntime) -> EtcdMeta {
         open(&self.address(namespace), &EtcdSettings::default(), side).expect("it opens")
     }
 }
@@ -191,7 +200,7 @@ impl Drop for Etcd {
 }
 
 /// Opens `address`; that it is another etcd is a failed test.
-pub fn open(address: &str, settings: &EtcdSettings, side: &SideRuntime) -> Result<EtcdMeta, OpenError> {
+pub(crate) fn open(address: &str, settings: &EtcdSettings, side: &SideRuntime) -> Result<EtcdMeta, OpenError> {
     let never: OnOther = Arc::new(|error| panic!("{error}"));
     EtcdMeta::open(&EtcdAddress::parse(address).unwrap(), settings, side, Some(ID), never)
 }
@@ -210,7 +219,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// One request in the clear; its whole answer.
-pub fn http(port: u16, method: &str, path: &str, body: &str) -> Option<String> {
+pub(crate) fn http(port: u16, method: &str, path: &str, body: &str) -> Option<String> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
     socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).ok()?;
     let length = body.len();
