@@ -267,6 +267,8 @@ impl SharedStores {
     pub fn is_shared(&self) -> bool {
         match self.meta {
             SharedMeta::Embedded(_) | SharedMeta::Memory(_) => false,
+            // What is no object store is this process's alone.
+            SharedMeta::Etcd(_) => self.kind == StoreKind::Remote,
         }
     }
 

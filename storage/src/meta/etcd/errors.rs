@@ -28,6 +28,9 @@ pub(super) enum Remedy {
 /// etcd's words for a token that it does not know (any more), and for one from before a change of users.
 const STALE_TOKEN: [&str; 2] = ["invalid auth token", "revision of auth store is old"];
 
+/// etcd's words for a name and password that are wrong, and for none where they are needed.
+const NO_USER: [&str; 2] = ["authentication failed", "user name is empty"];
+
 /// The crate's words for an answer that is larger than we take.
 const TOO_LARGE: &str = "message length too large";
 
@@ -46,7 +49,9 @@ pub(super) fn of_status(status: &Status, endpoint: &str) -> Failed {
         // etcd has too much under way and refused before it began.
         Code::ResourceExhausted => (NotDone, FailureKind::Throttled, Remedy::OtherEndpoint),
         Code::PermissionDenied | Code::Unauthenticated => (NotDone, FailureKind::Denied, Remedy::None),
-        Code::InvalidArgument if text.contains("authentication failed") => (NotDone, FailureKind::Denied, Remedy::None),
+        Code::InvalidArgument if NO_USER.iter().any(|words| text.contains(words)) => {
+            (NotDone, FailureKind::Denied, Remedy::None)
+        }
         Code::NotFound if text.contains("lease not found") => (NotDone, FailureKind::LeaseEnded, Remedy::None),
         Code::InvalidArgument
         | Code::NotFound
@@ -130,6 +135,7 @@ mod tests {
             (Code::ResourceExhausted, "etcdserver: too many requests", (NotDone, Throttled, Remedy::OtherEndpoint)),
             (Code::Unauthenticated, "etcdserver: invalid auth token", (NotDone, Denied, Remedy::NewToken)),
             (Code::InvalidArgument, "etcdserver: revision of auth store is old", (NotDone, Denied, Remedy::NewToken)),
+            (Code::InvalidArgument, "etcdserver: user name is empty", (NotDone, Denied, Remedy::None)),
             (Code::InvalidArgument, "etcdserver: request is too large", (NotDone, Other, Remedy::None)),
             (Code::PermissionDenied, "etcdserver: permission denied", (NotDone, Denied, Remedy::None)),
             (Code::NotFound, "etcdserver: requested lease not found", (NotDone, LeaseEnded, Remedy::None)),
