@@ -58,7 +58,7 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
 enum Found {
     /// Nothing: it is there, or above.
     Already(Offset),
-    /// Rise to this offset.
+    /// Rise to this offset, once the high watermark is there.
     Raise(TopicPartition, Offset),
 }
 
@@ -69,9 +69,8 @@ fn find(core: &ShardCore, topic: &str, index: i32, offset: i64) -> Result<Found,
     if log.settings.produce.keys_required && !log.settings.retention.delete {
         return Err(PartitionError::Policy);
     }
-    let end = log.high_watermark();
-    let wanted = if offset == HIGH_WATERMARK { end } else { Offset(offset) };
-    if wanted < Offset(0) || wanted > end {
+    let wanted = if offset == HIGH_WATERMARK { log.high_watermark() } else { Offset(offset) };
+    if wanted < Offset(0) || wanted > log.log_end() {
         return Err(PartitionError::OutOfRange);
     }
     let start = log.log_start();

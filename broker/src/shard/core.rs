@@ -530,7 +530,9 @@ impl ShardCore {
             let Some(log) = self.logs.get_mut(&entry.partition).filter(|log| log.epoch() == entry.epoch) else {
                 continue;
             };
+            let before = log.high_watermark();
             log.commit(object, entry, &mut self.tail);
+            let now = log.high_watermark();
             woken.extend(log.parked());
             let mut answered: SmallVec<[Waiting; 8]> = SmallVec::new();
             while let Some(waiting) = log.next_answered() {
@@ -539,6 +541,7 @@ impl ShardCore {
             for waiting in answered {
                 produce::decide(self, waiting, ErrorCode::None);
             }
+            self.ask_for_log_starts(entry.partition, before, now);
         }
     }
 

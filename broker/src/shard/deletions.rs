@@ -4,6 +4,8 @@
 //!    leadership, at its deadline, or when its connection goes.
 //! 2. At most [`WAITING`] partitions of requests wait; those beyond are refused by the handler.
 //! 3. A deadline takes nothing back: the log start may rise afterwards.
+//! 4. The lane is asked for a log start at or below the high watermark only: what is appended above waits for it first. A
+//!    producer with acks 1 knows its offsets before that, and Kafka with one replica would delete them at once.
 
 use super::core::ShardCore;
 use super::deadlines::{DeadlineId, Due};
@@ -37,7 +39,7 @@ pub(crate) struct NewDeletion {
 pub(crate) struct DeletionSlot {
     /// Which partition.
     pub(crate) partition: TopicPartition,
-    /// Where its log is to start, at most its high watermark.
+    /// Where its log is to start, at most its end.
     pub(crate) wanted: Offset,
     /// Index into the response's topics.
     pub(crate) topic_at: usize,
@@ -96,11 +98,23 @@ impl ShardCore {
         for &slot in &new.slots {
             self.deletions.wait(slot, request);
             let (partition, offset) = (slot.partition, slot.wanted);
-            self.effects.push(Effect::ToLane(ToLane::LogStart { partition, offset }));
+            if offset <= self.logs[&partition].high_watermark() {
+                self.effects.push(Effect::ToLane(ToLane::LogStart { partition, offset }));
+            }
         }
         let slots = new.slots.into_iter().map(|slot| (slot.partition, slot)).collect();
         let pending = Pending { context: new.context, response: new.response, slots, deadline };
         self.deletions.by_request.insert(request, pending);
+    }
+
+    /// The high watermark of a partition rose: the lane is asked for the log starts that it was in the way of.
+    pub(super) fn ask_for_log_starts(&mut self, partition: TopicPartition, before: Offset, now: Offset) {
+        let Some(line) = self.deletions.waiting.get(&partition) else { return };
+        let due = line.iter().map(|(wanted, _)| *wanted).filter(|wanted| (before.plus(1)..=now).contains(wanted));
+        // What several wait for is asked for once.
+        for offset in due.collect::<BTreeSet<_>>() {
+            self.effects.push(Effect::ToLane(ToLane::LogStart { partition, offset }));
+        }
     }
 
     /// The log start of a partition rose: whom that is enough for is answered.

@@ -94,6 +94,24 @@ fn minus_one_is_the_high_watermark_and_what_is_deleted_already_is_answered_at_on
 }
 
 #[test]
+fn what_is_appended_goes_when_it_is_durable() {
+    let mut world = World::written(2);
+    world.produce(1, &[(0, BatchOf::plain(3, 10))]);
+    let (all, again) = (world.delete(&[(0, 7)]), world.delete(&[(0, 7)]));
+    let inside = world.delete(&[(0, 5)]);
+    let beyond = world.delete(&[(0, 8)]);
+    assert_eq!(world.deleted(beyond), Some(vec![(0, -1, ErrorCode::OffsetOutOfRange)]));
+    assert!(world.asked_of_the_lane().is_empty(), "it may yet be lost");
+    world.commit();
+    assert_eq!(world.asked_of_the_lane(), [5, 7]);
+    world.raise_log_start(7);
+    for to in [all, again, inside] {
+        assert_eq!(world.deleted(to), Some(vec![(0, 7, ErrorCode::None)]));
+    }
+    world.nobody_waits();
+}
+
+#[test]
 fn offsets_that_are_not_in_the_log_and_partitions_that_are_not_led_are_refused() {
     let mut world = World::written(1);
     let to = world.delete(&[(0, 3), (1, -2), (2, 0), (9, 0), (-1, 0)]);
