@@ -31,8 +31,9 @@ pub(crate) enum Account {
 
 /// What the values of all records are made of.
 pub(crate) const MARK: u8 = 0xa7;
-/// The shortest run of such bytes that counts as one.
-const RUN: usize = 16;
+/// The shortest run of such bytes that counts as one. Shorter ones are not of records that are copied: a value that moves takes
+/// along the parts of it that its variant does not use, and those may be memory that held a record once.
+const RUN: usize = 32;
 
 const ACCOUNTS: usize = Account::Nobody as usize;
 
