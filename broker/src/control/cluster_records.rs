@@ -10,6 +10,7 @@
 use super::effects::{Owner, Sink, StoreAnswer, StoreCall};
 use super::messages::{FromControl, NodeAlteration, NodeSettings, QuotaAlteration, SettingsChange, Token};
 use super::node_settings;
+use super::own_changes::OwnChanges;
 use super::topic_rules::Refusal;
 use crate::quotas::QuotaTable;
 use bytes::Bytes;
@@ -147,8 +148,8 @@ pub(super) struct ClusterRecords {
     /// Wishes whose records are unknown since a transaction failed.
     unknown: Vec<Wish>,
     changed: bool,
-    /// Among other processes: when records were last changed here, until the view has come so far.
-    known_at: Option<BTreeMap<Key, Revision>>,
+    /// By key, among other processes.
+    own: Option<OwnChanges>,
 }
 
 impl ClusterRecords {
@@ -166,22 +167,19 @@ impl ClusterRecords {
             failures: 0,
             unknown: Vec::new(),
             changed: true,
-            known_at: None,
+            own: None,
         }
     }
 
     /// Others change records too.
     pub(super) fn among_others(self) -> ClusterRecords {
-        ClusterRecords { known_at: Some(BTreeMap::new()), ..self }
+        ClusterRecords { own: Some(OwnChanges::default()), ..self }
     }
 
     /// What the view says of a record, known through `through`.
     pub(super) fn learn(&mut self, key: &str, value: Option<&Bytes>, through: Revision) {
-        if let Some(known_at) = &mut self.known_at {
-            if known_at.get(key).is_some_and(|at| through < *at) {
-                return;
-            }
-            known_at.remove(key);
+        if self.own.as_mut().is_some_and(|own| !own.are_shown(key, through)) {
+            return;
         }
         let nothing = || SettingsChange::Each(BTreeMap::new());
         let of_quota = |entity| Wish::Quota(QuotaAlteration { entity, changes: Vec::new() });
@@ -275,8 +273,8 @@ impl ClusterRecords {
     pub(super) fn on_store(&mut self, answer: StoreAnswer, sink: &mut Sink) {
         match (std::mem::replace(&mut self.step, Step::Idle), answer) {
             (Step::Writing(after, decided), StoreAnswer::Txn(Ok(TxnOutcome::Committed(revision)))) => {
-                if let (Some(known_at), Some(asked)) = (&mut self.known_at, self.queue.front()) {
-                    known_at.extend(asked.wishes.iter().take(decided.len()).map(|wish| (wish.key(), revision)));
+                if let (Some(own), Some(asked)) = (&mut self.own, self.queue.front()) {
+                    asked.wishes.iter().take(decided.len()).for_each(|wish| own.made(&wish.key(), revision));
                 }
                 (self.state, self.changed, self.failures) = (after, true, 0);
                 self.decide(decided, sink);

@@ -7,6 +7,7 @@
 
 use super::effects::{Owner, Sink, StoreAnswer};
 use super::messages::{FromControl, GroupAlteration, SettingChange, SettingsChange, Token, TopicAnswer};
+use super::own_changes::OwnChanges;
 use super::topic_rules::Refusal;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
@@ -129,8 +130,8 @@ pub(super) struct GroupSettings {
     wishes: VecDeque<Wish>,
     step: Step,
     failures: u32,
-    /// Among other processes: when records were last changed here, until the view has come so far.
-    known_at: Option<BTreeMap<String, Revision>>,
+    /// By group, among other processes.
+    own: Option<OwnChanges>,
 }
 
 impl GroupSettings {
@@ -147,24 +148,19 @@ impl GroupSettings {
             wishes: VecDeque::new(),
             step: Step::Idle,
             failures: 0,
-            known_at: None,
+            own: None,
         }
     }
 
     /// Others change records too.
     pub(super) fn among_others(self) -> GroupSettings {
-        GroupSettings { known_at: Some(BTreeMap::new()), ..self }
+        GroupSettings { own: Some(OwnChanges::default()), ..self }
     }
 
     /// What the view says of a group's record, known through `through`.
     pub(super) fn learn(&mut self, group: &str, value: Option<&Bytes>, through: Revision) {
-        if let Some(known_at) = &mut self.known_at {
-            if known_at.get(group).is_some_and(|at| through < *at) {
-                return;
-            }
-            known_at.remove(group);
-        }
-        if self.stored.get(group) == value {
+        let shown = self.own.as_mut().is_none_or(|own| own.are_shown(group, through));
+        if !shown || self.stored.get(group) == value {
             return;
         }
         match value.map(|value| GroupSettingsRecord::decode(value)) {
@@ -259,8 +255,8 @@ impl GroupSettings {
         match (std::mem::replace(&mut self.step, Step::Idle), ended) {
             (Step::Writing(wish, record), StoreAnswer::Txn(Ok(TxnOutcome::Committed(revision)))) => {
                 self.failures = 0;
-                if let Some(known_at) = &mut self.known_at {
-                    known_at.insert(wish.group.clone(), revision);
+                if let Some(own) = &mut self.own {
+                    own.made(&wish.group, revision);
                 }
                 self.store(&wish.group, record);
                 self.answer(&wish, Ok(()), sink);

@@ -14,6 +14,7 @@ pub mod effects;
 pub mod group_settings;
 pub mod messages;
 pub mod node_settings;
+mod own_changes;
 pub mod placement;
 mod producer_ids;
 pub mod pump;

@@ -18,6 +18,7 @@ mod elsewhere;
 
 use super::effects::{Owner, Sink, StoreAnswer};
 use super::messages::{Alteration, FromControl, NewTopic, PartitionImage, Token, TopicAnswer, TopicImage};
+use super::own_changes::OwnChanges;
 use super::placement::{lane_of, shard_again};
 use super::topic_change::{Progress, TopicChange};
 use super::topic_rules::{self, Refusal};
@@ -126,8 +127,8 @@ pub(super) struct Topics {
     removed: Vec<(TopicId, String)>,
     /// Whether other processes have topics and partitions too.
     shared: bool,
-    /// Names whose topics this process removed, and when: the view may be late.
-    gone: BTreeMap<String, Revision>,
+    /// Removals, by the topic's name.
+    gone: OwnChanges,
     /// What is to be learned or placed again, since something of one's own is over.
     unsettled: Unsettled,
 }
@@ -150,7 +151,7 @@ impl Topics {
         Topics {
             counts,
             shared,
-            gone: BTreeMap::new(),
+            gone: OwnChanges::default(),
             unsettled: Unsettled::default(),
             numbers,
             partitions: 0,
@@ -448,7 +449,7 @@ impl Topics {
         self.changed.remove(&id);
         let answer = topic.answer(error, None);
         if self.shared {
-            self.gone.insert(topic.name.clone(), topic.known_at);
+            self.gone.made(&topic.name, topic.known_at);
             self.unsettled.names.insert(topic.name.clone());
         }
         self.removed.push((id, topic.name));

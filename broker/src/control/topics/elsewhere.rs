@@ -69,11 +69,8 @@ impl Topics {
         through: Revision,
         sink: &mut Sink,
     ) {
-        if let Some(since) = self.gone.get(name) {
-            if through < *since {
-                return;
-            }
-            self.gone.remove(name);
+        if !self.gone.are_shown(name, through) {
+            return;
         }
         let known = self.names.get(name).copied();
         if let Some(id) = known {
@@ -89,7 +86,7 @@ impl Topics {
             (known, Some(record)) => {
                 if let Some(id) = known {
                     self.is_gone(id, sink);
-                    self.gone.remove(name);
+                    self.gone.forget(name);
                 }
                 self.insert(name.to_owned(), record.clone(), &BTreeMap::new(), None);
                 self.settle(record.id);
