@@ -201,6 +201,15 @@ impl<'a, I: Copy + Ord> Board<'a, I> {
         }
     }
 
+    /// One of the moves that are left.
+    fn move_to_best_seat(&mut self, item: I) {
+        self.moves_left -= 1;
+        self.take(item);
+        let seat = self.best_seat(self.items[&item].group);
+        self.give(item, seat);
+        self.moved.insert(item);
+    }
+
     fn empty_leaving(&mut self) {
         let leaving: Vec<I> =
             self.at.iter().filter(|(_, seat)| !self.seats.contains_key(seat)).map(|(&item, _)| item).collect();
@@ -208,11 +217,7 @@ impl<'a, I: Copy + Ord> Board<'a, I> {
             if self.moves_left == 0 {
                 return;
             }
-            self.moves_left -= 1;
-            self.take(item);
-            let seat = self.best_seat(self.items[&item].group);
-            self.give(item, seat);
-            self.moved.insert(item);
+            self.move_to_best_seat(item);
         }
     }
 
@@ -235,11 +240,7 @@ impl<'a, I: Copy + Ord> Board<'a, I> {
             let Some(&item) = items.iter().filter(free).max_by_key(|item| (crowd(item), self.items[item].load)) else {
                 return;
             };
-            self.moves_left -= 1;
-            self.take(item);
-            let seat = self.best_seat(self.items[&item].group);
-            self.give(item, seat);
-            self.moved.insert(item);
+            self.move_to_best_seat(item);
         }
     }
 
