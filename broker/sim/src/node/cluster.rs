@@ -8,7 +8,9 @@ use super::committer::Committer;
 use super::limiter::Limiter;
 use super::network::Network;
 use super::shortener::Shortener;
-use super::{Life, MAX_INDEX, Plan, Starting, address_of, batch, housekeeping, topic_of_meta};
+use super::{
+    Life, MAX_INDEX, Plan, Starting, Weather, address_of, batch, for_real_batches, housekeeping, topic_of_meta,
+};
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
 use crate::{audit, rebuild};
@@ -19,7 +21,7 @@ use millrace_storage::audit::Bodies;
 use millrace_storage::lane::LaneConfig;
 use millrace_storage::meta::{MetaStore, Op, Txn, keys};
 use millrace_storage::recovery::Stores;
-use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimMeta, Temper};
+use millrace_storage::sim::{Dice, ProcessId, Sim, SimBucket, SimMeta};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -87,21 +89,11 @@ struct Cluster {
 
 impl Cluster {
     fn new(sim: &Sim) -> Cluster {
-        let temper = [Temper::Calm, Temper::Fair, Temper::Fair, Temper::Rough][sim.dice(|d| d.index(4))];
-        let (bucket_faults, meta_faults) = sim.dice(|d| (Faults::drawn(temper, d), Faults::drawn(temper, d)));
-        let breaks = if temper == Temper::Calm { Chance::NEVER } else { Chance(1_500) };
+        let Weather { bucket_faults, meta_faults, breaks } = Weather::drawn(sim);
         let network = Network::new(sim, breaks);
         let (node, plan) = sim.dice(|d| (Plan::drawn(d, false), ClusterPlan::drawn(d)));
         let lane_config = sim.dice(crate::lane::lane_config);
-        let compaction = sim.dice(|d| (d.index(4) > 0).then(|| crate::lane::compaction(d)));
-        let roll_memory = sim.dice(crate::lane::roll_memory);
-        let lane_config = LaneConfig {
-            object_limit_bytes: 1 << 20,
-            in_flight_bytes: 1 << 20,
-            compaction,
-            roll_memory,
-            ..lane_config
-        };
+        let lane_config = for_real_batches(sim, lane_config);
         let housekeeping = sim.dice(housekeeping);
         let ledger = Ledger::default();
         let (bucket, meta) = (SimBucket::new(sim, bucket_faults), SimMeta::new(sim, meta_faults));

@@ -114,26 +114,38 @@ fn address_of(host: u8, shard: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host], 9_092 + shard))
 }
 
-impl Node {
-    fn new(sim: &Sim, shared_port: bool) -> Node {
+/// How bad a history is: the faults of its stores, and how often a connection breaks.
+struct Weather {
+    bucket_faults: Faults,
+    meta_faults: Faults,
+    breaks: Chance,
+}
+
+impl Weather {
+    fn drawn(sim: &Sim) -> Weather {
         let temper = [Temper::Calm, Temper::Fair, Temper::Fair, Temper::Rough][sim.dice(|d| d.index(4))];
         let (bucket_faults, meta_faults) = sim.dice(|d| (Faults::drawn(temper, d), Faults::drawn(temper, d)));
         let breaks = if temper == Temper::Calm { Chance::NEVER } else { Chance(1_500) };
+        Weather { bucket_faults, meta_faults, breaks }
+    }
+}
+
+/// Of settings drawn for the scripted scenario, those for real batches, which are larger: objects hold at least one.
+fn for_real_batches(sim: &Sim, lane_config: LaneConfig) -> LaneConfig {
+    let compaction = sim.dice(|d| (d.index(4) > 0).then(|| super::lane::compaction(d)));
+    let roll_memory = sim.dice(super::lane::roll_memory);
+    LaneConfig { object_limit_bytes: 1 << 20, in_flight_bytes: 1 << 20, compaction, roll_memory, ..lane_config }
+}
+
+impl Node {
+    fn new(sim: &Sim, shared_port: bool) -> Node {
+        let Weather { bucket_faults, meta_faults, breaks } = Weather::drawn(sim);
         let mut network = Network::new(sim, breaks);
         let (plan, lane_config) = sim.dice(|d| (Plan::drawn(d, shared_port), super::lane::lane_config(d)));
         if shared_port {
             network = network.dealing(address(0), (0..plan.shards).map(address).collect());
         }
-        // Real batches are larger than the scripted scenario's; objects hold at least one.
-        let compaction = sim.dice(|d| (d.index(4) > 0).then(|| super::lane::compaction(d)));
-        let roll_memory = sim.dice(super::lane::roll_memory);
-        let lane_config = LaneConfig {
-            object_limit_bytes: 1 << 20,
-            in_flight_bytes: 1 << 20,
-            compaction,
-            roll_memory,
-            ..lane_config
-        };
+        let lane_config = for_real_batches(sim, lane_config);
         let housekeeping = sim.dice(housekeeping);
         let ledger = Ledger::default();
         let (bucket, meta) = (SimBucket::new(sim, bucket_faults), SimMeta::new(sim, meta_faults));
