@@ -26,10 +26,10 @@ use crate::shard::events::{ConnectionId, Effect, LookupToken, Now, ReadToken, Re
 use crate::shard::lookup::Source;
 use crate::shard::search::{SearchError, Seek};
 use crate::shard::split::ToPeer;
-use crate::signal::{Gauge, Signal, step_back};
+use crate::signal::{Gauge, Signal};
 use bytes::Bytes;
 use futures::{FutureExt, select_biased};
-use millrace_storage::env::{Env, Mono, WallMs};
+use millrace_storage::env::{Env, Mono, WallMs, step_back};
 use millrace_storage::ids::{Seq, ShardIndex, Wid};
 use millrace_storage::lane::{ToLane, ToShard};
 use millrace_storage::mailbox::{Receiver, SendError, Sender};

@@ -425,7 +425,7 @@ async fn readable(descriptor: BorrowedFd<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signal::step_back;
+    use millrace_storage::env::step_back;
     use std::cell::Cell;
     use std::io::{IoSlice, Read, Write};
 

@@ -87,16 +87,3 @@ impl Gauge {
         .await;
     }
 }
-
-/// Lets every other ready task run once.
-pub async fn step_back() {
-    let mut stepped = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut stepped, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}

@@ -46,6 +46,19 @@ impl WallMs {
     }
 }
 
+/// Lets every other ready task run once.
+pub async fn step_back() {
+    let mut stepped = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut stepped, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// What a runtime offers. Implemented once per runtime and once by the simulator.
 pub trait Runtime {
     /// The monotonic clock.
@@ -62,14 +75,7 @@ pub trait Runtime {
     /// Ends when the other tasks of this thread that are ready have had their turn: for what may wait. Here after each of
     /// them had one; runtimes that can let them go on until none is ready do so.
     fn last_turn(&self) -> LocalBoxFuture<'static, ()> {
-        let mut had_its_turn = false;
-        Box::pin(poll_fn(move |cx| {
-            if std::mem::replace(&mut had_its_turn, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }))
+        Box::pin(step_back())
     }
     /// Does `work`, which may compute for long, and ends after it. Here at once, on this thread; runtimes whose threads
     /// have others waiting do it elsewhere.
