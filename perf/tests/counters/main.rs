@@ -202,6 +202,7 @@ async fn produce(client: &ClientEnd, frames: &[Bytes], in_flight: usize, count: 
 }
 
 fn measure(load: Load) -> Measured {
+    meter::count_runs_of(load.record_bytes);
     let sim = Sim::new(1, false);
     let measured = Rc::new(RefCell::new(None));
     let (result, world) = (measured.clone(), sim.clone());

@@ -3,9 +3,13 @@
 //! The program's allocator, `memcpy` and `memmove` are replaced by ones that count and then do the same.
 //!
 //! 1. Counted is what happens on this thread while an account is entered; nothing else.
-//! 2. *Copied* are bytes of records: runs of at least [`RUN`] bytes [`MARK`] in what a call copies, so that the number
-//!    does not depend on how a compiler moves values around. *Moved* is everything that calls copy, and does.
+//! 2. *Copied* are bytes of records: runs of bytes [`MARK`], as long as a record's value or longer, in what a call copies, so
+//!    that the number does not depend on how a compiler moves values around. *Moved* is everything that calls copy, and does.
 //! 3. Counting neither allocates nor copies.
+//!
+//! A value that moves takes along the parts of it that its variant does not use, and those are whatever memory held before. On
+//! the heap that is nothing of a record: it is wiped when it is freed. On the stack it is less than a record: what a checksum
+//! that is not optimised leaves there of its vectors, 64 bytes each where the processor has such.
 
 #![allow(unsafe_code, reason = "stands in for the allocator and for two functions of the C library")]
 
@@ -31,9 +35,6 @@ pub(crate) enum Account {
 
 /// What the values of all records are made of.
 pub(crate) const MARK: u8 = 0xa7;
-/// The shortest run of such bytes that counts as one. Shorter ones are not of records that are copied: a value that moves takes
-/// along the parts of it that its variant does not use, and those may be memory that held a record once.
-const RUN: usize = 32;
 
 const ACCOUNTS: usize = Account::Nobody as usize;
 
@@ -65,6 +66,8 @@ impl Cells {
 
 thread_local! {
     static AT_WORK: Cell<usize> = const { Cell::new(ACCOUNTS) };
+    /// The shortest run that is counted, in bytes.
+    static RUN: Cell<usize> = const { Cell::new(usize::MAX) };
     static CELLS: [Cells; ACCOUNTS] = const { [Cells::ZERO; ACCOUNTS] };
 }
 
@@ -80,6 +83,11 @@ impl Drop for Entered {
     fn drop(&mut self) {
         AT_WORK.set(self.0);
     }
+}
+
+/// From now on runs on this thread count from `bytes` on: the length of a record's value.
+pub(crate) fn count_runs_of(bytes: usize) {
+    RUN.set(bytes);
 }
 
 /// What `account` used on this thread so far.
@@ -113,7 +121,8 @@ fn add(cell: &Cell<u64>, count: usize) {
 /// `count` bytes can be read at `from`.
 unsafe fn charge_copy(cells: &Cells, from: *const u8, count: usize) {
     add(&cells.moved, count);
-    if count < RUN {
+    let shortest = RUN.get();
+    if count < shortest {
         return;
     }
     let (mut run, mut copied) = (0, 0);
@@ -122,11 +131,11 @@ unsafe fn charge_copy(cells: &Cells, from: *const u8, count: usize) {
         if unsafe { from.add(at).read_volatile() } == MARK {
             run += 1;
         } else {
-            copied += if run >= RUN { run } else { 0 };
+            copied += if run >= shortest { run } else { 0 };
             run = 0;
         }
     }
-    add(&cells.copied, copied + if run >= RUN { run } else { 0 });
+    add(&cells.copied, copied + if run >= shortest { run } else { 0 });
 }
 
 struct Counting;
@@ -156,6 +165,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: nobody uses these bytes any more. The black box: a write at the end of a life may be left out otherwise.
+        unsafe { std::hint::black_box(pointer).write_bytes(0, layout.size()) };
         // SAFETY: allocated above by the system's allocator with this layout.
         unsafe { System.dealloc(pointer, layout) }
     }
