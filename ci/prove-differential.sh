@@ -14,7 +14,8 @@ kafka=${1:?the address of an Apache Kafka}
 rounds=${2:-20}
 part=${3:-all}
 
-cargo build --workspace --bin millrace --bin millrace-differential --locked
+# With the tests, so that what they have built is not built again with fewer features.
+cargo build --workspace --bins --tests --locked
 target=$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 data=$(mktemp -d)
 millrace=

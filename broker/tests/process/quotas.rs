@@ -7,7 +7,9 @@ use millrace_protocol::Double;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::alter_client_quotas::{EntityData, EntryData, OpData};
 use millrace_protocol::messages::describe_configs::DescribeConfigsResource;
+use millrace_protocol::messages::fetch::FetchPartition;
 use millrace_protocol::messages::incremental_alter_configs::{IncrementalConfig, IncrementalResource};
+use millrace_protocol::messages::produce::PartitionProduceData;
 use millrace_protocol::messages::{
     AlterClientQuotasRequest, DescribeClientQuotasRequest, DescribeConfigsRequest, FetchRequest,
     IncrementalAlterConfigsRequest, ProduceRequest,
@@ -83,6 +85,75 @@ fn a_client_that_does_not_pause_by_itself_is_held_to_its_quota_in_both_direction
     assert_eq!(values, [("consumer_byte_rate", RATE), ("producer_byte_rate", RATE)]);
     limit(&mut client, None);
     assert_eq!(client.any().ask(&all, 1).entries, Some(Vec::new()));
+    broker.stop();
+}
+
+/// Parts of a request that is divided, and the bytes of a request beside its values, at most.
+const PARTS: usize = 4;
+const BESIDE_VALUES: usize = 1_000;
+
+/// The longest pause that a client may be told of after so many requests: what is above what passes at once, if no time
+/// had gone by. Were the parts of a request counted for the whole, it would be told of more.
+fn longest_pause_ms(requests: usize) -> i32 {
+    let bytes = requests * (VALUE_BYTES + BESIDE_VALUES);
+    ((bytes as f64 / RATE - AT_ONCE_SECONDS).max(0.0) * 1000.0).ceil() as i32
+}
+
+#[test]
+fn a_request_divided_over_shards_counts_once_in_both_directions() {
+    let (_directory, data) = directory();
+    let settings = ["--shards", "2", "--shared-port", "true"];
+    let broker = Broker::start_command(crate::program::serve_alone(&data).args(settings));
+    let mut client = Client::new(broker.bootstrap());
+    client.create_topic("t", PARTS as i32);
+    limit(&mut client, Some(RATE));
+    let value = "x".repeat(VALUE_BYTES / PARTS);
+    let partitions = 0..PARTS as i32;
+
+    let mut request = produce_request("t", 0, -1, Vec::new());
+    let data = |index| PartitionProduceData { index, records: Some(batch(&[&value]).into()) };
+    request.topic_data[0].partition_data = partitions.clone().map(data).collect();
+    let mut producer = Connection::open(broker.bootstrap());
+    for _ in 0..VALUES {
+        producer.send(&request, 11);
+    }
+    let mut told = 0;
+    for at in 1..=VALUES {
+        let (_, answer) = producer.receive::<ProduceRequest>(11);
+        let parts = &answer.responses[0].partition_responses;
+        assert!(parts.len() == PARTS && parts.iter().all(|part| part.error_code == ErrorCode::None), "{answer:?}");
+        let longest = longest_pause_ms(at);
+        assert!(answer.throttle_time_ms <= longest, "{} ms after {at}, {longest} at most", answer.throttle_time_ms);
+        told = told.max(answer.throttle_time_ms);
+    }
+    assert!(told > 0, "the client was told");
+
+    let mut reader = Connection::open(broker.bootstrap());
+    let mut request = fetch_request("t", 0, 0, 0);
+    let part = FetchPartition {
+        partition_max_bytes: VALUE_BYTES as i32 / PARTS as i32,
+        ..request.topics[0].partitions[0].clone()
+    };
+    request.topics[0].partitions = partitions.map(|partition| FetchPartition { partition, ..part.clone() }).collect();
+    let (mut answers, mut told) = (0, 0);
+    while request.topics[0].partitions.iter().any(|part| part.fetch_offset < VALUES as i64) {
+        let answer = reader.ask::<FetchRequest>(&request, 12);
+        let before = request.topics[0].partitions.iter().map(|part| part.fetch_offset).sum::<i64>();
+        for part in answer.responses.iter().flat_map(|topic| &topic.partitions) {
+            let found = records(part);
+            assert!(found.iter().all(|(_, found)| *found == value));
+            let asked = &mut request.topics[0].partitions;
+            asked.iter_mut().find(|asked| asked.partition == part.partition_index).expect("asked").fetch_offset +=
+                found.len() as i64;
+        }
+        let after = request.topics[0].partitions.iter().map(|part| part.fetch_offset).sum::<i64>();
+        answers += usize::from(after > before);
+        // Answers may be smaller than a request was: what was read counts.
+        let longest = longest_pause_ms((after as usize).div_ceil(PARTS)) + (answers * BESIDE_VALUES) as i32;
+        assert!(answer.throttle_time_ms <= longest, "{} ms after {after}, {longest} at most", answer.throttle_time_ms);
+        told = told.max(answer.throttle_time_ms);
+    }
+    assert!(told > 0, "the client was told");
     broker.stop();
 }
 

@@ -2,12 +2,14 @@
 //! empty, null, negative or said twice.
 //!
 //! 1. The same seed gives both brokers the same request, but for ids that are a broker's own.
-//! 2. Of every version one request is cut short, which no broker may take for something else.
+//! 2. Of every version one request is cut short, and one for each field has null where none may be: no broker may take
+//!    that for something else.
 //! 3. No generated request leaves a broker waiting, and none changes what a later one is answered: nothing is created,
 //!    joined or committed but in a group of no other use.
 
 mod admin;
 mod consumer_groups;
+mod nulls;
 
 use crate::dice::{Dice, MOST_ELEMENTS};
 use crate::names::unknown_id;
@@ -194,6 +196,7 @@ fn each<R: Generate>(pair: &mut Pair, seed: u64, rounds: u64) -> io::Result<()> 
             let request = R::generate(&mut Maker { side, version, dice: Dice(seed) });
             cut_short(&request, version)
         })?;
+        nulls::each::<R>(pair, version, seed)?;
     }
     Ok(())
 }
