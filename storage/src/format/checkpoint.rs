@@ -159,10 +159,13 @@ impl Checkpoint {
     }
 
     /// Attaches the references of one chunk, which come in order of age. References that are attached already, or lie
-    /// below what their partition needs, are passed over; so are partitions that the checkpoint does not hold.
+    /// below what their partition needs, are passed over; so are partitions that the checkpoint does not hold. So are
+    /// references behind a gap: of a partition that left and came back, all stand in a chunk of later age, while an older
+    /// one may still hold the end of what it had before, and the one with the beginning be gone. Whether all are there,
+    /// [`Checkpoint::check_attached`] tells.
     ///
     /// # Errors
-    /// References that leave a gap to those before, or overlap them in part, or lie beyond the end.
+    /// References that overlap those before in part, or lie beyond the end.
     pub fn attach(&mut self, chunk: &ReferenceChunk) -> Result<(), FormatError> {
         for (partition, references) in &chunk.partitions {
             let Some(state) = self.partitions.get_mut(partition) else { continue };
@@ -170,6 +173,9 @@ impl Checkpoint {
                 let next = state.references.last().map_or(state.referenced_from(), |last| last.last.plus(1));
                 if reference.last < next {
                     continue;
+                }
+                if reference.base > next && reference.last < state.end {
+                    break;
                 }
                 let follows = reference.base == next || (state.references.is_empty() && reference.base < next);
                 if !follows || reference.last >= state.end {
@@ -413,5 +419,39 @@ pub(crate) mod tests {
         read.check_attached().expect("all references");
         assert_eq!(read, checkpoint);
         read.partitions.remove(&partition).expect("the partition")
+    }
+    fn reference(base: i64, last: i64) -> Reference {
+        let (base, last) = (Offset(base), Offset(last));
+        Reference { wid: Wid(5), seq: Seq(1), position: 64, length: 10, base, last, max_timestamp: 0 }
+    }
+
+    /// A checkpoint of one partition with these bounds, and chunks with references to these offsets.
+    fn attached(covered: i64, end: i64, chunks: &[&[(i64, i64)]]) -> Result<Vec<i64>, FormatError> {
+        let partition = TopicPartition { topic: crate::ids::TopicId(uuid::Uuid::from_u128(7)), index: 0 };
+        let mut state = CommittedPartition::born(LeaderEpoch(1));
+        (state.covered, state.end) = (Offset(covered), Offset(end));
+        let mut checkpoint = Checkpoint::empty(Wid(5));
+        checkpoint.partitions.insert(partition, state);
+        for chunk in chunks {
+            let references = chunk.iter().map(|&(base, last)| reference(base, last)).collect();
+            checkpoint.attach(&ReferenceChunk { partitions: BTreeMap::from([(partition, references)]) })?;
+        }
+        checkpoint.check_attached()?;
+        Ok(checkpoint.partitions[&partition].references.iter().map(|one| one.base.0).collect())
+    }
+
+    #[test]
+    fn an_older_chunk_that_begins_behind_a_gap_is_passed_over_for_the_later_one_that_has_all() {
+        assert_eq!(attached(2, 9, &[&[(5, 6)], &[(1, 3), (4, 4), (5, 6), (7, 8)]]), Ok(vec![1, 4, 5, 7]));
+        assert_eq!(attached(2, 9, &[&[(1, 3)], &[(5, 6)], &[(1, 3), (4, 4), (5, 6), (7, 8)]]), Ok(vec![1, 4, 5, 7]));
+    }
+
+    #[test]
+    fn a_gap_that_no_chunk_closes_a_part_of_a_reference_and_one_beyond_the_end_are_refused() {
+        assert!(attached(2, 9, &[&[(5, 6)], &[(7, 8)]]).is_err());
+        assert!(attached(2, 9, &[&[(1, 3), (5, 8)]]).is_err());
+        assert!(attached(2, 9, &[&[(2, 5)], &[(4, 8)]]).is_err());
+        assert!(attached(2, 9, &[&[(2, 9)]]).is_err());
+        assert!(attached(2, 9, &[&[(5, 9)]]).is_err());
     }
 }

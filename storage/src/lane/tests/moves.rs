@@ -57,6 +57,48 @@ fn a_move_between_lanes_keeps_every_record() {
     assert_eq!(life.lead(partition(1), 0).end, Offset(2));
 }
 
+/// The chunk with the beginning of what a partition had at its first stay is dropped once nothing else needs it; the one with the
+/// end of that is not, and the partition is back.
+#[test]
+fn a_partition_that_came_back_is_recovered_though_an_older_chunk_holds_a_part_of_it() {
+    let world = World::new();
+    let mut life = world.start_lanes(&LaneConfig::default(), &[&[0], &[1]]);
+    let [returns, leaves, stays] = [0, 1, 2].map(partition);
+    [returns, leaves, stays].into_iter().for_each(|partition| drop(life.lead(partition, 0)));
+    for round in 0..30 {
+        let mut entries = vec![entry(leaves, 1, round, 1, "-")];
+        entries.extend((round < 8).then(|| entry(returns, 1, round, 1, "a")));
+        life.seal_on(0, 0, entries);
+        life.pass(Duration::from_millis(10));
+    }
+    life.pass(Duration::from_secs(11));
+    for round in 0..20 {
+        let mut entries = vec![entry(stays, 1, round, 1, "-")];
+        entries.extend((round == 0).then(|| entry(returns, 1, 8, 1, "b")));
+        life.seal_on(0, 0, entries);
+        life.pass(Duration::from_millis(10));
+    }
+    life.pass(Duration::from_secs(11));
+    life.command(0, LaneCommand::Release { partitions: vec![returns, leaves] });
+    life.settle();
+    [returns, leaves].into_iter().for_each(|partition| life.drained(0, 0, partition));
+    life.pass(Duration::from_millis(10));
+    [returns, leaves].into_iter().for_each(|partition| drop(life.lead_on(1, partition, 1)));
+    life.pass(Duration::from_secs(30));
+    life.seal_on(0, 0, vec![entry(stays, 1, 20, 1, "-")]);
+    life.pass(Duration::from_secs(11));
+    life.command(1, LaneCommand::Release { partitions: vec![returns] });
+    life.settle();
+    life.drained_at(1, 1, returns, 2);
+    life.pass(Duration::from_millis(10));
+    assert_eq!(life.lead(returns, 0).epoch, LeaderEpoch(3));
+    drop(life);
+    let mut life = world.start(&LaneConfig::default());
+    let state = life.lead(returns, 0);
+    assert_eq!((state.end, life.content(&state)), (Offset(9), b"aaaaaaaab".to_vec()));
+    assert_eq!(life.lead(stays, 0).end, Offset(21));
+}
+
 #[test]
 fn a_released_partition_that_nobody_takes_is_taken_back() {
     let world = World::new();

@@ -290,8 +290,12 @@ impl Life {
     }
 
     pub(super) fn drained(&self, lane: usize, shard: u16, partition: TopicPartition) {
+        self.drained_at(lane, shard, partition, 1);
+    }
+
+    pub(super) fn drained_at(&self, lane: usize, shard: u16, partition: TopicPartition, epoch: i32) {
         let handle = &self.lanes[lane].shards[&ShardIndex(shard)];
-        handle.to.send(ToLane::Drain { partition, epoch: LeaderEpoch(1) }).expect("room");
+        handle.to.send(ToLane::Drain { partition, epoch: LeaderEpoch(epoch) }).expect("room");
     }
 
     /// The record of a partition.
