@@ -2,6 +2,7 @@
 # An S3 server on loopback for tests: versitygw over a temporary directory.
 #   ci/s3-server.sh start      prints shell assignments: endpoint, bucket, credentials, S3_SERVER_PID, S3_SERVER_DIR
 #   ci/s3-server.sh stop       ends the server that these variables name and removes its directory
+#   ci/s3-server.sh program    prints where the server's program is
 # In a script: eval "$(ci/s3-server.sh start)"; trap "ci/s3-server.sh stop" EXIT
 set -euo pipefail
 
@@ -59,5 +60,6 @@ stop() {
 case "${1:-}" in
 start) start ;;
 stop) stop ;;
-*) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
+program) gateway ;;
+*) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
 esac

@@ -8,7 +8,7 @@ use crate::cluster;
 use crate::load::{Load, Plan};
 use crate::member::Member;
 use crate::process::{RunDirectory, Setup, Target};
-use crate::slow_proxy::SlowProxy;
+use crate::proxy::{Mode, Proxy};
 use crate::trouble::Trouble;
 use clap::Args;
 use std::env;
@@ -60,7 +60,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<(), Trouble> {
     println!("backpressure: {}, store at {} KiB/s", options.target.describe(), options.store_kib_per_second);
     let store = store_address()?;
-    let proxy = SlowProxy::start(store, options.store_kib_per_second << 10)?;
+    let proxy = Proxy::start(store)?;
+    proxy.set(Mode::Slow(options.store_kib_per_second << 10));
     let directory = RunDirectory::new()?;
     let mut target = options.target.clone();
     target.arguments.extend(["--memory-mib".to_owned(), options.memory_mib.to_string()]);
@@ -83,7 +84,7 @@ fn store_address() -> Result<SocketAddr, Trouble> {
     host.to_socket_addrs()?.next().ok_or_else(unusable)
 }
 
-fn press(options: &Options, setup: &Setup, proxy: &SlowProxy) -> Result<(), Trouble> {
+fn press(options: &Options, setup: &Setup, proxy: &Proxy) -> Result<(), Trouble> {
     let broker = setup.start_listening(LIMIT)?;
     cluster::create_topic(setup.bootstrap, TOPIC, PARTITIONS as i32, LIMIT)?;
     let member = Member::start(setup.bootstrap, "pressed")?;
@@ -102,7 +103,7 @@ fn press(options: &Options, setup: &Setup, proxy: &SlowProxy) -> Result<(), Trou
         acknowledged >> 20,
         stored >> 20,
     );
-    proxy.lift();
+    proxy.set(Mode::Pass);
     let heartbeats = member.stop()?;
     println!(
         "backpressure: {} heartbeats answered, the slowest in {} ms",

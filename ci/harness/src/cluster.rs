@@ -1,9 +1,11 @@
 //! What a client must know of the cluster: who leads which partition, where logs begin and end.
 
-use crate::connection::Connection;
+use crate::connection::{Connection, IO_TIMEOUT};
 use crate::process::Broker;
+use crate::route::Leader;
 use crate::trouble::{Trouble, is_retriable};
 use bytes::Bytes;
+use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig};
 use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
@@ -48,7 +50,12 @@ pub(crate) fn retry<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T, T
 
 /// Greets as clients do: ApiVersions first.
 pub(crate) fn greet(address: SocketAddr) -> Result<Connection, Trouble> {
-    let mut connection = Connection::open(address)?;
+    greet_within(address, IO_TIMEOUT)
+}
+
+/// The same, on a connection with this patience.
+pub(crate) fn greet_within(address: SocketAddr, patience: Duration) -> Result<Connection, Trouble> {
+    let mut connection = Connection::open(address, patience)?;
     let request = ApiVersionsRequest {
         client_software_name: "millrace-harness".into(),
         client_software_version: env!("CARGO_PKG_VERSION").into(),
@@ -60,10 +67,20 @@ pub(crate) fn greet(address: SocketAddr) -> Result<Connection, Trouble> {
 
 /// Who leads the partitions of `topic`, as `bootstrap` tells it.
 pub(crate) fn leaders(bootstrap: SocketAddr, topic: &str) -> Result<Leaders, Trouble> {
+    let told = described(bootstrap, topic, IO_TIMEOUT)?;
+    told.into_iter().map(|leader| leader.map(|leader| leader.address).map_err(Trouble::Code)).collect()
+}
+
+/// The same for each partition: its leader, or why there is none.
+pub(crate) fn described(
+    bootstrap: SocketAddr,
+    topic: &str,
+    patience: Duration,
+) -> Result<Vec<Result<Leader, ErrorCode>>, Trouble> {
     let wanted = MetadataRequestTopic { name: Some(topic.into()), ..Default::default() };
     let request =
         MetadataRequest { topics: Some(vec![wanted]), allow_auto_topic_creation: false, ..Default::default() };
-    let answer = greet(bootstrap)?.call(&request, METADATA_VERSION)?;
+    let answer = greet_within(bootstrap, patience)?.call(&request, METADATA_VERSION)?;
     let mut nodes = BTreeMap::new();
     for broker in &answer.brokers {
         let address = (broker.host.as_str(), broker.port as u16).to_socket_addrs()?.next();
@@ -77,17 +94,25 @@ pub(crate) fn leaders(bootstrap: SocketAddr, topic: &str) -> Result<Leaders, Tro
     }
     let mut leaders = BTreeMap::new();
     for partition in &found.partitions {
-        if !partition.error_code.is_none() {
-            return Err(Trouble::Code(partition.error_code));
-        }
-        let node = nodes.get(&partition.leader_id);
-        let address = node.ok_or_else(|| Trouble::proof(format!("leader {} is no node", partition.leader_id)))?;
-        leaders.insert(partition.partition_index, *address);
+        let leader = if partition.error_code.is_none() {
+            let address = nodes.get(&partition.leader_id).copied();
+            let no_node = || Trouble::proof(format!("leader {} is no node", partition.leader_id));
+            Ok(Leader { address: address.ok_or_else(no_node)?, epoch: partition.leader_epoch })
+        } else {
+            Err(partition.error_code)
+        };
+        leaders.insert(partition.partition_index, leader);
     }
     if leaders.keys().copied().ne(0..leaders.len() as i32) {
         return Err(Trouble::proof("partitions are not numbered from 0"));
     }
     Ok(leaders.into_values().collect())
+}
+
+/// How many nodes the cluster has, as `bootstrap` tells it.
+pub(crate) fn members(bootstrap: SocketAddr) -> Result<usize, Trouble> {
+    let request = MetadataRequest { topics: Some(Vec::new()), allow_auto_topic_creation: false, ..Default::default() };
+    Ok(greet(bootstrap)?.call(&request, METADATA_VERSION)?.brokers.len())
 }
 
 /// Creates a topic and waits until every partition has a leader.

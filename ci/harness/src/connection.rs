@@ -22,12 +22,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Opens a connection.
-    pub(crate) fn open(address: SocketAddr) -> Result<Self, Trouble> {
-        let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+    /// Opens a connection on which no read or write takes longer than `patience`.
+    pub(crate) fn open(address: SocketAddr, patience: Duration) -> Result<Self, Trouble> {
+        let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT.min(patience))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(IO_TIMEOUT))?;
-        stream.set_write_timeout(Some(IO_TIMEOUT))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Connection { stream, next_correlation: 0 })
     }
 

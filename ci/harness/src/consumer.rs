@@ -1,15 +1,17 @@
 //! Readers: one that follows the log while brokers die, and one that reads a range to compare it.
 
 use crate::batch::{decode, identity};
-use crate::cluster::{self, Leaders};
+use crate::cluster;
 use crate::connection::Connection;
 use crate::load::Shared;
+use crate::route::Route;
 use crate::trouble::{Trouble, is_retriable};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::FetchRequest;
 use millrace_protocol::messages::fetch::{FetchPartition, FetchTopic, PartitionData};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
@@ -30,6 +32,8 @@ const MAX_EMPTY_FETCHES: u32 = 200;
 /// Follows all partitions of a topic and tells the ledger what it sees.
 pub(crate) struct Follow<'a> {
     shared: &'a Shared,
+    route: Route,
+    links: BTreeMap<SocketAddr, Connection>,
     positions: Vec<i64>,
 }
 
@@ -37,50 +41,67 @@ impl<'a> Follow<'a> {
     /// From the beginning of every partition.
     pub(crate) fn new(shared: &'a Shared) -> Self {
         let partitions = shared.ledger().partition_count();
-        Follow { shared, positions: vec![0; partitions] }
+        let route = Route::new(&shared.topic, partitions);
+        Follow { shared, route, links: BTreeMap::new(), positions: vec![0; partitions] }
     }
 
     /// Until the load is stopped, over any number of broker deaths.
     pub(crate) fn run(mut self) {
         while !self.shared.is_stopped() {
-            match self.follow() {
-                Ok(()) | Err(Trouble::Io(_)) => {}
-                Err(Trouble::Code(code)) if is_retriable(code) => {}
-                Err(other) => self.shared.ledger().other(format!("reader: {other}")),
+            let looked = self.route.look(&self.shared.bootstrap);
+            let mut fetched = false;
+            for (leader, partitions) in self.route.by_leader() {
+                match self.fetch(leader, &partitions) {
+                    Ok(()) => fetched = true,
+                    Err(trouble) => self.failed(leader, trouble),
+                }
             }
-            thread::sleep(PAUSE);
+            if let Err(other) = looked {
+                self.shared.ledger().other(format!("reader: {other}"));
+            }
+            if !fetched {
+                thread::sleep(PAUSE);
+            }
         }
     }
 
-    /// Until a connection or a leader is lost.
-    fn follow(&mut self) -> Result<(), Trouble> {
-        let leaders = cluster::leaders(self.shared.bootstrap, &self.shared.topic)?;
-        let mut links = Vec::new();
-        for (leader, partitions) in by_leader(&leaders) {
-            links.push((cluster::greet(leader)?, partitions));
-        }
-        while !self.shared.is_stopped() {
-            for (connection, partitions) in &mut links {
-                self.fetch(connection, partitions)?;
+    fn failed(&mut self, leader: SocketAddr, trouble: Trouble) {
+        match trouble {
+            Trouble::Code(code) if is_retriable(code) => self.route.doubt(),
+            other => {
+                self.links.remove(&leader);
+                self.route.forget(leader);
+                if !matches!(other, Trouble::Io(_)) {
+                    self.shared.ledger().other(format!("reader: {other}"));
+                }
             }
         }
-        Ok(())
     }
 
-    fn fetch(&mut self, connection: &mut Connection, partitions: &[i32]) -> Result<(), Trouble> {
-        let wanted: Vec<_> = partitions.iter().map(|&p| (p, self.positions[p as usize])).collect();
+    fn fetch(&mut self, leader: SocketAddr, partitions: &[usize]) -> Result<(), Trouble> {
+        let connection = match self.links.entry(leader) {
+            Entry::Occupied(link) => link.into_mut(),
+            Entry::Vacant(none) => none.insert(self.shared.bootstrap.greet(leader)?),
+        };
+        let position = |&partition: &usize| Position {
+            partition: partition as i32,
+            epoch: self.route.leader(partition).map_or(-1, |leader| leader.epoch),
+            offset: self.positions[partition],
+        };
+        let wanted: Vec<_> = partitions.iter().map(position).collect();
+        let mut failed = None;
         for answer in fetch(connection, &self.shared.topic, &wanted, MAX_WAIT_MS)? {
             let partition = answer.partition_index as usize;
             match answer.error_code {
                 ErrorCode::None => self.take(partition, &answer)?,
                 ErrorCode::OffsetOutOfRange => {
                     self.shared.ledger().read_position_gone(partition, self.positions[partition]);
-                    return Err(Trouble::Code(ErrorCode::NotLeaderOrFollower));
+                    failed = Some(ErrorCode::NotLeaderOrFollower);
                 }
-                code => return Err(Trouble::Code(code)),
+                code => failed = Some(code),
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), |code| Err(Trouble::Code(code)))
     }
 
     fn take(&mut self, partition: usize, answer: &PartitionData) -> Result<(), Trouble> {
@@ -101,25 +122,28 @@ impl<'a> Follow<'a> {
     }
 }
 
-fn by_leader(leaders: &Leaders) -> BTreeMap<SocketAddr, Vec<i32>> {
-    let mut nodes: BTreeMap<SocketAddr, Vec<i32>> = BTreeMap::new();
-    for (partition, leader) in leaders.iter().enumerate() {
-        nodes.entry(*leader).or_default().push(partition as i32);
-    }
-    nodes
+/// From where to read a partition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    pub(crate) partition: i32,
+    /// The leader's as the client knows it; -1: of any epoch.
+    pub(crate) epoch: i32,
+    pub(crate) offset: i64,
 }
 
-fn fetch(
+/// Asks a leader for records.
+pub(crate) fn fetch(
     connection: &mut Connection,
     topic: &str,
-    positions: &[(i32, i64)],
+    positions: &[Position],
     max_wait_ms: i32,
 ) -> Result<Vec<PartitionData>, Trouble> {
     let partitions = positions
         .iter()
-        .map(|&(partition, fetch_offset)| FetchPartition {
-            partition,
-            fetch_offset,
+        .map(|position| FetchPartition {
+            partition: position.partition,
+            current_leader_epoch: position.epoch,
+            fetch_offset: position.offset,
             partition_max_bytes: PARTITION_BYTES,
             ..Default::default()
         })
@@ -151,7 +175,8 @@ pub(crate) fn read_range(
     let mut position = from;
     let mut empty = 0;
     while position < to {
-        let answers = fetch(&mut connection, topic, &[(partition, position)], MAX_WAIT_MS)?;
+        let wanted = Position { partition, epoch: -1, offset: position };
+        let answers = fetch(&mut connection, topic, &[wanted], MAX_WAIT_MS)?;
         let [answer] = answers.as_slice() else { return Err(Trouble::proof("one partition asked, another answered")) };
         if !answer.error_code.is_none() {
             return Err(Trouble::Code(answer.error_code));

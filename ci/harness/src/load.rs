@@ -5,8 +5,8 @@ use crate::cluster;
 use crate::consumer::{self, Follow};
 use crate::ledger::Ledger;
 use crate::producer::{self, Produce};
+use crate::route::Bootstrap;
 use crate::trouble::Trouble;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
@@ -17,8 +17,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What the threads of a load share.
 pub(crate) struct Shared {
-    /// Where any shard listens.
-    pub(crate) bootstrap: SocketAddr,
+    /// Where the cluster is asked.
+    pub(crate) bootstrap: Bootstrap,
     /// The topic.
     pub(crate) topic: String,
     ledger: Mutex<Ledger>,
@@ -74,9 +74,14 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts producers and readers of an existing topic.
-    pub(crate) fn start(bootstrap: SocketAddr, topic: &str, partitions: usize, plan: &Plan) -> Result<Self, Trouble> {
+    pub(crate) fn start(
+        bootstrap: impl Into<Bootstrap>,
+        topic: &str,
+        partitions: usize,
+        plan: &Plan,
+    ) -> Result<Self, Trouble> {
         let shared = Arc::new(Shared {
-            bootstrap,
+            bootstrap: bootstrap.into(),
             topic: topic.to_owned(),
             ledger: Mutex::new(Ledger::new(partitions, plan.producers)),
             paused: RwLock::new(false),
@@ -168,7 +173,7 @@ impl Load {
 
     fn read_log(&self, partition: usize, from: i64) -> Result<(Vec<Identity>, i64), Trouble> {
         let Shared { bootstrap, topic, .. } = &*self.shared;
-        let leader = cluster::leaders(*bootstrap, topic)?[partition];
+        let leader = bootstrap.ask(|address| cluster::leaders(address, topic))?[partition];
         let end = cluster::log_end(leader, topic, partition as i32)?;
         let mut log = Vec::with_capacity((end - from).max(0) as usize);
         for (offset, value) in consumer::read_range(leader, topic, partition as i32, from, end)? {

@@ -9,23 +9,29 @@
 
 mod backpressure;
 mod batch;
+mod check;
 mod cluster;
 mod commits;
 mod connection;
 mod consumer;
 mod crash;
+mod failover;
+mod faults;
 mod garbage;
+mod history;
 mod idle;
 mod ledger;
 mod load;
 mod member;
 mod process;
 mod producer;
+mod proxy;
 mod random;
+mod route;
 mod sizes;
-mod slow_proxy;
 mod soak;
 mod trouble;
+mod world;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -41,6 +47,13 @@ struct Arguments {
 enum Proof {
     /// Kill -9 under load, again and again: nothing acknowledged is lost, nothing read vanishes.
     Crash(crash::Options),
+    /// Brokers of a cluster, etcd and the store are killed, stopped and cut off from each other under load: nothing acknowledged is
+    /// lost, doubled or reordered.
+    Faults(faults::Options),
+    /// How long partitions are not served when a broker is killed, stopped or told to end, or all are restarted in turn.
+    Failover(failover::Options),
+    /// Judges a history that `faults` wrote.
+    Check(check::Options),
     /// Producers faster than the store: memory stays bounded, heartbeats go on, nothing is lost.
     Backpressure(backpressure::Options),
     /// Bytes that are no Kafka: the process lives, memory stays bounded, errors are Kafka's.
@@ -56,6 +69,9 @@ enum Proof {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().proof {
         Proof::Crash(options) => crash::run(&options),
+        Proof::Faults(options) => faults::run(&options),
+        Proof::Failover(options) => failover::run(&options),
+        Proof::Check(options) => check::run(&options),
         Proof::Backpressure(options) => backpressure::run(&options),
         Proof::Garbage(options) => garbage::run(&options),
         Proof::Soak(options) => soak::run(&options),

@@ -2,10 +2,12 @@
 
 use crate::trouble::Trouble;
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::{self, JoinHandle};
@@ -98,6 +100,11 @@ impl Target {
 }
 
 impl Setup {
+    /// Of a program whose output goes to a file of its own and that listens at `bootstrap`.
+    pub(crate) fn new(program: &Path, arguments: Vec<String>, output: PathBuf, bootstrap: SocketAddr) -> Self {
+        Setup { program: program.to_owned(), arguments, environment: Vec::new(), output, bootstrap }
+    }
+
     /// Sets a variable of the broker's environment.
     pub(crate) fn with_variable(mut self, name: &str, value: String) -> Self {
         self.environment.push((name.to_owned(), value));
@@ -159,6 +166,26 @@ impl Broker {
         Ok(())
     }
 
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Trouble> {
+        let process = Pid::from_raw(self.child.id() as i32).expect("a process has a number");
+        Ok(kill_process(process, signal).map_err(io::Error::from)?)
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) fn ended(&mut self, limit: Duration) -> Result<ExitStatus, Trouble> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                return Err(Trouble::proof(format!("the process has not ended after {limit:?}")));
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// Whether the process has not ended by itself.
     pub(crate) fn is_alive(&mut self) -> Result<bool, Trouble> {
         Ok(self.child.try_wait()?.is_none())
@@ -215,7 +242,7 @@ impl Drop for Broker {
 }
 
 /// The first of `count` neighbouring free ports.
-fn free_ports(count: u16) -> Result<u16, Trouble> {
+pub(crate) fn free_ports(count: u16) -> Result<u16, Trouble> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let offset = (std::process::id() as u16).wrapping_mul(97) % PORTS;
     for _ in 0..PORTS / count {

@@ -7,17 +7,18 @@
 //! 3. Memory is bounded by the window: no record is made that has no room in it.
 
 use crate::batch::{self, Identity, ProducerState, record_value};
-use crate::cluster::{self, Leaders};
+use crate::cluster;
 use crate::connection::{Connection, read_frame};
 use crate::ledger::Ack;
 use crate::load::Shared;
+use crate::route::Route;
 use crate::trouble::{Trouble, is_retriable};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::frame::decode_response;
 use millrace_protocol::messages::produce::{PartitionProduceData, PartitionProduceResponse, TopicProduceData};
 use millrace_protocol::messages::{ProduceRequest, ProduceResponse};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -34,8 +35,6 @@ const BATCH_BYTES: usize = 64 << 10;
 const TICK: Duration = Duration::from_millis(5);
 /// After a retriable error, before the batch is sent again.
 const BACKOFF: Duration = Duration::from_millis(20);
-/// After a failed connection, before the next.
-const RECONNECT_EVERY: Duration = Duration::from_millis(2);
 /// How long the broker may hold a produce request, in milliseconds.
 const TIMEOUT_MS: i32 = 30_000;
 /// How long a producer waits for its id.
@@ -76,8 +75,14 @@ struct Partition {
 struct Link {
     connection: Connection,
     generation: u64,
-    /// Correlation id, and the partitions and sequences of each request.
-    under_way: VecDeque<(i32, Vec<(usize, i32)>)>,
+    under_way: VecDeque<UnderWay>,
+}
+
+struct UnderWay {
+    correlation: i32,
+    /// Partitions and sequences.
+    sent: Vec<(usize, i32)>,
+    since: Instant,
 }
 
 enum Event {
@@ -90,7 +95,7 @@ struct Producer<'a> {
     work: Produce,
     id: (i64, i16),
     partitions: Vec<Partition>,
-    leaders: Option<Leaders>,
+    route: Route,
     links: BTreeMap<SocketAddr, Link>,
     generations: u64,
     events: (SyncSender<Event>, Receiver<Event>),
@@ -102,14 +107,14 @@ struct Producer<'a> {
 
 /// Produces until the load is stopped; what goes wrong is told to the ledger.
 pub(crate) fn run(shared: &Shared, work: Produce) {
-    let outcome = cluster::retry(START_LIMIT, || cluster::producer_id(shared.bootstrap)).and_then(|id| {
+    let outcome = cluster::retry(START_LIMIT, || shared.bootstrap.ask(cluster::producer_id)).and_then(|id| {
         let partitions = shared.ledger().partition_count();
         let mut producer = Producer {
             shared,
             work,
             id,
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
-            leaders: None,
+            route: Route::new(&shared.topic, partitions),
             links: BTreeMap::new(),
             generations: 0,
             events: sync_channel(EVENTS),
@@ -127,10 +132,8 @@ pub(crate) fn run(shared: &Shared, work: Produce) {
 impl Producer<'_> {
     fn run(&mut self) -> Result<(), Trouble> {
         while !self.shared.is_stopped() {
-            if self.leaders.is_none() && !self.find_leaders()? {
-                thread::sleep(RECONNECT_EVERY);
-                continue;
-            }
+            self.route.look(&self.shared.bootstrap)?;
+            self.give_up_silent();
             {
                 let paused = self.shared.paused();
                 self.make_due(*paused);
@@ -156,17 +159,12 @@ impl Producer<'_> {
         self.shared.outstanding[self.work.index as usize].store(outstanding, Ordering::Release);
     }
 
-    /// Asks who leads; false if that is not known yet.
-    fn find_leaders(&mut self) -> Result<bool, Trouble> {
-        match cluster::leaders(self.shared.bootstrap, &self.shared.topic) {
-            Ok(leaders) => {
-                self.leaders = Some(leaders);
-                Ok(true)
-            }
-            Err(Trouble::Io(_)) => Ok(false),
-            Err(Trouble::Code(code)) if is_retriable(code) => Ok(false),
-            Err(other) => Err(other),
-        }
+    /// Connections on which an answer is overdue count as lost.
+    fn give_up_silent(&mut self) {
+        let patience = self.shared.bootstrap.patience;
+        let is_silent = |link: &Link| link.under_way.front().is_some_and(|first| first.since.elapsed() > patience);
+        let silent: Vec<_> = self.links.iter().filter(|(_, link)| is_silent(link)).map(|(&leader, _)| leader).collect();
+        silent.into_iter().for_each(|leader| self.lost(leader));
     }
 
     /// Makes the records that are due, as far as the window has room.
@@ -218,10 +216,9 @@ impl Producer<'_> {
 
     /// Sends what may be sent, one batch of each partition in a request.
     fn send_all(&mut self) {
-        let Some(leaders) = self.leaders.clone() else { return };
-        for leader in leaders.iter().copied().collect::<BTreeSet<_>>() {
+        for (leader, led) in self.route.by_leader() {
             while self.links.get(&leader).is_none_or(|link| link.under_way.len() < WINDOW) {
-                let chosen = self.choose(&leaders, leader);
+                let chosen = self.choose(&led);
                 if chosen.is_empty() {
                     break;
                 }
@@ -233,14 +230,12 @@ impl Producer<'_> {
         }
     }
 
-    /// The next unsent batch of every partition of this leader that may send: partition and place in its queue.
-    fn choose(&mut self, leaders: &Leaders, leader: SocketAddr) -> Vec<(usize, usize)> {
+    /// The next unsent batch of each of these partitions that may send: partition and place in its queue.
+    fn choose(&mut self, led: &[usize]) -> Vec<(usize, usize)> {
         let now = Instant::now();
         let mut chosen = Vec::new();
-        for (index, partition) in self.partitions.iter_mut().enumerate() {
-            if leaders[index] != leader {
-                continue;
-            }
+        for &index in led {
+            let partition = &mut self.partitions[index];
             if let Some(until) = partition.held {
                 if now < until || partition.batches.iter().any(|batch| batch.under_way) {
                     continue;
@@ -273,7 +268,7 @@ impl Producer<'_> {
         let link = self.links.get_mut(&leader).expect("connected above");
         match link.connection.send(&request, PRODUCE_VERSION) {
             Ok(correlation) => {
-                link.under_way.push_back((correlation, sent));
+                link.under_way.push_back(UnderWay { correlation, sent, since: Instant::now() });
                 Ok(())
             }
             Err(trouble) => {
@@ -295,7 +290,7 @@ impl Producer<'_> {
     }
 
     fn connect(&mut self, leader: SocketAddr) -> Result<(), Trouble> {
-        let connection = cluster::greet(leader)?;
+        let connection = self.shared.bootstrap.greet(leader)?;
         let mut stream = connection.reader()?;
         stream.set_read_timeout(None)?;
         self.generations += 1;
@@ -316,10 +311,10 @@ impl Producer<'_> {
 
     /// The connection is gone: what was under way on it is to be sent again, perhaps elsewhere.
     fn lost(&mut self, leader: SocketAddr) {
-        self.leaders = None;
+        self.route.forget(leader);
         let Some(link) = self.links.remove(&leader) else { return };
         link.connection.close();
-        link.under_way.into_iter().for_each(|(_, sent)| self.give_back(sent));
+        link.under_way.into_iter().for_each(|request| self.give_back(request.sent));
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Trouble> {
@@ -335,13 +330,14 @@ impl Producer<'_> {
                     return Ok(());
                 };
                 let (correlation, answer) = decode_response::<ProduceResponse>(&frame, PRODUCE_VERSION)?;
-                let Some((expected, sent)) = link.under_way.pop_front() else {
+                let Some(request) = link.under_way.pop_front() else {
                     return Err(Trouble::proof("an answer to no request"));
                 };
-                if correlation != expected {
+                if correlation != request.correlation {
+                    let expected = request.correlation;
                     return Err(Trouble::proof(format!("answer {correlation} before answer {expected}")));
                 }
-                self.take_answer(sent, answer)
+                self.take_answer(request.sent, answer)
             }
         }
     }
@@ -379,7 +375,7 @@ impl Producer<'_> {
                 batch.retried = true;
                 partition.held = Some(Instant::now() + BACKOFF);
                 if code != ErrorCode::RequestTimedOut && code != ErrorCode::OutOfOrderSequenceNumber {
-                    self.leaders = None;
+                    self.route.doubt();
                 }
                 Ok(())
             }
