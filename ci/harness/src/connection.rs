@@ -4,6 +4,7 @@ use crate::trouble::Trouble;
 use bytes::Bytes;
 use millrace_protocol::codec::Request;
 use millrace_protocol::frame::{LENGTH_BYTES, decode_response, request_frame};
+use std::any::type_name;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -43,12 +44,19 @@ impl Connection {
     /// Sends a request and waits for its answer; nothing else may be under way.
     pub(crate) fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response, Trouble> {
         let sent = self.send(request, version)?;
-        let frame = read_frame(&mut self.stream)?;
+        let frame = read_frame(&mut self.stream).map_err(|error| self.described::<R>(error))?;
         let (correlation, response) = decode_response::<R::Response>(&frame, version)?;
         if correlation != sent {
             return Err(Trouble::proof(format!("answer {correlation} to request {sent}")));
         }
         Ok(response)
+    }
+
+    /// Says whose answer to what did not come.
+    fn described<R>(&self, error: io::Error) -> io::Error {
+        let request = type_name::<R>().rsplit("::").next().unwrap_or_default();
+        let peer = self.stream.peer_addr().map_or_else(|_| "a peer that is gone".to_owned(), |peer| peer.to_string());
+        io::Error::new(error.kind(), format!("{request} to {peer}: {error}"))
     }
 
     /// The socket, to read from in another thread.

@@ -18,7 +18,7 @@ use crate::trouble::Trouble;
 use crate::world::{self, START_LIMIT, World};
 use clap::Args;
 use clients::Clients;
-use plan::{Fault, How, Step};
+use plan::{Fault, How, Kind, Step};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,6 +44,9 @@ pub(crate) struct Options {
     /// Faults.
     #[arg(long, default_value_t = 200)]
     faults: usize,
+    /// Only faults of this kind; may be repeated.
+    #[arg(long)]
+    only: Vec<Kind>,
     /// Lease of the brokers, in milliseconds: a pause is longer.
     #[arg(long, default_value_t = 5_000)]
     lease_ms: u64,
@@ -93,7 +96,8 @@ fn prove(options: &Options, world: &mut World, seed: u64) -> Result<(), Trouble>
     let plan = clients::Plan { idempotent: 6, plain: 3, partitions, operations_per_second, seed };
     let clients = Clients::start(bootstrap, APPENDED, plan)?;
     let mut proof = Proof { world, load, clients, starts: vec![0; partitions], kinds: BTreeMap::new() };
-    let steps = plan::plan(seed, options.faults, options.world.brokers, Duration::from_millis(options.lease_ms));
+    let kinds = if options.only.is_empty() { &Kind::ALL[..] } else { &options.only };
+    let steps = plan::plan(seed, options.faults, kinds, options.world.brokers, Duration::from_millis(options.lease_ms));
     let outcome = proof.steps(&steps).and_then(|()| proof.finish());
     let kept = proof.world.path().join("history");
     if let Some(file) = options.history.as_ref().or(outcome.is_err().then_some(&kept)) {

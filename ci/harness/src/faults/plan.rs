@@ -12,6 +12,49 @@ const PAIR_EVERY: usize = 4;
 /// Bytes a second that a slow store takes of each broker, at least and at most.
 const SLOW_BYTES: (u64, u64) = (16 << 10, 256 << 10);
 
+/// A kind of fault.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Kind {
+    /// Kill -9 of a broker, which is started again.
+    Kill,
+    /// SIGSTOP of a broker for longer than its lease.
+    Pause,
+    /// SIGTERM to a broker, which is started again.
+    Drain,
+    /// A broker does not reach etcd.
+    Etcd,
+    /// A broker does not reach the store.
+    Store,
+    /// Nobody reaches a broker.
+    Clients,
+    /// etcd is killed and started again.
+    EtcdKilled,
+    /// The store is killed and started again.
+    StoreKilled,
+    /// The store is slow.
+    StoreSlow,
+}
+
+impl Kind {
+    /// All.
+    pub(crate) const ALL: [Kind; 9] = [
+        Kind::Kill,
+        Kind::Pause,
+        Kind::Drain,
+        Kind::Etcd,
+        Kind::Store,
+        Kind::Clients,
+        Kind::EtcdKilled,
+        Kind::StoreKilled,
+        Kind::StoreSlow,
+    ];
+
+    /// Whether it hits one broker.
+    fn is_of_a_broker(self) -> bool {
+        !matches!(self, Kind::EtcdKilled | Kind::StoreKilled | Kind::StoreSlow)
+    }
+}
+
 /// What happens to a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum How {
@@ -54,7 +97,7 @@ impl Fault {
         }
     }
 
-    /// Its kind, for the count of kinds.
+    /// Its kind in words, for the count of kinds.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Fault::Kill { .. } => "kill -9",
@@ -94,8 +137,8 @@ pub(crate) struct Step {
     pub(crate) hold: Duration,
 }
 
-/// A plan of `faults` faults of a cluster of `brokers` whose leases last `lease`.
-pub(crate) fn plan(seed: u64, faults: usize, brokers: usize, lease: Duration) -> Vec<Step> {
+/// A plan of `faults` faults of these kinds, of a cluster of `brokers` whose leases last `lease`.
+pub(crate) fn plan(seed: u64, faults: usize, kinds: &[Kind], brokers: usize, lease: Duration) -> Vec<Step> {
     let mut random = Random::new(seed);
     let mut deck = Vec::new();
     let mut steps: Vec<Step> = Vec::new();
@@ -104,35 +147,37 @@ pub(crate) fn plan(seed: u64, faults: usize, brokers: usize, lease: Duration) ->
         let wanted = if steps.len() % PAIR_EVERY == PAIR_EVERY - 1 { 2.min(left) } else { 1 };
         let mut step = Step { faults: Vec::new(), hold: Duration::ZERO };
         while step.faults.len() < wanted {
-            let (fault, hold) = draw(&mut random, &mut deck, brokers, lease, &step.faults);
+            if deck.is_empty() {
+                deck = shuffled(&mut random, kinds);
+            }
+            let Some((fault, hold)) = draw(&mut random, &mut deck, brokers, lease, &step.faults) else { break };
             step.faults.push(fault);
             step.hold = step.hold.max(hold);
         }
-        left -= wanted;
+        left -= step.faults.len();
         steps.push(step);
     }
     steps
 }
 
-/// The next kind of the deck, at something that no other fault of the step hits; a fresh deck if it is used up.
+fn shuffled(random: &mut Random, kinds: &[Kind]) -> Vec<Kind> {
+    let mut deck = kinds.to_vec();
+    for place in (1..deck.len()).rev() {
+        deck.swap(place, random.below(place + 1));
+    }
+    deck
+}
+
+/// The next kind of the deck that fits beside the others of its step, at something that none of them hits.
 fn draw(
     random: &mut Random,
-    deck: &mut Vec<usize>,
+    deck: &mut Vec<Kind>,
     brokers: usize,
     lease: Duration,
     beside: &[Fault],
-) -> (Fault, Duration) {
-    /// Kinds of faults below.
-    const KINDS: usize = 9;
-    if deck.is_empty() {
-        deck.extend(0..KINDS);
-        for place in (1..KINDS).rev() {
-            deck.swap(place, random.below(place + 1));
-        }
-    }
-    let place = |&kind: &usize| beside.iter().all(|other| other.broker().is_some() || kind < 6);
-    let at = deck.iter().rposition(place).unwrap_or(deck.len() - 1);
-    let kind = deck.remove(at);
+) -> Option<(Fault, Duration)> {
+    let fits = |kind: &Kind| beside.iter().all(|other| other.broker().is_some() || kind.is_of_a_broker());
+    let kind = deck.remove(deck.iter().rposition(fits)?);
     let free: Vec<usize> =
         (0..brokers).filter(|&broker| beside.iter().all(|other| other.broker() != Some(broker))).collect();
     let broker = free[random.below(free.len())];
@@ -141,27 +186,22 @@ fn draw(
         from + Duration::from_millis(random.below((to - from).as_millis() as usize) as u64)
     };
     // Shorter than a lease or longer, half the time each.
-    let long = random.below(2) == 0;
-    let short_or_long = if long {
-        between(random, lease + Duration::from_millis(500), lease + Duration::from_secs(4))
-    } else {
-        between(random, Duration::from_millis(100), lease)
-    };
+    let long = between(random, lease + Duration::from_millis(500), lease + Duration::from_secs(4));
+    let short = between(random, Duration::from_millis(100), lease);
+    let short_or_long = if random.below(2) == 0 { long } else { short };
     let slow = SLOW_BYTES.0 + random.below((SLOW_BYTES.1 - SLOW_BYTES.0) as usize) as u64;
-    match kind {
-        0 => (Fault::Kill { broker }, short_or_long),
-        1 => {
-            let hold = between(random, lease + Duration::from_millis(500), lease + Duration::from_secs(4));
-            (Fault::Pause { broker }, hold)
-        }
-        2 => (Fault::Drain { broker }, short_or_long),
-        3 => (Fault::Etcd { broker, how }, short_or_long),
-        4 => (Fault::Store { broker, how }, short_or_long),
-        5 => (Fault::Clients { broker, how }, short_or_long),
-        6 => (Fault::EtcdKilled, short_or_long),
-        7 => (Fault::StoreKilled, short_or_long),
-        _ => (Fault::StoreSlow { bytes_per_second: slow }, short_or_long),
-    }
+    let fault = match kind {
+        Kind::Kill => Fault::Kill { broker },
+        Kind::Pause => Fault::Pause { broker },
+        Kind::Drain => Fault::Drain { broker },
+        Kind::Etcd => Fault::Etcd { broker, how },
+        Kind::Store => Fault::Store { broker, how },
+        Kind::Clients => Fault::Clients { broker, how },
+        Kind::EtcdKilled => Fault::EtcdKilled,
+        Kind::StoreKilled => Fault::StoreKilled,
+        Kind::StoreSlow => Fault::StoreSlow { bytes_per_second: slow },
+    };
+    Some((fault, if kind == Kind::Pause { long } else { short_or_long }))
 }
 
 #[cfg(test)]
@@ -173,9 +213,9 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_plan_with_every_kind_equally_often() {
-        let steps = plan(7, 90, 3, LEASE);
-        assert_eq!(steps, plan(7, 90, 3, LEASE));
-        assert_ne!(steps, plan(8, 90, 3, LEASE));
+        let steps = plan(7, 90, &Kind::ALL, 3, LEASE);
+        assert_eq!(steps, plan(7, 90, &Kind::ALL, 3, LEASE));
+        assert_ne!(steps, plan(8, 90, &Kind::ALL, 3, LEASE));
         let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
         steps.iter().flat_map(|step| &step.faults).for_each(|fault| *kinds.entry(fault.kind()).or_default() += 1);
         assert_eq!(kinds.len(), 9);
@@ -184,9 +224,17 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_of_some_kinds_has_no_others() {
+        let steps = plan(3, 20, &[Kind::Kill, Kind::StoreSlow], 3, LEASE);
+        let kinds: Vec<_> = steps.iter().flat_map(|step| &step.faults).map(Fault::kind).collect();
+        assert_eq!(kinds.len(), 20);
+        assert!(kinds.iter().all(|kind| ["kill -9", "S3 slow"].contains(kind)), "{kinds:?}");
+    }
+
+    #[test]
     fn faults_of_a_step_hit_different_things_and_a_pause_outlasts_the_lease() {
         for seed in 0..50 {
-            for step in plan(seed, 60, 3, LEASE) {
+            for step in plan(seed, 60, &Kind::ALL, 3, LEASE) {
                 if let [one, other] = step.faults[..] {
                     assert_ne!((one.broker(), one.kind()), (other.broker(), other.kind()));
                     assert!(one.broker().is_none() || one.broker() != other.broker());
