@@ -10,6 +10,7 @@ pub mod command;
 pub mod control;
 pub mod groups;
 pub mod handlers;
+pub mod journal;
 pub mod logging;
 pub mod net;
 pub mod offline;

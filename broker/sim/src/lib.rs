@@ -5,6 +5,7 @@
 //! that leads to it. The wrong variants of PROTOCOL.md section 9 prove that the checks see what they should: [`table`].
 
 pub mod audit;
+pub mod journal;
 pub mod lane;
 pub mod ledger;
 pub mod node;

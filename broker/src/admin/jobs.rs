@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct JobCells {
     logs_at: AtomicU64,
     segments_at: AtomicU64,
+    journal_at: AtomicU64,
     waiting: AtomicU64,
     oldest: AtomicU64,
     held_back: AtomicU64,
@@ -35,6 +36,11 @@ impl JobCells {
         self.oldest.store(done.oldest.as_secs(), Ordering::Relaxed);
     }
 
+    /// Offsets and groups are in the store as of now.
+    pub fn journaled(&self, now: WallMs) {
+        self.journal_at.store(now.seconds(), Ordering::Relaxed);
+    }
+
     pub(super) fn encode(
         &self,
         lanes: &[Arc<LaneCells>],
@@ -46,7 +52,9 @@ impl JobCells {
         let metric = ConstGauge::new(0_i64);
         let kind = metric.metric_type();
         let mut family = encoder.encode_descriptor("job_last_success_seconds", help, None, kind)?;
-        for (job, cell) in [("collect-logs", &self.logs_at), ("collect-segments", &self.segments_at)] {
+        let jobs =
+            [("collect-logs", &self.logs_at), ("collect-segments", &self.segments_at), ("journal", &self.journal_at)];
+        for (job, cell) in jobs {
             value(cell).encode(family.encode_family(&[("job", job)])?)?;
         }
         for (number, cells) in lanes.iter().enumerate() {

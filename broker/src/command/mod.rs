@@ -34,13 +34,10 @@ pub fn command() -> Command {
         .subcommand(topic_command())
         .subcommand(audit_command())
         .subcommand(gc_command())
-        .subcommand(add_flags(Command::new("recover").about(RECOVER)))
+        .subcommand(recover::command())
         .subcommand(restore::command())
         .subcommand(segment_command())
 }
-
-/// What `recover` is for.
-const RECOVER: &str = "Rebuild a lost embedded metadata store from the store of the log, while no broker runs";
 
 fn audit_command() -> Command {
     let grace = Arg::new("grace")

@@ -1,6 +1,7 @@
-//! Points in time as people write them: RFC 3339, or Unix milliseconds.
+//! Points in time as people write them, RFC 3339 or Unix milliseconds, and as they read them.
 
 use millrace_storage::env::WallMs;
+use std::fmt;
 
 /// Reads one.
 ///
@@ -12,6 +13,32 @@ pub(super) fn moment(text: &str) -> Result<WallMs, String> {
     }
     rfc3339(text)
         .ok_or_else(|| "expected 2026-01-31T12:30:00Z, with an offset as +01:00 for Z, or Unix milliseconds".to_owned())
+}
+
+/// A point in time as RFC 3339, to the second.
+pub(super) struct Shown(pub(super) WallMs);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.0.div_euclid(1_000);
+        let (days, time) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        let year = (1_970..).find(|year| days_before(year + 1, 1) > days).expect("time is bounded");
+        let month = (1..=12).rev().find(|month| days_before(year, *month) <= days).unwrap_or(1);
+        let day = days - days_before(year, month) + 1;
+        let (hour, minute, second) = (time / 3_600, time / 60 % 60, time % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+/// How long one point lies before another, in one unit.
+pub(super) fn ago(then: WallMs, now: WallMs) -> String {
+    let seconds = (now.0 - then.0).max(0) / 1_000;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 fn rfc3339(text: &str) -> Option<WallMs> {
@@ -91,6 +118,16 @@ mod tests {
         ] {
             assert_eq!(moment(text), Ok(WallMs(ms)), "{text}");
         }
+    }
+
+    #[test]
+    fn moments_are_shown_as_they_are_read() {
+        for text in ["1970-01-01T00:00:00Z", "2000-02-29T23:59:59Z", "2026-11-30T01:02:03Z", "2027-12-31T23:00:00Z"] {
+            assert_eq!(Shown(moment(text).expect("it is one")).to_string(), text);
+        }
+        let shown = |ms| ago(WallMs(0), WallMs(ms));
+        assert_eq!([shown(-1), shown(119_999), shown(120_000)], ["0 s", "119 s", "2 min"]);
+        assert_eq!([shown(7_200_000), shown(172_800_000)], ["2 h", "2 days"]);
     }
 
     #[test]

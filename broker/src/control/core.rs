@@ -91,6 +91,8 @@ pub struct ControlCore {
     /// Whether the image was never published.
     first: bool,
     nodes_changed: bool,
+    /// Times that partitions were placed or born, or logs opened.
+    placements: u64,
     phase: Phase,
 }
 
@@ -144,8 +146,19 @@ impl ControlCore {
             image,
             first: true,
             nodes_changed: false,
+            placements: 0,
             phase: Phase::Running,
         }
+    }
+
+    /// Whether this process does what one of all does: it is alone, or controller.
+    pub fn is_controller(&self) -> bool {
+        self.cluster.as_ref().is_none_or(Cluster::is_controller)
+    }
+
+    /// Rises whenever the metadata store says something new of where partitions are.
+    pub fn placements(&self) -> u64 {
+        self.placements
     }
 
     /// Whether a question of a shard may be handed in.
@@ -194,6 +207,7 @@ impl ControlCore {
             LaneReport::Stopped { sealed } => Some(sealed),
             _ => None,
         };
+        self.placements += 1;
         self.topics.on_lane(lane, report, &mut self.sink);
         self.settle();
         if let (Some(sealed), Phase::StoppingLanes(left, all_sealed)) = (stopped, &mut self.phase) {
@@ -278,6 +292,7 @@ impl ControlCore {
                     None => self.cluster_records.learn(&key, value, through),
                 }
             }
+            self.placements += u64::from(!partitions.is_empty());
             names.extend(unsettled.names);
             partitions.extend(unsettled.partitions);
             let through = cluster.view().through(keys::TOPICS);

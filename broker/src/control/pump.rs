@@ -11,6 +11,7 @@ use super::core::{ControlConfig, ControlCore};
 use super::effects::{CallId, Effect, StoreAnswer, StoreCall};
 use super::messages::{FromControl, ToControl};
 use super::start::{self, Loaded, kafka_uuid};
+use crate::journal::task::Cues;
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
@@ -150,6 +151,7 @@ pub struct ControlPump {
     sealing: Option<(Stores, BootId)>,
     seals: FuturesUnordered<LocalBoxFuture<'static, (Wid, bool)>>,
     timer: Option<(Mono, LocalBoxFuture<'static, ()>)>,
+    cues: Rc<Cues>,
     ended: Option<Ended>,
 }
 
@@ -202,8 +204,14 @@ impl ControlPump {
             sealing: None,
             seals: FuturesUnordered::new(),
             timer: None,
+            cues: Rc::default(),
             ended: None,
         }
+    }
+
+    /// Says to the journal what it goes by.
+    pub fn cueing(self, cues: Rc<Cues>) -> ControlPump {
+        ControlPump { cues, ..self }
     }
 
     /// Runs until a graceful stop is done, or a shard or lane is gone.
@@ -215,6 +223,8 @@ impl ControlPump {
         for _ in 0..TURNS_PER_POLL {
             let Ok(mut progress) = self.take_in(cx) else { return Poll::Ready(Ended::Abandoned) };
             let effects = self.core.take_effects();
+            self.cues.writes.set(self.core.is_controller());
+            self.cues.placements.set(self.core.placements());
             progress |= !effects.is_empty();
             self.carry_out(effects);
             if self.flush(cx).is_err() {

@@ -8,8 +8,10 @@
 //!    made again.
 
 use super::messages::Node;
+use crate::journal::check;
 use bytes::Bytes;
 use millrace_storage::env::Env;
+use millrace_storage::format::snapshot::generation_base;
 use millrace_storage::ids::{ShardIndex, TopicId, TopicPartition};
 use millrace_storage::meta::records::{
     ClusterRecord, GroupSettingsRecord, PartitionRecord, QuotaEntity, QuotaRecord, RECORD_VERSION, Record, RecordError,
@@ -75,7 +77,8 @@ pub enum StartError {
     /// The prefix belongs to another metadata store.
     #[error(
         "the object store's prefix belongs to metadata store {theirs}, but this process uses {ours}; \
-         point --metadata at the store that belongs to it, or --object-store at an empty prefix"
+         point --metadata at the store that belongs to it, or --object-store at an empty prefix; if that metadata store is \
+         lost, rebuild it (millrace recover)"
     )]
     OtherMetadata {
         /// Id in `meta/cluster`.
@@ -83,6 +86,13 @@ pub enum StartError {
         /// Id of our metadata store.
         ours: String,
     },
+    /// The metadata store is an older state of itself.
+    #[error(
+        "the metadata store is older than the object store ({0}): it was restored from a backup, or copied, and lacks what \
+         was acknowledged since; stop every broker and rebuild it with `millrace recover` and the same settings (an \
+         embedded one: after its directory was moved away)"
+    )]
+    OlderMetadata(String),
     /// The store answered, but never as it should have.
     #[error("could not agree on {0} with other processes that write the same store")]
     Contended(&'static str),
@@ -106,6 +116,8 @@ pub struct Identity {
     pub cluster_id: String,
     /// The node of each shard, by shard index.
     pub nodes: Vec<Node>,
+    /// How many times the metadata store was rebuilt.
+    pub generation: u64,
 }
 
 /// What the metadata store holds for the control task.
@@ -148,21 +160,29 @@ pub fn base64(uuid: Uuid) -> String {
     (0..22).map(letter).collect()
 }
 
-/// Finds or makes the cluster's id, binds the prefix, finds or takes the node ids of the shards.
+/// Finds or makes the cluster's id, binds the prefix, refuses an older state of the metadata store, finds or takes the node
+/// ids of the shards.
 pub async fn identify(
     env: &Env,
     meta: &dyn MetaStore,
     objects: &dyn ObjectStore,
     process: &Process,
 ) -> Result<Identity, StartError> {
+    // Before anything is written: what is not the prefix's metadata store stays as it is.
+    let found = until_answered(env, "the prefix's owner", async || objects.get(CLUSTER_OBJECT).await).await?;
+    if let Some(found) = found {
+        let ours = until_answered(env, "the metadata store's id", async || meta.cluster_id().await).await?;
+        belongs(&ClusterObject::decode(&found.bytes)?, &ours.to_string())?;
+    }
     let cluster_id = cluster_id(env, meta).await?;
-    bind_prefix(env, meta, objects, &cluster_id).await?;
+    let generation = bind_prefix(env, meta, objects, &cluster_id).await?;
+    check::not_older(env, meta, objects, generation_base(generation)).await?;
     let mut nodes = Vec::with_capacity(process.addresses.len());
     for (shard, (host, port)) in (0..).map(ShardIndex).zip(&process.addresses) {
         let id = node_id(env, meta, &process.name, shard).await?;
         nodes.push(Node { id, host: host.clone(), port: *port, rack: process.zone.clone(), shard: Some(shard) });
     }
-    Ok(Identity { cluster_id, nodes })
+    Ok(Identity { cluster_id, nodes, generation })
 }
 
 /// What one try of a step came to.
@@ -194,6 +214,15 @@ async fn until_done<T>(
     Err(last)
 }
 
+/// Asks until there is an answer.
+pub(crate) async fn until_answered<T>(
+    env: &Env,
+    what: &'static str,
+    mut ask: impl AsyncFnMut() -> Result<T, StoreError>,
+) -> Result<T, StartError> {
+    until_done(env, what, async || ask().await.map(Tried::Done)).await
+}
+
 async fn cluster_id(env: &Env, meta: &dyn MetaStore) -> Result<String, StartError> {
     let value = until_done(env, "the cluster id", async || {
         if let Some(found) = read(meta, keys::CLUSTER).await? {
@@ -212,7 +241,7 @@ async fn bind_prefix(
     meta: &dyn MetaStore,
     objects: &dyn ObjectStore,
     cluster_id: &str,
-) -> Result<(), StartError> {
+) -> Result<u64, StartError> {
     let ours = until_done(env, "the metadata store's id", async || meta.cluster_id().await.map(Tried::Done))
         .await?
         .to_string();
@@ -226,7 +255,15 @@ async fn bind_prefix(
         Ok(Tried::Again)
     });
     let found = ClusterObject::decode(&found.await?)?;
-    if found.metadata == ours { Ok(()) } else { Err(StartError::OtherMetadata { theirs: found.metadata, ours }) }
+    belongs(&found, &ours)?;
+    Ok(found.generation)
+}
+
+fn belongs(found: &ClusterObject, ours: &str) -> Result<(), StartError> {
+    if found.metadata == ours {
+        return Ok(());
+    }
+    Err(StartError::OtherMetadata { theirs: found.metadata.clone(), ours: ours.to_owned() })
 }
 
 async fn node_id(env: &Env, meta: &dyn MetaStore, name: &str, shard: ShardIndex) -> Result<i32, StartError> {

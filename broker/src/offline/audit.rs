@@ -4,6 +4,7 @@ use super::OfflineError;
 use super::read_only::ReadOnly;
 use super::topics::Topics;
 use crate::control::topic_object;
+use crate::journal::reader;
 use crate::settings::Settings;
 use millrace_storage::audit::{AuditStores, Clock, Finding, Report, Rules, Walk};
 use millrace_storage::env::Env;
@@ -68,9 +69,26 @@ async fn pass(
         deleted: topics.deleted_ms,
         whole_files: opened.whole_files(),
     };
+    journal(stores, &mut findings).await?;
     let mut report = walk.pass(stores, rules).await?;
     report.findings.extend(findings);
     Ok(report)
+}
+
+/// What a recovery would take of the journal can be read, and is nothing that the metadata store never came to.
+async fn journal(stores: &AuditStores, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let damaged = reader::newest(&*stores.objects).await?.damaged;
+    findings.extend(damaged.into_iter().map(|(key, detail)| Finding::Damaged { key, detail }));
+    let Some(meta) = &stores.meta else { return Ok(()) };
+    // No process has the metadata now, so that nothing moves between the two looks.
+    if let Some((number, key)) = reader::find(&*stores.objects).await?.objects.pop() {
+        let (given_out, _) = reader::last_given_out(&**meta, 0).await?;
+        if number > given_out {
+            let detail = format!("the metadata store has given out numbers up to {given_out} only: it is older");
+            findings.push(Finding::Contradiction { about: key, detail });
+        }
+    }
+    Ok(())
 }
 
 /// Topics by their records. Each must be known to the store too, or a rebuild would not bring it back (I10).

@@ -10,15 +10,19 @@ use crate::cold::reader::{ColdReader, block_bytes};
 use crate::control::core::ControlConfig;
 use crate::control::pump::{ControlEnds, ControlPump, ControlStores, Ended, LaneEnd, ShardEnd};
 use crate::control::start::{self, Identity, Process, StartError};
+use crate::journal::task::{self, Cues};
+use crate::journal::writer::Journal;
 use crate::net::budget::Pools;
 use crate::net::connection::Limits;
 use crate::pump::{PeerEnds, ShardEnds, ShardParts, ShardPump};
 use crate::shard::core::{ShardConfig, ShardCore};
 use millrace_storage::env::Env;
+use millrace_storage::format::snapshot::generation_base;
 use millrace_storage::ids::{BootId, ShardIndex};
 use millrace_storage::lane::{self, LaneEnds};
 use millrace_storage::mailbox::{Sender, mailbox};
 use millrace_storage::recovery::{Stores, seal_all_dead};
+use std::rc::Rc;
 
 /// Seals and other messages that wait for a lane, per shard. Few: what can't leave gathers in the shard instead.
 const TO_LANE: usize = 16;
@@ -100,6 +104,9 @@ pub async fn prepare(
     alone: bool,
 ) -> Result<Identity, StartError> {
     let identity = start::identify(env, &*stores.meta, &*stores.objects, process).await?;
+    // Before a log is opened: a backup of the metadata from before this is told apart from now on.
+    let journal = journal_of(env, stores, &process.name, identity.generation);
+    start::until_answered(env, "the journal", async || journal.mark().await).await?;
     if !alone {
         return Ok(identity);
     }
@@ -110,19 +117,32 @@ pub async fn prepare(
     Ok(identity)
 }
 
-/// Runs the control task, and collection beside it.
+fn journal_of(env: &Env, stores: &Stores, name: &str, generation: u64) -> Journal {
+    Journal::new(env, stores, name, generation_base(generation))
+}
+
+/// Runs the control task, and collection and the journal beside it. `generation`: as [`prepare`] found it.
 pub async fn run_control(
     env: Env,
     config: ControlConfig,
+    generation: u64,
     stores: Stores,
     ends: ControlEnds,
     housekeeping: Housekeeping,
 ) -> Result<Ended, StartError> {
-    housekeeping.start(&env, &stores);
+    let journal = journal_of(&env, &stores, &config.broker, generation);
+    let cues: Rc<Cues> = Rc::default();
+    let is_journaled = housekeeping.journal_every.is_some();
+    housekeeping.start(&env, &stores, &journal, &cues);
     let boot = config.boot;
     let of_control = ControlStores { meta: stores.meta.clone(), objects: stores.objects.clone() };
-    let pump = ControlPump::start(env, config, of_control, ends).await?;
-    Ok(pump.sealing(stores, boot).run().await)
+    let pump = ControlPump::start(env.clone(), config, of_control, ends).await?;
+    let ended = pump.sealing(stores, boot).cueing(cues).run().await;
+    // A store that did not take the end of the logs would not take this.
+    if is_journaled && ended == (Ended::Stopped { sealed: true }) {
+        task::last(&env, &journal).await;
+    }
+    Ok(ended)
 }
 
 /// Starts shard `shard` with node id `node`, which is that of all if `sharing_port` says how many there are; `disk`:

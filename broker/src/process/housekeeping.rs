@@ -1,7 +1,10 @@
-//! Collection beside the control task: sealed logs that hold nothing any more, and segments that no manifest names.
+//! Work beside the control task: collection of sealed logs that hold nothing any more and of segments that no manifest
+//! names, and the journal.
 
 use crate::admin::jobs::JobCells;
 use crate::control::topic_object::{self, TopicObject};
+use crate::journal::task::{self, Cues};
+use crate::journal::writer::Journal;
 use millrace_storage::compactor::collect::{self, CollectedSegments, SegmentCollector};
 use millrace_storage::env::Env;
 use millrace_storage::ids::TopicId;
@@ -9,6 +12,7 @@ use millrace_storage::object::ObjectStore;
 use millrace_storage::recovery::{Collected, Collector, Stores};
 use millrace_storage::store_error::StoreError;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +26,19 @@ pub struct Housekeeping {
     pub segments_every: Duration,
     /// How long a segment stays for readers after its manifest stopped naming it.
     pub segments_grace: Duration,
+    /// How often what the metadata store alone knows is copied to the store of the log; `None`: never.
+    pub journal_every: Option<Duration>,
     /// What the passes come to.
     pub jobs: Arc<JobCells>,
 }
 
 impl Housekeeping {
-    /// Starts both collectors on this thread.
-    pub(super) fn start(self, env: &Env, stores: &Stores) {
+    /// Starts the collectors on this thread, and the journal.
+    pub(super) fn start(self, env: &Env, stores: &Stores, journal: &Journal, cues: &Rc<Cues>) {
+        if let Some(every) = self.journal_every {
+            let (jobs, cues) = (self.jobs.clone(), cues.clone());
+            env.spawn("journal", task::run(env.clone(), journal.clone(), every, cues, jobs));
+        }
         env.spawn("collector of logs", collect_logs(env.clone(), stores.clone(), self.jobs.clone()));
         env.spawn("collector of segments", self.collect_segments(env.clone(), stores.clone()));
     }

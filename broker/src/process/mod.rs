@@ -9,7 +9,8 @@
 //! 2. The process shares one fate: a thread that panics, or ends while no stop was asked for, aborts it.
 //! 3. SIGTERM and SIGINT stop it gracefully: shards refuse and finish, lanes seal their logs, then it ends with success.
 //!    A store that does not answer holds this up for ten seconds and no longer: the exit code is 0 then too, the log says
-//!    `"sealed":false`, and the next start seals what was left open.
+//!    `"sealed":false`, and the next start seals what was left open. Five more if it is the journal's last snapshot alone
+//!    that the store does not take.
 //!    A second signal ends it at once with exit code 130, which is as safe as kill −9.
 
 pub mod assembly;
@@ -137,6 +138,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let housekeeping = Housekeeping {
         segments_every: Duration::from_millis(settings.segment_check_ms),
         segments_grace: Duration::from_millis(settings.segment_grace_ms),
+        journal_every: (stores.kind != StoreKind::Memory).then(|| Duration::from_millis(settings.journal_ms)),
         jobs: Arc::default(),
     };
     let exposition = Exposition {
@@ -271,7 +273,7 @@ impl ControlThread {
                 Ok(assembly::prepare(&env, &stores, self.boot, &self.process, self.cluster.is_none()).await?)
             };
             let identity: Result<Identity, ServeError> = prepared.await;
-            let Ok(Identity { cluster_id, nodes }) = &identity else {
+            let Ok(Identity { cluster_id, nodes, generation }) = &identity else {
                 return tell(&self.fate, Fate::Prepared(identity));
             };
             let shards = u32::try_from(nodes.len()).expect("at most 64 shards");
@@ -286,9 +288,11 @@ impl ControlThread {
                 max_partitions: self.max_partitions,
                 cluster: self.cluster.clone(),
             };
+            let generation = *generation;
             tell(&self.fate, Fate::Prepared(identity));
             if go.recv().await.is_some() {
-                let ended = assembly::run_control(env, config, stores, ends, self.housekeeping.clone()).await;
+                let ended =
+                    assembly::run_control(env, config, generation, stores, ends, self.housekeeping.clone()).await;
                 tell(&self.fate, Fate::Control(ended));
             }
         });

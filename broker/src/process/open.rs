@@ -298,20 +298,36 @@ pub fn open_etcd(
     side: &SideRuntime,
     new_id: Option<Uuid>,
 ) -> Result<EtcdMeta, OpenError> {
+    EtcdMeta::open(address, &etcd_settings(settings)?, side, new_id, ends_process())
+}
+
+/// Opens an etcd to rebuild what it holds: [`EtcdMeta::open_to_rebuild`].
+pub fn open_etcd_to_rebuild(
+    address: &EtcdAddress,
+    settings: &Settings,
+    side: &SideRuntime,
+    new_id: Option<Uuid>,
+) -> Result<Option<EtcdMeta>, OpenError> {
+    EtcdMeta::open_to_rebuild(address, &etcd_settings(settings)?, side, new_id, ends_process())
+}
+
+fn etcd_settings(settings: &Settings) -> Result<EtcdSettings, OpenError> {
     let credentials = settings.etcd_user.clone().zip(settings.etcd_password_file.as_deref());
     let credentials =
         credentials.map(|(user, file)| Ok(Credentials { user, password: password(file)? })).transpose()?;
-    let how = EtcdSettings {
+    Ok(EtcdSettings {
         credentials,
         ca: settings.etcd_ca.clone(),
         cert: settings.etcd_cert.clone(),
         key: settings.etcd_key.clone(),
-    };
-    let ends: OnOther = Arc::new(|error| {
+    })
+}
+
+fn ends_process() -> OnOther {
+    Arc::new(|error| {
         tracing::error!(%error, "the process ends; rebuild the metadata (millrace recover) or bring back the etcd it used");
         std::process::exit(1);
-    });
-    EtcdMeta::open(address, &how, side, new_id, ends)
+    })
 }
 
 fn password(file: &Path) -> Result<String, OpenError> {

@@ -178,6 +178,8 @@ pub struct Settings {
     pub segment_check_ms: u64,
     /// How long segments that nothing names stay, milliseconds.
     pub segment_grace_ms: u64,
+    /// Between two copies of offsets and groups in the store of the log, milliseconds.
+    pub journal_ms: u64,
     /// Partitions of all topics together.
     pub max_partitions: u32,
 }
@@ -275,6 +277,7 @@ impl Effective {
             roll_after_ms: self.number("roll-after-ms").expect("has a default"),
             segment_check_ms: self.number("segment-check-ms").expect("has a default"),
             segment_grace_ms: self.number("segment-grace-ms").expect("has a default"),
+            journal_ms: self.number("journal-ms").expect("has a default"),
             max_partitions: self.number("max-partitions").expect("has a default"),
         };
         settings.check()?;

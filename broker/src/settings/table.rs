@@ -237,6 +237,13 @@ pub const SETTINGS: &[Spec] = &[
         "How long such a segment stays after it was found, for those who are reading it; on an object store also write-ahead objects that nothing needs",
     ),
     number(
+        "journal-ms",
+        "milliseconds",
+        (1_000, 24 * 3_600_000),
+        Some("60000"),
+        "How often committed offsets, groups and settings are copied from the metadata store to the store of the log, if they changed: after a loss of the metadata store, millrace recover brings them back as of then. Without effect on the memory: store",
+    ),
+    number(
         "max-partitions",
         "partitions",
         (1, 1_000_000),

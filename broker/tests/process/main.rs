@@ -25,6 +25,7 @@ mod produce;
 mod program;
 mod quotas;
 mod recover;
+mod recover_etcd;
 mod restart;
 mod restore;
 mod segment_copy;

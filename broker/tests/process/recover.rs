@@ -1,7 +1,8 @@
 //! `millrace recover`: the metadata directory is lost, and all that was written is served again.
 
+use crate::groups::{commit, committed, heartbeat, join};
 use crate::kafka::{Client, EARLIEST, LATEST, sequenced};
-use crate::program::{Broker, Running, Signal, directory, millrace, run, until};
+use crate::program::{Broker, Running, Signal, directory, millrace, refusal, run, serve, until};
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::DeleteRecordsRequest;
 use millrace_protocol::messages::delete_records::{DeleteRecordsPartition, DeleteRecordsTopic};
@@ -95,11 +96,72 @@ fn a_lost_metadata_directory_is_rebuilt_and_everything_goes_on() {
         lose_metadata(&data);
         let text = succeeds("recover", &data);
         assert!(text.starts_with("recovered 3 topics with 6 records from file://"), "{text}");
-        assert!(text.contains("(generation 1)") && text.contains("committed offsets and group state"), "{text}");
+        assert!(text.contains("(generation 1)") && text.contains("0 with 0 committed offsets"), "{text}");
         succeeds("audit", &data);
         check(&data, &written);
         succeeds("audit", &data);
     }
+}
+
+#[test]
+fn groups_and_offsets_come_back_as_the_process_left_them_or_as_they_were_copied_last() {
+    let (_directory, data) = directory();
+    let settings = [&SETTINGS[..], &["--journal-ms", "1000"]].concat();
+    let broker = Broker::start(&data, &settings);
+    let mut client = Client::new(broker.bootstrap());
+    client.create_topic("t", 1);
+    let member = join(&mut client);
+    assert_eq!(commit(&mut client, &member, 1), ErrorCode::None);
+    broker.stop();
+    lose_metadata(&data);
+    let text = succeeds("recover", &data);
+    assert!(text.contains("1 with 1 committed offsets as of 20") && text.contains("when it stopped"), "{text}");
+
+    let broker = Broker::start(&data, &settings);
+    let mut client = Client::new(broker.bootstrap());
+    assert_eq!((heartbeat(&mut client, &member), committed(&mut client)), (ErrorCode::None, 1));
+    assert_eq!(commit(&mut client, &member, 2), ErrorCode::None);
+    // Each snapshot has a greater number, and one that begins after the commit holds it.
+    let newest = || {
+        let files = fs::read_dir(data.join("log/meta/snap")).expect("it is there").flatten();
+        files.filter_map(|one| one.file_name().to_str()?.parse::<u64>().ok()).max()
+    };
+    let before = newest();
+    until("it is copied", || (newest() > before).then_some(()));
+    assert_eq!(commit(&mut client, &member, 3), ErrorCode::None);
+    let between = newest();
+    until("the last is copied", || (newest() > between).then_some(()));
+    broker.kill();
+    lose_metadata(&data);
+    let text = succeeds("recover", &data);
+    assert!(text.contains("while it ran; what was committed after that is lost"), "{text}");
+    let broker = Broker::start(&data, &settings);
+    assert!([2, 3].contains(&committed(&mut Client::new(broker.bootstrap()))));
+    broker.stop();
+    succeeds("audit", &data);
+}
+
+#[test]
+fn an_older_copy_of_the_metadata_directory_is_refused() {
+    let (directory, data) = directory();
+    let broker = Broker::start(&data, &SETTINGS);
+    broker.topic(&["create", "t", "--partitions", "1"]).expect("a new topic");
+    broker.stop();
+    let copy = directory.path().join("copy");
+    fs::create_dir(&copy).expect("a directory");
+    fs::copy(data.join("metadata/metadata.redb"), copy.join("metadata.redb")).expect("a copy");
+    let broker = Broker::start(&data, &SETTINGS);
+    Client::new(broker.bootstrap()).write("t", 0, &["a"]);
+    broker.kill();
+    lose_metadata(&data);
+    fs::rename(&copy, data.join("metadata")).expect("the copy takes its place");
+    let refused = refusal(serve(&data).args(SETTINGS));
+    assert!(refused.contains("is older than the object store") && refused.contains("moved away"), "{refused}");
+    lose_metadata(&data);
+    succeeds("recover", &data);
+    let broker = Broker::start(&data, &SETTINGS);
+    assert_eq!(Client::new(broker.bootstrap()).read("t", 0, 0), ["a"]);
+    broker.stop();
 }
 
 fn delete_below(client: &mut Client, topic: &str, offset: i64) {

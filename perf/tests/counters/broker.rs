@@ -180,13 +180,15 @@ impl Broker {
             max_partitions: 1000,
             cluster: None,
         };
-        let env = control_env.clone();
+        let (env, generation) = (control_env.clone(), identity.generation);
         control_env.spawn("control", async move {
             let _never_stopped = stop;
             // No pass within a test.
             let hour = Duration::from_secs(3_600);
-            let housekeeping = Housekeeping { segments_every: hour, segments_grace: hour, jobs: Arc::default() };
-            let ended = assembly::run_control(env, control_config, control_stores, control, housekeeping).await;
+            let housekeeping =
+                Housekeeping { segments_every: hour, segments_grace: hour, journal_every: None, jobs: Arc::default() };
+            let ended =
+                assembly::run_control(env, control_config, generation, control_stores, control, housekeeping).await;
             panic!("the control task ended: {ended:?}");
         });
         let pump = assembly::start_shard(

@@ -1,8 +1,9 @@
-//! Stored formats, version 1 (PROTOCOL.md section 2): write-ahead objects, checkpoints, reference chunks, manifests.
+//! Stored formats, version 1 (PROTOCOL.md section 2): write-ahead objects, checkpoints, reference chunks, manifests,
+//! metadata snapshots.
 //!
 //! Write-ahead object: header 64 B · body (v2 batches grouped by partition, as consumers get them) · footer (varints) ·
 //! trailer 32 B. A fence is a header alone. Checkpoint and reference chunk: see [`checkpoint`]; manifest: see
-//! [`manifest`]. Integers are little-endian unless a file says otherwise; every format starts with magic and version,
+//! [`manifest`]; metadata snapshot: see [`snapshot`]. Integers are little-endian unless a file says otherwise; every format starts with magic and version,
 //! ends with a CRC-32C.
 //! Golden bytes stand in `storage/tests/golden/`.
 //!
@@ -11,6 +12,7 @@
 pub mod checkpoint;
 pub mod manifest;
 pub mod object;
+pub mod snapshot;
 mod varint;
 
 use crate::ids::{LeaderEpoch, Offset, TopicPartition};

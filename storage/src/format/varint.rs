@@ -74,6 +74,14 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
+    /// The next `length` bytes.
+    pub(super) fn slice(&mut self, length: usize) -> Result<&'a [u8], FormatError> {
+        let rest = &self.bytes[self.position..];
+        let Some(taken) = rest.get(..length) else { return Err(self.error("ends too early")) };
+        self.position += length;
+        Ok(taken)
+    }
+
     /// Consumes magic bytes and the version after them, which must be `version`.
     pub(super) fn magic(&mut self, magic: &[u8; 8], version: u8) -> Result<(), FormatError> {
         let found = self.array::<8>()?;

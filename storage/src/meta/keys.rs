@@ -14,6 +14,8 @@
 //! | `/node/{name}/{shard}` | node id, decimal | control task |
 //! | `/next-node` | first node id not yet given out, decimal | control task |
 //! | `/pid` | first producer id not yet given out, decimal | control task |
+//! | `/journal` | last number given out to a snapshot or mark in the bucket, decimal | whoever writes one |
+//! | `/recovering` | id of the store that a rebuild is making of this one; gone when it is whole | `millrace recover` |
 //! | `/slot/{slot:02}` | [`super::records::SlotRecord`]: coordinator slot | control task |
 //! | `/slot-wish/{slot:02}` | [`super::records::WishRecord`]: desired coordinator | the controller |
 //! | `/quota/{user}/{client id}` | [`super::records::QuotaRecord`]: what clients may send and receive | control task |
@@ -36,6 +38,12 @@ pub const CLUSTER: &str = "/cluster";
 pub const NEXT_NODE: &str = "/next-node";
 /// `/pid`.
 pub const PRODUCER_IDS: &str = "/pid";
+/// `/journal`.
+pub const JOURNAL: &str = "/journal";
+/// `/recovering`.
+pub const RECOVERING: &str = "/recovering";
+/// Prefix of all keys.
+pub const ALL: &str = "/";
 /// Prefix of all brokers.
 pub const BROKERS: &str = "/broker/";
 /// `/controller`.
@@ -54,6 +62,10 @@ pub const TOPICS: &str = "/topic/";
 pub const WISHES: &str = "/wish/";
 /// Prefix of all node ids.
 pub const NODES: &str = "/node/";
+/// Prefix of the states of all groups.
+pub const GROUPS: &str = "/group/";
+/// Prefix of all committed offsets.
+pub const OFFSETS: &str = "/offset/";
 /// Prefix of the settings of all groups.
 pub const GROUP_SETTINGS: &str = "/group-settings/";
 /// Prefix of all coordinator slots.

@@ -14,7 +14,9 @@ pub use acquire::look_up;
 pub use collect::{Collected, Collector, committed_log_starts};
 pub use log_fold::{Best, LogFold};
 pub use observe::observe;
-pub use rebuild::{RebuildError, Rebuilt, adopt, put_new, put_object, rebuild};
+pub use rebuild::{
+    NEW_AT_ONCE, RebuildError, Rebuilt, adopt, last_epochs, logs_with_checkpoints, put_new, put_object, rebuild,
+};
 pub use seal::{seal, seal_all_dead};
 pub use seal_walk::{Look, SealWalk, Seen};
 

@@ -24,7 +24,7 @@ pub async fn observe(
 ) -> Result<BTreeMap<TopicPartition, CommittedPartition>, RebuildError> {
     let mut best = Best::default();
     for wid in logs(stores).await? {
-        let newest = newest_checkpoint(stores, wid).await?;
+        let newest = newest_checkpoint(&*stores.objects, wid).await?;
         let (_, mut fold) = fold_start(&*stores.objects, wid, newest).await?;
         let listed = stores.wal.list(wid, fold.next()).await?;
         let data = (fold.next().0..)

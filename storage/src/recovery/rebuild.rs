@@ -35,6 +35,8 @@ const TRIES: u32 = 40;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// Times that logs are looked for: a process that goes on in ever new logs is not stopped.
 const ROUNDS: u32 = 20;
+/// Keys that are made in one transaction at most: each is compared too, and whoever wraps the store compares one more.
+pub const NEW_AT_ONCE: usize = (MAX_TXN_OPS - 1) / 2;
 /// Name of the broker in the records of what it left.
 const BROKER: &str = "recover";
 
@@ -126,17 +128,38 @@ pub async fn adopt(env: &Env, stores: &Stores, boot: BootId, rebuilt: &Rebuilt) 
     Ok(lead_from(env, stores, wid, epochs.collect()).await?)
 }
 
+/// Logs that have checkpoints, or had.
+///
+/// # Errors
+/// The store did not answer.
+pub async fn logs_with_checkpoints(objects: &dyn ObjectStore) -> Result<BTreeSet<Wid>, StoreError> {
+    let folders = objects.list_directories("ckpt/").await?;
+    Ok(folders.iter().filter_map(|name| name.parse::<Wid>().ok()).collect())
+}
+
+/// The epochs of the partitions in a log's newest checkpoint.
+///
+/// # Errors
+/// The store did not answer, or the checkpoint can't be read.
+pub async fn last_epochs(
+    objects: &dyn ObjectStore,
+    wid: Wid,
+) -> Result<BTreeMap<TopicPartition, LeaderEpoch>, RebuildError> {
+    let newest = newest_checkpoint(objects, wid).await?;
+    let checkpoint = bare_checkpoint(objects, wid, newest).await?;
+    Ok(checkpoint.partitions.iter().map(|(partition, state)| (*partition, state.epoch)).collect())
+}
+
 /// Everything under `wal/` or `ckpt/`.
 pub(super) async fn logs(stores: &Stores) -> Result<BTreeSet<Wid>, StoreError> {
     let mut wids: BTreeSet<Wid> = stores.wal.list_wids().await?.into_iter().collect();
-    let folders = stores.objects.list_directories("ckpt/").await?;
-    wids.extend(folders.iter().filter_map(|name| name.parse::<Wid>().ok()));
+    wids.extend(logs_with_checkpoints(&*stores.objects).await?);
     Ok(wids)
 }
 
 /// The newest checkpoint of a log, its end, and the fold of what lies between.
 async fn end_and_fold(env: &Env, stores: &Stores, boot: BootId, wid: Wid) -> Result<LogFold, RebuildError> {
-    let newest = newest_checkpoint(stores, wid).await?;
+    let newest = newest_checkpoint(&*stores.objects, wid).await?;
     let listed = stores.wal.list(wid, Seq(0)).await?;
     let fences = listed.iter().filter(|one| one.size == HEADER_BYTES as u64).count();
     if newest == 0 && fences == listed.len() && listed.first().is_some_and(|fence| fence.seq > Seq(0)) {
@@ -194,10 +217,10 @@ pub(super) async fn fold_to(stores: &Stores, wid: Wid, fold: &mut LogFold, end: 
 }
 
 /// Number of a log's newest checkpoint; 0 is none.
-pub(super) async fn newest_checkpoint(stores: &Stores, wid: Wid) -> Result<u64, StoreError> {
+pub(super) async fn newest_checkpoint(objects: &dyn ObjectStore, wid: Wid) -> Result<u64, StoreError> {
     let any = checkpoint_key(wid, 0);
     let folder = &any[..=any.rfind('/').expect("the key has a folder")];
-    let listed = stores.objects.list(folder).await?;
+    let listed = objects.list(folder).await?;
     let numbers = listed.iter().filter_map(|object| object.key.strip_prefix(folder)?.parse::<u64>().ok());
     Ok(numbers.max().unwrap_or(0))
 }
@@ -263,7 +286,7 @@ async fn lead_from(
     epochs: Vec<(TopicPartition, LeaderEpoch)>,
 ) -> Result<(), StoreError> {
     let (shard, born) = (ShardIndex(0), env.wall().0);
-    for some in epochs.chunks(MAX_TXN_OPS / 2) {
+    for some in epochs.chunks(NEW_AT_ONCE) {
         let record = |epoch| PartitionRecord { v: RECORD_VERSION, epoch, wid, shard, born, released: None };
         let records = some.iter().map(|&(partition, epoch)| (keys::partition(partition), record(epoch).encode()));
         put_new(env, stores, records.collect()).await?;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
-use crate::{audit, rebuild};
+use crate::{audit, journal, rebuild};
 use bytes::Bytes;
 use millrace_broker::control::cluster::ClusterConfig;
 use millrace_broker::process::housekeeping::Housekeeping;
@@ -247,6 +247,7 @@ impl Cluster {
     fn check(&self) {
         rebuild::check_nothing_lost(&self.bucket, &self.world.ledger);
         audit::check(&self.bucket, &self.meta, Bodies::Batches);
+        journal::check(&self.bucket, &self.meta);
     }
 }
 
@@ -279,7 +280,9 @@ pub async fn run(sim: Sim) {
             }
         }
     }
+    let mut backups = Vec::new();
     for _ in 0..cluster.plan.accidents {
+        backups.push(journal::backup(&cluster.meta));
         cluster.accident().await;
         cluster.check();
     }
@@ -296,6 +299,7 @@ pub async fn run(sim: Sim) {
     let all = clients + committers;
     let read = sim.within(LIVENESS, || done.get() == all).await;
     assert!(read, "FINDING liveness: {} of {all} clients are done {LIVENESS:?} after all was healed", done.get());
+    journal::check_backups(&sim, &cluster.bucket, &cluster.meta, backups).await;
     cluster.check();
     cold_start(&cluster).await;
 }

@@ -13,13 +13,13 @@ mod shortener;
 
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
-use crate::{audit, rebuild, segments};
+use crate::{audit, journal, rebuild, segments};
 use client::{Consumer, Producer, World};
 use deleter::Deleter;
 use limiter::Limiter;
 use millrace_broker::control::cluster::{self as joining, ClusterConfig};
 use millrace_broker::control::core::ControlConfig;
-use millrace_broker::control::start::Process;
+use millrace_broker::control::start::{Process, StartError};
 use millrace_broker::net::budget::Pools;
 use millrace_broker::process::assembly::{self, Wiring};
 use millrace_broker::process::housekeeping::Housekeeping;
@@ -79,6 +79,7 @@ fn housekeeping(dice: &mut Dice) -> Housekeeping {
     Housekeeping {
         segments_every: ms(dice.below(100..5_000)),
         segments_grace: ms(dice.below(0..2_000)),
+        journal_every: Some(ms(dice.below(1_000..20_000))),
         jobs: Arc::default(),
     }
 }
@@ -262,8 +263,10 @@ impl Starting {
         let addresses = (0..self.shards).map(|shard| (told(shard).ip().to_string(), told(shard).port()));
         let process = Process { name: self.name.clone(), addresses: addresses.collect(), zone: None };
         let alone = self.cluster.is_none();
-        let Ok(identity) = assembly::prepare(&self.env, &self.stores, boot, &process, alone).await else {
-            return self.sim.kill(self.process);
+        let identity = match assembly::prepare(&self.env, &self.stores, boot, &process, alone).await {
+            Ok(identity) => identity,
+            Err(error @ StartError::OlderMetadata(_)) => panic!("FINDING journal: {error}"),
+            Err(_) => return self.sim.kill(self.process),
         };
         let registered = self.cluster.as_ref().map(|cluster| {
             let record = joining::broker_record(cluster, boot, &identity.nodes, shared_port);
@@ -287,6 +290,7 @@ impl Starting {
             let listener = self.network.listen(address_of(self.host, shard.0));
             self.env.spawn("serve", async move { pump.run(listener).await });
         }
+        let generation = identity.generation;
         let config = ControlConfig {
             broker: process.name,
             boot,
@@ -299,7 +303,9 @@ impl Starting {
             cluster: self.cluster,
         };
         // Its end, by a stop or because a store gave no answer, is the end of the process.
-        drop(assembly::run_control(self.env.clone(), config, self.stores, control, self.housekeeping).await);
+        drop(
+            assembly::run_control(self.env.clone(), config, generation, self.stores, control, self.housekeeping).await,
+        );
         self.sim.kill(self.process);
     }
 }
@@ -331,11 +337,14 @@ pub async fn run(sim: Sim, shared_port: bool) {
     }
     let current = Rc::new(RefCell::new(node.start()));
     sim.spawn(ProcessId::WORLD, "supervisor", node.clone().supervise(current.clone()));
+    let mut backups = Vec::new();
     for _ in 0..node.plan.lives {
+        backups.push(journal::backup(&node.meta));
         let life = current.borrow().clone();
         node.accident(&life).await;
         rebuild::check_nothing_lost(&node.bucket, &node.world.ledger);
         audit::check(&node.bucket, &node.meta, Bodies::Batches);
+        journal::check(&node.bucket, &node.meta);
         node.sim.within(Duration::from_secs(1), || current.borrow().process != life.process).await;
     }
     node.bucket.heal();
@@ -356,6 +365,7 @@ pub async fn run(sim: Sim, shared_port: bool) {
     let left = || [segments::uncollected(&node.bucket), segments::of_deleted_topics(&node.bucket)].concat();
     let clean = node.sim.within(LIVENESS, || left().is_empty()).await;
     assert!(clean, "FINDING litter: {:?} stay {LIVENESS:?} after all was healed", left());
+    journal::check_backups(&sim, &node.bucket, &node.meta, backups).await;
     // A cold start serves the same log from its beginning.
     sim.kill(current.borrow().process);
     let partitions = node.world.ledger.partitions();

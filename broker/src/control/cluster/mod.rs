@@ -137,6 +137,11 @@ impl Cluster {
         self.view.is_complete()
     }
 
+    /// Whether this process is controller, as far as the view shows.
+    pub(super) fn is_controller(&self) -> bool {
+        self.membership.as_controller(&self.view).is_some()
+    }
+
     /// Whether a later life has this one's name.
     pub(super) fn is_replaced(&self) -> bool {
         self.membership.standing() == Standing::Replaced

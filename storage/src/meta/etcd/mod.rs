@@ -109,16 +109,52 @@ impl EtcdMeta {
         new_id: Option<Uuid>,
         on_other: OnOther,
     ) -> Result<EtcdMeta, OpenError> {
+        EtcdMeta::identified(address, settings, side, Opening { new_id, made_elsewhere: false }, on_other)?
+            .map_err(|refused| not_open(&address.endpoints.join(","), refused))
+    }
+
+    /// Opens the namespace for a rebuild: whatever it holds, and whichever etcd it was made in. `None`: it is empty, and
+    /// there is no `new_id` to make it with. Blocks.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses this user.
+    pub fn open_to_rebuild(
+        address: &EtcdAddress,
+        settings: &EtcdSettings,
+        side: &SideRuntime,
+        new_id: Option<Uuid>,
+        on_other: OnOther,
+    ) -> Result<Option<EtcdMeta>, OpenError> {
+        match EtcdMeta::identified(address, settings, side, Opening { new_id, made_elsewhere: true }, on_other)? {
+            Ok(opened) => Ok(Some(opened)),
+            Err(NotOpen::Empty) => Ok(None),
+            Err(refused) => Err(not_open(&address.endpoints.join(","), refused)),
+        }
+    }
+
+    fn identified(
+        address: &EtcdAddress,
+        settings: &EtcdSettings,
+        side: &SideRuntime,
+        opening: Opening,
+        on_other: OnOther,
+    ) -> Result<Result<EtcdMeta, NotOpen>, OpenError> {
         let ends = endpoints::describe(address, settings)?;
         let (names, namespace) = (address.endpoints.clone(), Namespace(address.namespace.clone()));
         let (credentials, namespace_of) = (settings.credentials.clone(), namespace.clone());
         let opened = side.run(async move {
             let client = Client::new(Endpoints::new(&ends, names), Guard::new(on_other), credentials);
-            identify(&client, &namespace_of, new_id).await.map(|id| (client, id))
+            identify(&client, &namespace_of, opening).await.map(|id| (client, id))
         });
-        let (client, id) =
-            futures::executor::block_on(opened).map_err(|refused| not_open(&address.endpoints.join(","), refused))?;
-        Ok(EtcdMeta(Arc::new(Shared { client, namespace, id, side: side.clone() })))
+        let side = side.clone();
+        Ok(futures::executor::block_on(opened)
+            .map(|(client, id)| EtcdMeta(Arc::new(Shared { client, namespace, id, side }))))
+    }
+
+    /// Makes the namespace the metadata store `id`, made in this etcd, if `mark` still has its value, and deletes that key.
+    /// Handles opened before, this one too, go by the id that it had.
+    pub fn rename(&self, id: Uuid, mark: (Key, Bytes)) -> StoreFuture<TxnOutcome> {
+        self.run(move |shared| async move { shared.rename(id, mark).await })
     }
 
     fn run<T: Send + 'static, F: Future<Output = Result<T, StoreError>> + Send + 'static>(
@@ -127,6 +163,15 @@ impl EtcdMeta {
     ) -> StoreFuture<T> {
         Box::pin(self.0.side.run(make(self.0.clone())))
     }
+}
+
+/// Which namespaces are opened.
+#[derive(Clone, Copy)]
+struct Opening {
+    /// One that is empty becomes the store of this id; `None`: it is refused.
+    new_id: Option<Uuid>,
+    /// One that was made in another etcd too.
+    made_elsewhere: bool,
 }
 
 /// Why it could not be opened.
@@ -171,11 +216,11 @@ fn not_open(endpoints: &str, refused: NotOpen) -> OpenError {
 }
 
 /// The store's id, made if there is none, once the etcd answers.
-async fn identify(client: &Client, namespace: &Namespace, new_id: Option<Uuid>) -> Result<Uuid, NotOpen> {
+async fn identify(client: &Client, namespace: &Namespace, opening: Opening) -> Result<Uuid, NotOpen> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match identify_once(client, namespace, new_id).await {
+        match identify_once(client, namespace, opening).await {
             Err(NotOpen::Store(error)) if tries < OPEN_TRIES && may_pass(error.kind) => {
                 tracing::warn!(%error, "etcd does not answer yet");
                 pause(OPEN_AGAIN_AFTER).await;
@@ -189,14 +234,11 @@ fn may_pass(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Unavailable | FailureKind::Timeout | FailureKind::Throttled)
 }
 
-async fn identify_once(client: &Client, namespace: &Namespace, new_id: Option<Uuid>) -> Result<Uuid, NotOpen> {
+async fn identify_once(client: &Client, namespace: &Namespace, opening: Opening) -> Result<Uuid, NotOpen> {
     let key = namespace.own("store");
     let found: RangeResponse = client.call(&RANGE, read_of(key.clone())).await?;
     if found.kvs.is_empty() {
-        let new_id = new_id.ok_or(NotOpen::Empty)?;
-        let record =
-            StoreRecord { v: STORE_VERSION, id: new_id.to_string(), etcd: format!("{:x}", client.guard.cluster()) };
-        let value = Bytes::from(serde_json::to_vec(&record).expect("it has no map"));
+        let value = store_record(client, opening.new_id.ok_or(NotOpen::Empty)?);
         let create = TxnRequest {
             compare: vec![compare(key.clone(), EQUAL, CREATE, Target::Created(0))],
             success: vec![Request::Put(PutRequest { key: key.clone(), value, lease: 0 }).into()],
@@ -211,7 +253,17 @@ async fn identify_once(client: &Client, namespace: &Namespace, new_id: Option<Uu
         serde_json::from_slice(&kv.value).map_err(|error| NotOpen::Unreadable(error.to_string()))?;
     let id = Uuid::try_parse(&record.id).map_err(|error| NotOpen::Unreadable(error.to_string()))?;
     let answers = format!("{:x}", client.guard.cluster());
-    if record.etcd == answers { Ok(id) } else { Err(NotOpen::MadeElsewhere { made_in: record.etcd, answers }) }
+    if record.etcd == answers || opening.made_elsewhere {
+        Ok(id)
+    } else {
+        Err(NotOpen::MadeElsewhere { made_in: record.etcd, answers })
+    }
+}
+
+/// The value of `@store` of a store that is made in this etcd.
+fn store_record(client: &Client, id: Uuid) -> Bytes {
+    let record = StoreRecord { v: STORE_VERSION, id: id.to_string(), etcd: format!("{:x}", client.guard.cluster()) };
+    serde_json::to_vec(&record).expect("it has no map").into()
 }
 
 /// What every key of ours starts with.
@@ -333,6 +385,18 @@ impl Shared {
         let (request, leases) = translate(&self.namespace, &txn);
         let answer: TxnResponse = self.client.call(&TXN, request).await?;
         decided(&answer, &leases)
+    }
+
+    async fn rename(&self, id: Uuid, (mark, value): (Key, Bytes)) -> Result<TxnOutcome, StoreError> {
+        let (key, mark) = (self.namespace.own("store"), self.namespace.key(&mark));
+        let put = PutRequest { key, value: store_record(&self.client, id), lease: 0 };
+        let request = TxnRequest {
+            compare: vec![compare(mark.clone(), EQUAL, VALUE, Target::Value(value))],
+            success: vec![Request::Put(put).into(), Request::Delete(DeleteRangeRequest { key: mark }).into()],
+            failure: Vec::new(),
+        };
+        let answer: TxnResponse = self.client.call(&TXN, request).await?;
+        decided(&answer, &[])
     }
 
     async fn get(&self, keys: Vec<Key>) -> Result<Snapshot, StoreError> {
