@@ -3,7 +3,7 @@
 use crate::etcd_server::{Etcd, is_missing};
 use crate::groups::{Member, commit, committed, heartbeat, join};
 use crate::kafka::{Client, EARLIEST, LATEST, sequenced};
-use crate::program::{Broker, directory, refusal, run, serve, until};
+use crate::program::{self, Broker, Running, Signal, directory, refusal, run, serve, until};
 use millrace_protocol::Double;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::alter_client_quotas::{EntityData, EntryData, OpData};
@@ -215,6 +215,50 @@ fn an_etcd_from_an_older_backup_is_refused_and_reconciled_with_the_bucket() {
     let (code, text) = millrace("recover", &data, &address, &[]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.starts_with("recovered 3 topics with 8 records") && text.contains("when it stopped"), "{text}");
+    let (code, text) = millrace("audit", &data, &address, &[]);
+    assert_eq!(code, Some(0), "{text}");
+    check(&data, &settings, &before, &member, id);
+}
+
+#[test]
+fn a_recovery_of_an_etcd_that_is_killed_is_made_again() {
+    if is_missing() {
+        return;
+    }
+    let mut etcd = Etcd::start(&[]);
+    let (_directory, data) = directory();
+    let address = etcd.address("killed");
+    let settings = ["--shards", "2", "--metadata", &address];
+    let broker = Broker::start(&data, &settings);
+    let (member, id) = write(&broker);
+    let before = seen(&broker);
+    broker.stop();
+    etcd.kill();
+    etcd.forget();
+    etcd.run();
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(data.join(folder)).expect("it is there").flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    // The steps leave signs in the bucket one after the other: the snapshot, whose the prefix is, the fences of logs.
+    let signs = || (names("log/meta/snap"), std::fs::read(data.join("log/meta/cluster")).expect("it is there"));
+    let arguments = ["recover", "--data-dir", data.to_str().expect("a plain path"), "--metadata", &address];
+    for step in 0..6 {
+        let (snapshots, cluster) = signs();
+        let mut process = Running::start(&mut program::millrace(&arguments));
+        until("it began, or has ended", || {
+            let (now, whose) = signs();
+            let is_there = if step % 2 == 0 { now != snapshots } else { whose != cluster };
+            (is_there || process.ended().is_some()).then_some(())
+        });
+        process.signal(Signal::Kill);
+        process.end();
+    }
+    let (code, text) = millrace("recover", &data, &address, &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("1 with 1 committed offsets"), "{text}");
     let (code, text) = millrace("audit", &data, &address, &[]);
     assert_eq!(code, Some(0), "{text}");
     check(&data, &settings, &before, &member, id);
