@@ -2,7 +2,8 @@
 //!
 //! Beyond that section: a segment deleted though a commit under way may name it; a log start that recovery does not fold;
 //! merges that lose a batch, delete before their manifest stands, or compare (as rolls may) a version read too late; a part
-//! of a divided request that is answered too early, or as if it were another one.
+//! of a divided request that is answered too early, or as if it were another one; a read that is older than what a watch has
+//! shown, taken for the newest (liveness); a topic that a process does not know yet, taken for one that is gone.
 //!
 //! Without the cargo feature `wrong-variants` every question is answered `false` at compile time, so no shipped binary
 //! holds any of them. With it, one is chosen by name at run time, so one build proves all. Which of them no run of one node
@@ -21,7 +22,7 @@ pub enum Wrong {
     FoldIgnoresEpoch, GracefulSealBeforeDrained, GracefulSealBeforeFence, DeadVolleyTakenForData, WidReopened,
     BytesChangedOnRetry, LeaseTrusted, DrainedBatchesDropped, NoFence, OwnFenceMisread, SegmentDeletedOnSight,
     LogStartNotFolded, MergeDropsABatch, MergeDeletesFirst, MergeComparesLateVersion, RollComparesLateVersion,
-    PartAckedBeforeDurable, PartsMixedUp,
+    PartAckedBeforeDurable, PartsMixedUp, LateReadTakenForNewest, UnknownTopicTakenForGone,
 }
 
 /// Whether the process runs with this mistake.

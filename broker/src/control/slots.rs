@@ -11,6 +11,8 @@
 //! 4. Among other processes the epoch of a slot is raised only while its home is here, and nobody else may be answering for
 //!    it: whoever its record names has let go, or its key is gone by a read at the same revision (its lease is over, and with
 //!    it its right to answer). A slot whose home is elsewhere is taken from its shard first and released then.
+//! 5. A read that says that somebody else has a slot is the last word only if the view has shown nothing of the slot since
+//!    it was sent: what it may have missed is not shown again.
 
 use super::cluster::SlotHome;
 use super::effects::{Owner, Sink, StoreAnswer, StoreCall};
@@ -23,6 +25,7 @@ use millrace_storage::meta::records::{BrokerRecord, RECORD_VERSION, Record, Slot
 use millrace_storage::meta::{
     Compare, Key, MAX_PAGE, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Page, Txn, TxnOutcome, Versioned, keys,
 };
+use millrace_storage::wrong::{Wrong, wrong};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of one write (key and value) at most; a larger one is refused with MESSAGE_TOO_LARGE, alone.
@@ -66,6 +69,8 @@ struct Slot {
     held: Option<SlotRecord>,
     /// Whose key is read beside the record: whether it lives.
     asked: Option<String>,
+    /// Whether the view has shown something of it since its record was read: the read may have missed it.
+    is_late: bool,
     /// Among other processes: how many times it was taken from a shard that has not said so yet.
     leaving: Option<u32>,
     failures: u32,
@@ -108,6 +113,7 @@ impl Slots {
             raised_to: 0,
             held: None,
             asked: None,
+            is_late: false,
             leaving: Some(0),
             failures: 0,
             record: None,
@@ -139,11 +145,11 @@ impl Slots {
         match slot.step {
             Step::Granted => slot.move_on(sink),
             Step::Idle => slot.start(sink),
+            Step::ReadingRecord => slot.is_late = true,
             // Goes on from what it finds.
             Step::Writing(_)
             | Step::Pausing
             | Step::Releasing
-            | Step::ReadingRecord
             | Step::Raising(_)
             | Step::ReadingGroups
             | Step::ReadingOffsets => {}
@@ -222,6 +228,8 @@ impl Slots {
                         slot.asked = Some(other.broker);
                         slot.read_record(sink);
                     }
+                    // What the view has shown meanwhile is not shown again.
+                    Some(_) if slot.is_late && !wrong(Wrong::LateReadTakenForNewest) => slot.read_record(sink),
                     Some(other) if lives(&other, owner.as_ref()) => {}
                     _ => slot.raise(broker, boot, shard, found, sink),
                 }
@@ -319,7 +327,7 @@ impl Slot {
     }
 
     fn read_record(&mut self, sink: &mut Sink) {
-        self.step = Step::ReadingRecord;
+        (self.step, self.is_late) = (Step::ReadingRecord, false);
         let of_owner = self.asked.as_deref().map(keys::broker);
         sink.call(self.owner(), StoreCall::Get(std::iter::once(keys::slot(self.number)).chain(of_owner).collect()));
     }
