@@ -129,6 +129,7 @@ impl ControlCore {
             cluster_id: config.cluster_id,
             controller: first.id,
             default_partitions: config.default_partitions,
+            may_lack_topics: cluster.is_some(),
             nodes: told.iter().map(|node| (node.id, node.clone())).collect(),
             ..ClusterImage::default()
         };

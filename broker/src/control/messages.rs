@@ -72,6 +72,8 @@ pub struct ClusterImage {
     pub topics: BTreeMap<String, Arc<TopicImage>>,
     /// Names by id.
     pub names: HashMap<TopicId, String>,
+    /// Whether other processes may have made topics that are not here yet: what is not here need not be gone.
+    pub may_lack_topics: bool,
     /// Settings of groups that have any, by group.
     pub group_settings: Arc<BTreeMap<String, Settings>>,
     /// Node id by coordinator slot ([`COORDINATOR_SLOTS`] of them); `None` while nobody coordinates.

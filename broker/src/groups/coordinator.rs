@@ -2,7 +2,7 @@
 
 use super::consumer::journal::Parked;
 use super::group::{Group, GroupState};
-use super::offset_expiry::Looks;
+use super::offset_expiry::{Looks, USUALLY_KNOWN_WITHIN};
 use super::offsets::{CommittedOffset, OffsetWrite};
 use super::record::{self, RecordError};
 use super::{Answer, JoinAnswer, Limits, SyncAnswer, Ticket};
@@ -54,6 +54,8 @@ pub fn slot_of(group: &str) -> u16 {
 pub(super) struct Slot {
     pub(super) epoch: u64,
     pub(super) groups: BTreeMap<String, Group>,
+    /// When it was granted.
+    pub(super) since: Mono,
 }
 
 /// What a write is for.
@@ -150,7 +152,7 @@ impl Coordinator {
         let deadlines: Vec<_> =
             groups.iter().filter_map(|(name, g)| g.next_deadline().map(|at| (name.clone(), at))).collect();
         let names: Vec<String> = groups.keys().cloned().collect();
-        self.slots.insert(slot, Slot { epoch, groups });
+        self.slots.insert(slot, Slot { epoch, groups, since: now });
         for name in names {
             self.recount(slot, &name);
         }
@@ -290,6 +292,14 @@ impl Coordinator {
     /// NOT_COORDINATOR.
     pub fn committed(&self, group: &str, partition: TopicPartition) -> Result<Option<&CommittedOffset>, ErrorCode> {
         Ok(self.find(group)?.and_then(|g| g.offset(partition)))
+    }
+
+    /// Whether the group has offsets of topics that are not known here and may have been made a moment before they were
+    /// loaded: then nobody can say of a topic that nothing was committed for it.
+    pub fn may_lack_topics_of(&self, now: Mono, group: &str) -> bool {
+        let unknown = |group: &Group| group.offsets.iter().any(|(p, _)| !self.image.names.contains_key(&p.topic));
+        let slot = self.slots.get(&slot_of(group)).filter(|slot| now.since(slot.since) < USUALLY_KNOWN_WITHIN);
+        self.image.may_lack_topics && slot.is_some_and(|slot| slot.groups.get(group).is_some_and(unknown))
     }
 
     /// Whether the group's slot is ours.

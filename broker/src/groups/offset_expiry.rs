@@ -5,6 +5,8 @@
 //! 2. The time of an offset runs from its commit; in a classic group that lost its members, from then, if that is later.
 //!    One whose commit said for how long (OffsetCommit before version 5) goes when that is over.
 //! 3. A group that has neither members nor offsets left goes too.
+//! 4. A topic that was seen to go is gone. Among other processes one that is not known is not, before [`KNOWN_WITHIN`] is
+//!    over: offsets are loaded that another process took for a topic that was made a moment ago.
 //!
 //! When offsets expire is Apache Kafka's rule (KIP-211), but that in an empty group an offset committed later lives as
 //! long as any other.
@@ -17,6 +19,7 @@ use crate::control::ClusterImage;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{TopicId, TopicPartition};
 use millrace_storage::meta::keys;
+use millrace_storage::wrong::{Wrong, wrong};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -24,6 +27,11 @@ use std::time::Duration;
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// Looks during one retention time, at least.
 const LOOKS: u32 = 10;
+/// A topic that another process has made is known here at most so long after its offsets were loaded: the view of topics is
+/// late by the time of a few requests, and much longer only where offsets can't be deleted either.
+const KNOWN_WITHIN: Duration = Duration::from_secs(3_600);
+/// The same where it is asked for: after that, of a topic that is not known, nothing was committed.
+pub(super) const USUALLY_KNOWN_WITHIN: Duration = Duration::from_secs(60);
 /// How soon a look is gone on with that left something to do.
 const GOES_ON_AFTER: Duration = Duration::from_secs(1);
 /// Offsets of one group that one look lets go: more go with the next.
@@ -63,7 +71,8 @@ impl Group {
         unused_since.map(|since| offset.expires_at.unwrap_or(since.saturating_add(retention)))
     }
 
-    fn expired(&self, image: &ClusterImage, retention: i64, wall: i64) -> Vec<TopicPartition> {
+    /// `knows_all`: whether a topic that is not in the image is gone.
+    fn expired(&self, image: &ClusterImage, knows_all: bool, retention: i64, wall: i64) -> Vec<TopicPartition> {
         // Offsets of one topic stand together: its subscribers are looked for once.
         let mut seen: Option<(TopicId, bool)> = None;
         let mut subscribes = |id: TopicId, topic: &str| match seen {
@@ -71,7 +80,7 @@ impl Group {
             _ => seen.insert((id, self.subscribes(topic))).1,
         };
         let is_expired = |(partition, offset): &(&TopicPartition, &CommittedOffset)| {
-            let Some(topic) = image.names.get(&partition.topic) else { return true };
+            let Some(topic) = image.names.get(&partition.topic) else { return knows_all };
             self.expires_at(offset, retention).is_some_and(|at| at <= wall) && !subscribes(partition.topic, topic)
         };
         let all = self.offsets.iter().filter(is_expired);
@@ -125,8 +134,11 @@ impl Coordinator {
                 return;
             }
             let image = self.image.clone();
+            let knows_all = !image.may_lack_topics
+                || now.since(self.slots[&slot].since) >= KNOWN_WITHIN
+                || wrong(Wrong::UnknownTopicTakenForGone);
             let group = self.group_mut(slot, &name).expect("listed above");
-            let expired = group.expired(&image, retention, wall);
+            let expired = group.expired(&image, knows_all, retention, wall);
             if expired.len() == OFFSETS_PER_LOOK {
                 self.looks.next = now.plus(GOES_ON_AFTER);
             }
@@ -334,6 +346,28 @@ mod tests {
         bench.core.on_time(bench.now);
         bench.pass(LONGEST_PAUSE);
         assert!(!has_offset(&bench));
+    }
+
+    #[test]
+    fn an_offset_of_a_topic_that_this_process_may_not_know_yet_is_kept_and_nobody_is_told_that_there_is_none() {
+        let mut bench = bench();
+        commit(&mut bench);
+        bench.restart();
+        let lacking = ClusterImage { cluster_id: "c".into(), may_lack_topics: true, ..ClusterImage::default() };
+        bench.core.on_image(Arc::new(lacking.clone()));
+        assert!(bench.core.may_lack_topics_of(bench.now, GROUP));
+        assert!(!bench.core.may_lack_topics_of(bench.now.plus(USUALLY_KNOWN_WITHIN), GROUP));
+        bench.core.on_time(bench.now);
+        bench.pass(KNOWN_WITHIN - Duration::from_secs(1));
+        assert!(has_offset(&bench));
+        bench.restart();
+        let names = image(&[("t", partition().topic)]).names.clone();
+        bench.core.on_image(Arc::new(ClusterImage { names, ..lacking.clone() }));
+        assert!(!bench.core.may_lack_topics_of(bench.now, GROUP), "it is known");
+        bench.restart();
+        bench.core.on_image(Arc::new(lacking));
+        bench.pass(KNOWN_WITHIN + LONGEST_PAUSE);
+        assert!(!has_offset(&bench), "it never came");
     }
 
     #[test]

@@ -70,6 +70,15 @@ fn fetch_group(core: &ShardCore, now: Now, group: OffsetFetchRequestGroup, by_id
         None => coordinator.all_committed(&group.group_id).map(|all| everything(&core.image, all)),
         Some(topics) => topics.iter().map(|topic| fetch_topic(core, &group.group_id, topic, by_id)).collect(),
     });
+    let result = result.and_then(|topics: Vec<OffsetFetchResponseTopics>| {
+        let nothing = |topic: &OffsetFetchResponseTopics| topic.partitions.iter().any(|p| p.committed_offset < 0);
+        let lacks = group.topics.is_none() || topics.iter().any(nothing);
+        // To who believes it, that nothing was committed means to begin anew.
+        match lacks && coordinator.may_lack_topics_of(now.mono, &group.group_id) {
+            true => Err(ErrorCode::CoordinatorLoadInProgress),
+            false => Ok(topics),
+        }
+    });
     let (topics, error_code) = match result {
         Ok(topics) => (topics, ErrorCode::None),
         // Every partition asked for is answered, by version 1 with the error.
