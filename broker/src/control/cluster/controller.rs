@@ -6,7 +6,8 @@
 //! 2. A log is ended only after its owner was found dead by a read of broker and log at one revision; the view alone may be
 //!    torn.
 //! 3. At most [`SEALS`] logs are ended in [`SEALS_PER`]; the others wait.
-//! 4. While as many items are on their way as may move at once, no other leaves a living owner.
+//! 4. What changes while wishes are being written is planned for when they are.
+//! 5. While as many items are on their way as may move at once, no other leaves a living owner.
 
 use super::super::effects::{Effect, Owner, Sink, StoreAnswer, StoreCall};
 use super::super::messages::COORDINATOR_SLOTS;
@@ -55,6 +56,8 @@ pub(in crate::control) struct Controller {
     /// A look is due.
     armed: bool,
     writing: bool,
+    /// A look came while wishes were being written, and planned nothing.
+    missed: bool,
     failures: u32,
     writes: VecDeque<Op>,
     seals: BTreeMap<Wid, Seal>,
@@ -81,7 +84,8 @@ impl Controller {
             self.writes.clear();
             return;
         }
-        if !self.writing && self.writes.is_empty() {
+        self.missed = self.writing || !self.writes.is_empty();
+        if !self.missed {
             self.writes = planned(view).into();
         }
         self.write(view, membership, sink);
@@ -115,7 +119,11 @@ impl Controller {
         self.writing = false;
         if matches!(answer, StoreAnswer::Txn(Ok(TxnOutcome::Committed(_)))) {
             self.failures = 0;
-            return self.write(view, membership, sink);
+            self.write(view, membership, sink);
+            if !self.writing && std::mem::take(&mut self.missed) {
+                self.touch(view.partitions().count(), sink);
+            }
+            return;
         }
         self.writes.clear();
         self.failures += 1;
@@ -288,7 +296,7 @@ fn wish(seat: Seat) -> Bytes {
     WishRecord { v: RECORD_VERSION, broker: seat.broker, shard: ShardIndex(seat.shard) }.encode()
 }
 
-/// Invariant 4: what is on its way from one living broker to another counts.
+/// Invariant 5: what is on its way from one living broker to another counts.
 fn limits<I>(members: &BTreeMap<String, Member>, items: &BTreeMap<I, Item>) -> Limits {
     let lives = |seat: &Seat| members.get(&seat.broker).is_some_and(|member| seat.shard < member.shards);
     let on_its_way = |item: &&Item| {

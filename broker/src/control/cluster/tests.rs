@@ -351,6 +351,8 @@ struct Desk {
     view: View,
     sealed: Vec<Wid>,
     txns: Vec<Vec<Op>>,
+    /// Transactions are not answered.
+    holds: bool,
     /// What a read finds, instead of what the view says.
     stored: BTreeMap<Key, Bytes>,
 }
@@ -363,7 +365,7 @@ impl Desk {
         let entries = [entries, vec![(keys::CONTROLLER.to_owned(), own.encode())]].concat();
         let stored = entries.iter().cloned().collect();
         let (controller, view, sealed, txns) = (Controller::default(), view_of(entries), Vec::new(), Vec::new());
-        Desk { sink, controller, membership, view, sealed, txns, stored }
+        Desk { sink, controller, membership, view, sealed, txns, holds: false, stored }
     }
 
     fn look(&mut self) {
@@ -392,8 +394,9 @@ impl Desk {
                         let own = self.membership.as_controller(&self.view);
                         assert_eq!(txn.compares, Vec::from_iter(own), "invariant 1");
                         self.txns.push(txn.ops);
-                        let done = StoreAnswer::Txn(Ok(TxnOutcome::Committed(Revision(30))));
-                        self.controller.on_written(&self.view, &self.membership, &done, &mut self.sink);
+                        if !self.holds {
+                            self.written();
+                        }
                     }
                     Effect::Seal(wid) => self.sealed.push(wid),
                     Effect::Shard(_, FromControl::Fresh(_)) => {}
@@ -401,6 +404,11 @@ impl Desk {
                 }
             }
         }
+    }
+
+    fn written(&mut self) {
+        let done = StoreAnswer::Txn(Ok(TxnOutcome::Committed(Revision(30))));
+        self.controller.on_written(&self.view, &self.membership, &done, &mut self.sink);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -505,6 +513,29 @@ fn new_partitions_and_slots_get_wishes_and_those_of_topics_that_are_gone_lose_th
     desk.txns.clear();
     desk.look();
     assert_eq!(desk.txns, Vec::<Vec<Op>>::new(), "the plan stands");
+}
+
+#[test]
+fn what_changes_while_wishes_are_written_is_planned_for_afterwards() {
+    let live = |id| TopicRecord {
+        v: RECORD_VERSION,
+        id: TopicId(Uuid::from_u128(id)),
+        state: TopicState::Live,
+        partitions: 1,
+        settings: BTreeMap::new(),
+    };
+    let mut desk = Desk::new([two_brokers(), vec![(keys::topic("t"), live(7).encode())]].concat());
+    desk.holds = true;
+    desk.look();
+    change(&mut desk.view, keys::topic("u"), Some(live(8).encode()), 12);
+    desk.look();
+    assert_eq!(desk.txns.len(), 1, "the first is under way");
+    desk.holds = false;
+    desk.written();
+    desk.pass(Duration::from_secs(1));
+    let of_late =
+        |op: &Op| matches!(op, Op::Put(key, _) if *key == keys::wish(TopicPartition { topic: live(8).id, index: 0 }));
+    assert!(desk.txns.concat().iter().any(of_late), "nothing else would have it planned for");
 }
 
 #[test]
@@ -644,6 +675,18 @@ fn a_slot_of_a_living_process_is_taken_only_when_it_has_let_go_and_that_of_a_dea
 }
 
 #[test]
+fn what_the_view_shows_of_a_slot_while_its_record_is_read_is_not_missed() {
+    let mut desk = SlotDesk::new();
+    desk.place(Some(1), None);
+    desk.finds(Some(slot("b", 2, 7, false)), None);
+    // The release is shown before the answer of the read that came before it.
+    desk.place(Some(1), None);
+    assert_eq!(desk.finds(Some(slot("b", 2, 7, false)), Some(2)), [keys::slot(3), keys::broker("b")]);
+    desk.finds(Some(slot("b", 2, 7, true)), Some(2));
+    assert_eq!(desk.raised(), 8, "it is read again");
+}
+
+#[test]
 fn a_slot_whose_home_is_elsewhere_is_taken_from_its_shard_and_then_released() {
     let mut desk = SlotDesk::new();
     desk.place(Some(1), None);
@@ -698,6 +741,32 @@ fn a_topic_that_another_process_was_faster_to_create_is_learned_however_far_the_
     topics.learn("t", Some(&theirs), Revision(7), &mut sink);
     let (images, _) = topics.take_changed(&[10]);
     assert_eq!(images.iter().map(|image| image.id).collect::<Vec<_>>(), [theirs.id]);
+}
+
+#[test]
+fn lanes_forget_a_topic_that_another_process_deletes_when_it_is_gone_and_until_then_take_nothing_of_it() {
+    let mut sink = Sink::default();
+    let numbers = PartitionNumbers { default: 1, most: 10 };
+    let new_id = Box::new(|| TopicId(Uuid::from_u128(1)));
+    let mut topics = Topics::new(Counts { shards: 1, lanes: 1 }, numbers, true, new_id);
+    let id = partition(0).topic;
+    let record = |state| TopicRecord { v: RECORD_VERSION, id, state, partitions: 2, settings: BTreeMap::new() };
+    topics.learn("t", Some(&record(TopicState::Live)), Revision(5), &mut sink);
+    topics.on_lane(0, LaneReport::Opened { wid: Wid(1) }, &mut sink);
+    let home = Home { own: Some(ShardIndex(0)), is_free: true, leader: None, epoch: LeaderEpoch(4) };
+    (0..2).for_each(|index| topics.place(partition(index), home, &mut sink));
+    let leading = LaneReport::Leading { partition: partition(0), shard: ShardIndex(0), epoch: LeaderEpoch(5) };
+    topics.on_lane(0, leading, &mut sink);
+    sink.drain(Vec::new());
+    topics.learn("t", Some(&record(TopicState::Deleting)), Revision(6), &mut sink);
+    let release = LaneCommand::Release { partitions: vec![partition(1)] };
+    assert_eq!(sink.drain(Vec::new()), [Effect::Lane(0, release)], "the other is led");
+    (0..2).for_each(|index| topics.place(partition(index), home, &mut sink));
+    topics.on_lane(0, LaneReport::Fenced, &mut sink);
+    topics.on_lane(0, LaneReport::Opened { wid: Wid(2) }, &mut sink);
+    assert_eq!(sink.drain(Vec::new()), [], "it is being deleted");
+    topics.learn("t", None, Revision(7), &mut sink);
+    assert_eq!(sink.drain(Vec::new()), [Effect::Lane(0, LaneCommand::Forget { topic: id })]);
 }
 
 #[test]
