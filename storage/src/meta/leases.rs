@@ -65,6 +65,12 @@ impl Leases {
         self.living.len() != before
     }
 
+    /// Begins the time to live of all of them anew.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn renew_all(&mut self, now: Mono) {
+        self.living.values_mut().for_each(|living| living.due = Some(now.plus(living.ttl)));
+    }
+
     /// When it is due, if it lives and anybody tells the time.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn due_of(&self, id: LeaseId) -> Option<Mono> {

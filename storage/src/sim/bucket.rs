@@ -5,8 +5,8 @@
 //! 1. An operation takes effect at one instant, in [`SimBucket::apply`]; observers see every effect in that order.
 //! 2. A listing is put together from what was true some time ago, key by key; a read never is.
 
-use super::executor::Sim;
-use super::faults::{Faults, Repeats, Service};
+use super::executor::{ProcessId, Sim};
+use super::faults::{Cut, Faults, Repeats, Service};
 use crate::object::{ListedObject, MatchOutcome, Object, ObjectStore, Version};
 use crate::store_error::{FailureKind, StoreError};
 use crate::wal::{PutOutcome, StoreFuture, Suffix};
@@ -71,6 +71,11 @@ impl SimBucket {
     /// For a while no request gets through.
     pub fn outage(&self, length: Duration) {
         self.0.service.outage(length);
+    }
+
+    /// For a while one process is cut off from it.
+    pub fn cut(&self, process: ProcessId, cut: Cut, length: Duration) {
+        self.0.service.cut(process, cut, length);
     }
 
     /// For a while there is no room for anything new.

@@ -78,6 +78,10 @@ enum Event {
 struct Life {
     dead: bool,
     paused_until: u64,
+    /// Nanoseconds for which its machine stood still, so that its timers did too.
+    suspended: u64,
+    /// How far its wall clock was set away from where it would be.
+    wall_set_ms: i64,
     polls: u64,
     dies_at_poll: Option<u64>,
     watchers: Vec<Waker>,
@@ -282,13 +286,34 @@ impl Sim {
         life.dies_at_poll = Some(life.polls + polls.max(1));
     }
 
-    /// Runs none of the process's tasks for a while, as a suspended machine would.
+    /// Runs none of the process's tasks for a while, as if it had been sent SIGSTOP.
     pub fn pause(&self, process: ProcessId, length: Duration) {
         let until = self.now().saturating_add(length.as_nanos() as u64);
         self.note(format_args!("pause p{} for {length:?}", process.0));
         let mut lives = self.0.lives.borrow_mut();
         let life = lives.get_mut(&process).expect("a process that was started");
         life.paused_until = life.paused_until.max(until);
+    }
+
+    /// The process's machine stands still for a while: its clocks run on, its timers do not.
+    pub fn suspend(&self, process: ProcessId, length: Duration) {
+        self.pause(process, length);
+        let mut lives = self.0.lives.borrow_mut();
+        lives.get_mut(&process).expect("a process that was started").suspended += length.as_nanos() as u64;
+    }
+
+    pub(super) fn suspended(&self, process: ProcessId) -> u64 {
+        self.0.lives.borrow()[&process].suspended
+    }
+
+    /// Sets the process's wall clock so far away from where it would be had nobody ever set it.
+    pub fn set_wall(&self, process: ProcessId, away_ms: i64) {
+        self.note(format_args!("the wall clock of p{} is set {away_ms} ms away", process.0));
+        self.0.lives.borrow_mut().get_mut(&process).expect("a process that was started").wall_set_ms = away_ms;
+    }
+
+    pub(super) fn wall_set_ms(&self, process: ProcessId) -> i64 {
+        self.0.lives.borrow()[&process].wall_set_ms
     }
 
     /// Does `effect` after `delay`, whatever dies meanwhile.
@@ -490,6 +515,40 @@ mod tests {
         let s = sim.clone();
         assert_eq!(sim.run(10_000, async move { s.died(process).await }), Ended::Done);
         assert_eq!(count.get(), 3, "the first poll only starts the first wait");
+    }
+
+    #[test]
+    fn timers_of_a_machine_that_stood_still_are_late_by_as_much_and_those_of_a_stopped_process_are_not() {
+        for (suspends, wakes_after) in [(false, 5), (true, 6)] {
+            let sim = Sim::new(4, false);
+            let (process, env) = sim.start_process();
+            let woken = Rc::new(Cell::new(0));
+            let (s, e, w) = (sim.clone(), env.clone(), woken.clone());
+            env.spawn("sleeping", async move {
+                e.sleep(Duration::from_secs(2)).await;
+                w.set(s.now() / 1_000_000_000);
+            });
+            let s = sim.clone();
+            sim.run(1_000, async move {
+                s.sleep(Duration::from_secs(1)).await;
+                match suspends {
+                    true => s.suspend(process, Duration::from_secs(4)),
+                    false => s.pause(process, Duration::from_secs(4)),
+                }
+                s.sleep(Duration::from_secs(20)).await;
+            });
+            assert_eq!(woken.get(), wakes_after);
+            sim.shut_down();
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_is_set_for_one_process_alone() {
+        let sim = Sim::new(5, false);
+        let ((process, env), (_, other)) = (sim.start_process(), sim.start_process());
+        let (before, of_other) = (env.wall(), other.wall());
+        sim.set_wall(process, -60_000);
+        assert_eq!((env.wall().0, other.wall()), (before.0 - 60_000, of_other));
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! know. What was sent belongs to the world: it is applied whether or not the sender still lives.
 
 use super::dice::{Chance, Dice};
-use super::executor::Sim;
+use super::executor::{ProcessId, Sim};
 use crate::store_error::{FailureKind, StoreError};
 use crate::wal::StoreFuture;
 use futures::channel::oneshot;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -113,27 +114,57 @@ pub(super) enum Repeats {
     MayRepeat,
 }
 
+/// How one process is cut off from one store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// No request gets through.
+    Off,
+    /// Requests get through, answers do not.
+    Deaf,
+}
+
 /// One store's way to fail.
 pub(super) struct Service {
     pub(super) sim: Sim,
     faults: RefCell<Faults>,
     outage_until: Cell<u64>,
     full_until: Cell<u64>,
+    /// Processes that are cut off, and until when.
+    cuts: RefCell<BTreeMap<ProcessId, (Cut, u64)>>,
 }
 
 impl Service {
     pub(super) fn new(sim: Sim, faults: Faults) -> Service {
-        Service { sim, faults: RefCell::new(faults), outage_until: Cell::new(0), full_until: Cell::new(0) }
+        let (outage_until, full_until, cuts) = Default::default();
+        Service { sim, faults: RefCell::new(faults), outage_until, full_until, cuts }
     }
 
     pub(super) fn heal(&self) {
         self.outage_until.set(0);
         self.full_until.set(0);
+        self.cuts.borrow_mut().clear();
         *self.faults.borrow_mut() = Faults::none();
     }
 
     pub(super) fn outage(&self, length: Duration) {
         self.outage_until.set(self.sim.now() + length.as_nanos() as u64);
+    }
+
+    pub(super) fn cut(&self, process: ProcessId, cut: Cut, length: Duration) {
+        self.sim.note(format_args!("p{} is cut off for {length:?}: {cut:?}", process.0));
+        self.cuts.borrow_mut().insert(process, (cut, self.sim.now() + length.as_nanos() as u64));
+    }
+
+    /// How the process is cut off now.
+    fn cut_of(&self, process: Option<ProcessId>) -> Option<Cut> {
+        let (cut, until) = self.cuts.borrow().get(&process?).copied()?;
+        (until > self.sim.now()).then_some(cut)
+    }
+
+    /// Until when nothing is heard of the store by this process.
+    pub(super) fn silent_until(&self, process: Option<ProcessId>) -> u64 {
+        let cut = process.and_then(|process| self.cuts.borrow().get(&process).map(|(_, until)| *until));
+        self.outage_until.get().max(cut.unwrap_or(0))
     }
 
     pub(super) fn fill(&self, length: Duration) {
@@ -161,7 +192,8 @@ impl Service {
         apply: impl Fn() -> Result<T, StoreError> + 'static,
     ) -> StoreFuture<T> {
         let (answer, answered) = oneshot::channel();
-        let sent = Request { service: self.clone(), apply: Rc::new(apply), answer };
+        let sender = self.sim.current_task().map(|(process, _)| process);
+        let sent = Request { service: self.clone(), sender, apply: Rc::new(apply), answer };
         sent.send(repeats);
         Box::pin(async move {
             answered.await.unwrap_or_else(|_| Err(StoreError::unknown(FailureKind::Timeout, "no answer")))
@@ -171,6 +203,7 @@ impl Service {
 
 struct Request<T> {
     service: Rc<Service>,
+    sender: Option<ProcessId>,
     apply: Rc<dyn Fn() -> Result<T, StoreError>>,
     answer: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -191,7 +224,8 @@ impl<T: 'static> Request<T> {
         if slow {
             travel += service.draw(|f| &f.timeout);
         }
-        if service.outage_until.get() > sim.now() || lost_request {
+        let is_off = service.outage_until.get() > sim.now() || service.cut_of(self.sender) == Some(Cut::Off);
+        if is_off || lost_request {
             self.fail_after(timeout, StoreError::unknown(FailureKind::Timeout, "the request got lost"));
         } else if refused {
             self.fail_after(travel * 2, StoreError::not_done(FailureKind::Throttled, "slow down"));
@@ -218,7 +252,7 @@ impl<T: 'static> Request<T> {
         sim.after(travel, move || {
             let result = (self.apply)();
             let back = self.service.draw(|f| &f.latency);
-            if lost_response {
+            if lost_response || self.service.cut_of(self.sender).is_some() {
                 // Half of them are seen at once as a broken connection, half as silence.
                 let wait = if self.service.sim.dice(|d| d.happens(Chance(Chance::WHOLE / 2))) {
                     back

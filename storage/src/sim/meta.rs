@@ -3,20 +3,21 @@
 //!
 //! Invariants:
 //! 1. A transaction takes effect at one instant, at most once; observers see every effect in that order.
-//! 2. A watch delivers all changes of one revision together, each revision once, in order, until it breaks.
+//! 2. A watch delivers all changes of one revision together, each revision once, in order, until it breaks. One that can't
+//!    be heard goes on, or breaks, once it can be again; none outlives a restart.
 //! 3. A lease ends by the world's time, never early. From when it is due it is not kept alive any more, but its keys stay
 //!    and may still be put until it has ended, as in etcd.
 
 use super::dice::Chance;
-use super::executor::Sim;
-use super::faults::{Faults, Repeats, Service};
+use super::executor::{ProcessId, Sim};
+use super::faults::{Cut, Faults, Repeats, Service};
 use crate::env::Mono;
 use crate::meta::leases::Leases;
 use crate::meta::{
     Change, Compare, KeptAlive, Key, Lease, LeaseId, MAX_TXN_OPS, MetaStore, Op, Page, Revision, Snapshot, Txn,
     TxnOutcome, Versioned, WatchError, WatchStream, apply,
 };
-use crate::store_error::StoreError;
+use crate::store_error::{FailureKind, StoreError};
 use crate::wal::StoreFuture;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -47,9 +48,12 @@ struct State {
     leased: RefCell<BTreeMap<Key, LeaseId>>,
     leases: RefCell<Leases>,
     history: RefCell<Vec<Change>>,
-    waiting: RefCell<Vec<Waker>>,
+    /// Watches that wait for a change under their prefix, by their numbers.
+    waiting: RefCell<BTreeMap<u64, (Rc<str>, Waker)>>,
+    next_watch: Cell<u64>,
     observers: RefCell<Vec<Observer>>,
     breaks_watches: Cell<Chance>,
+    starts: Cell<u64>,
 }
 
 /// Handle to the store.
@@ -70,8 +74,10 @@ impl SimMeta {
             leases: RefCell::default(),
             history: RefCell::default(),
             waiting: RefCell::default(),
+            next_watch: Cell::new(0),
             observers: RefCell::default(),
             breaks_watches: Cell::new(breaks_watches),
+            starts: Cell::new(0),
         }))
     }
 
@@ -84,6 +90,21 @@ impl SimMeta {
     /// For a while no request gets through.
     pub fn outage(&self, length: Duration) {
         self.0.service.outage(length);
+    }
+
+    /// For a while one process is cut off from it.
+    pub fn cut(&self, process: ProcessId, cut: Cut, length: Duration) {
+        self.0.service.cut(process, cut, length);
+    }
+
+    /// It ends and is there again after a while: every watch ends, and leases live their whole time from then on.
+    pub fn restart(&self, length: Duration) {
+        let state = &self.0;
+        state.service.sim.note(format_args!("meta: starts again within {length:?}"));
+        state.service.outage(length);
+        state.starts.set(state.starts.get() + 1);
+        state.leases.borrow_mut().renew_all(state.now().plus(length));
+        std::mem::take(&mut *state.waiting.borrow_mut()).into_values().for_each(|(_, waker)| waker.wake());
     }
 
     /// Calls `observer` with all changes of each transaction, right after it took effect.
@@ -205,7 +226,11 @@ impl State {
             self.service.sim.note(format_args!("meta: {key} = {text} at {}", revision.0));
             self.history.borrow_mut().push(Change { key: key.clone(), value: after.clone(), revision });
         }
-        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+        let concerns = |prefix: &str| changed.keys().any(|key| key.starts_with(prefix));
+        let mut waiting = self.waiting.borrow_mut();
+        let woken = waiting.extract_if(.., |_, (prefix, _)| concerns(prefix));
+        woken.for_each(|(_, (_, waker))| waker.wake());
+        drop(waiting);
         let told: Vec<MetaChange<'_>> = changed
             .iter()
             .map(|(key, (before, after))| MetaChange { key, before: before.as_ref(), after: after.as_ref() })
@@ -213,12 +238,17 @@ impl State {
         self.observers.borrow().iter().for_each(|observer| observer(&told));
     }
 
-    /// The changes of the first revision after `after` that touches `prefix`.
-    fn next_change(&self, prefix: &str, after: Revision) -> Option<Vec<Change>> {
+    /// The changes of the first revision that touches `prefix`, of the history from this place on, which moves behind them.
+    fn next_change(&self, prefix: &str, from: &mut usize) -> Option<Vec<Change>> {
         let history = self.history.borrow();
-        let from = history.partition_point(|c| c.revision <= after);
-        let first = history[from..].iter().find(|c| c.key.starts_with(prefix))?.revision;
-        let of_first = history[from..].iter().filter(|c| c.revision == first && c.key.starts_with(prefix));
+        let concerns = |change: &&Change| change.key.starts_with(prefix);
+        let Some(first) = history[*from..].iter().find(concerns).map(|change| change.revision) else {
+            *from = history.len();
+            return None;
+        };
+        let end = history.partition_point(|change| change.revision <= first);
+        let of_first = history[*from..end].iter().filter(|change| change.revision == first).filter(concerns);
+        *from = end;
         Some(of_first.cloned().collect())
     }
 }
@@ -258,29 +288,42 @@ impl MetaStore for SimMeta {
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> WatchStream {
-        let (state, prefix) = (self.0.clone(), prefix.to_owned());
-        let changes = futures::stream::unfold(Some(after), move |after| {
+        let (state, prefix): (_, Rc<str>) = (self.0.clone(), prefix.into());
+        let from = state.history.borrow().partition_point(|change| change.revision <= after);
+        let number = state.next_watch.replace(state.next_watch.get() + 1);
+        let (starts, watcher) = (state.starts.get(), state.service.sim.current_task().map(|(process, _)| process));
+        let changes = futures::stream::unfold(Some((after, from)), move |place| {
             let (state, prefix) = (state.clone(), prefix.clone());
             async move {
-                let after = after?;
-                let changes = futures::future::poll_fn(|cx| match state.next_change(&prefix, after) {
+                let (after, mut from) = place?;
+                let ended = || state.starts.get() != starts;
+                let changes = futures::future::poll_fn(|cx| match state.next_change(&prefix, &mut from) {
+                    _ if ended() => Poll::Ready(Vec::new()),
                     Some(changes) => Poll::Ready(changes),
                     None => {
-                        state.waiting.borrow_mut().push(cx.waker().clone());
+                        state.waiting.borrow_mut().insert(number, (prefix.clone(), cx.waker().clone()));
                         Poll::Pending
                     }
                 })
                 .await;
-                let (lag, breaks) = (
+                let (lag, mut breaks) = (
                     state.service.draw(|f| &f.watch_lag),
                     state.service.sim.dice(|d| d.happens(state.breaks_watches.get())),
                 );
                 state.service.sim.sleep(lag).await;
+                while state.service.silent_until(watcher) > state.service.sim.now() {
+                    state.service.sim.sleep_until(state.service.silent_until(watcher)).await;
+                    breaks |= state.service.sim.dice(|d| d.index(2)) == 0;
+                }
+                if ended() {
+                    let gone = StoreError::unknown(FailureKind::Unavailable, "the store started again");
+                    return Some((Err(WatchError::Store(gone)), None));
+                }
                 if breaks {
                     return Some((Err(WatchError::Compacted(after)), None));
                 }
                 let next = changes[0].revision;
-                Some((Ok(changes), Some(next)))
+                Some((Ok(changes), Some((next, from))))
             }
         });
         changes.boxed_local()
@@ -344,6 +387,50 @@ mod tests {
                 }
             });
             assert_eq!(ended, Ended::Done, "seed {seed}");
+            sim.shut_down();
+        }
+    }
+
+    #[test]
+    fn a_restart_ends_every_watch_and_gives_every_lease_its_whole_time() {
+        let sim = Sim::new(1, false);
+        let meta = SimMeta::new(&sim, Faults::none());
+        let (m, s) = (meta.clone(), sim.clone());
+        let ended = sim.run(100_000, async move {
+            let ttl = Duration::from_secs(5);
+            let lease = m.grant(ttl).await.expect("nothing fails");
+            let mut watch = m.watch("/a/", Revision(1));
+            s.sleep(Duration::from_secs(4)).await;
+            m.restart(Duration::from_secs(3));
+            assert!(m.get(vec!["/a/".to_owned()]).await.is_err());
+            assert!(matches!(watch.next().await, Some(Err(WatchError::Store(_)))));
+            s.sleep(Duration::from_secs(4)).await;
+            assert_eq!(m.keep_alive(lease.id).await, Ok(KeptAlive::For(ttl)), "eleven seconds after it was granted");
+        });
+        assert_eq!(ended, Ended::Done);
+        sim.shut_down();
+    }
+
+    #[test]
+    fn a_process_that_is_cut_off_hears_nothing_and_others_do() {
+        for cut in [Cut::Off, Cut::Deaf] {
+            let sim = Sim::new(1, false);
+            let meta = SimMeta::new(&sim, Faults::none());
+            let (process, env) = sim.start_process();
+            meta.cut(process, cut, Duration::from_secs(10));
+            let (m, failed) = (meta.clone(), Rc::new(Cell::new(false)));
+            let told = failed.clone();
+            env.spawn("cut off", async move {
+                let op = Op::Put("/a".to_owned(), Bytes::new());
+                told.set(m.txn(Txn { compares: vec![], ops: vec![op] }).await.is_err());
+            });
+            let (m, s) = (meta.clone(), sim.clone());
+            sim.run(100_000, async move {
+                s.sleep(Duration::from_secs(5)).await;
+                m.get(vec!["/a".to_owned()]).await.expect("this one is not cut off");
+            });
+            assert!(failed.get());
+            assert_eq!(meta.peek("/a").is_some(), cut == Cut::Deaf);
             sim.shut_down();
         }
     }

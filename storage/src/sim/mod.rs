@@ -25,5 +25,5 @@ pub use bucket::{BucketChange, SimBucket};
 pub use dice::{Chance, Dice};
 pub use disk::{SimDisk, SimLocalWal};
 pub use executor::{Ended, ProcessId, Sim};
-pub use faults::{Faults, Temper};
+pub use faults::{Cut, Faults, Temper};
 pub use meta::{MetaChange, SimMeta};

@@ -30,7 +30,8 @@ impl Runtime for ProcessRuntime {
         Mono(self.mono_start + self.sim.now())
     }
     fn wall(&self) -> WallMs {
-        WallMs(EPOCH_MS + self.wall_skew_ms + (self.sim.now() / 1_000_000) as i64)
+        let set = self.sim.wall_set_ms(self.process);
+        WallMs(EPOCH_MS + self.wall_skew_ms + set + (self.sim.now() / 1_000_000) as i64)
     }
     fn random(&self) -> u64 {
         self.sim.dice(|d| d.bits())
@@ -39,6 +40,20 @@ impl Runtime for ProcessRuntime {
         self.sim.spawn_boxed(self.process, name, task);
     }
     fn sleep_until(&self, at: Mono) -> LocalBoxFuture<'static, ()> {
-        Box::pin(self.sim.sleep_until(at.0.saturating_sub(self.mono_start)))
+        let (sim, process) = (self.sim.clone(), self.process);
+        let mut at = at.0.saturating_sub(self.mono_start);
+        let mut seen = sim.suspended(process);
+        Box::pin(async move {
+            loop {
+                sim.sleep_until(at).await;
+                let suspended = sim.suspended(process);
+                if suspended == seen {
+                    return;
+                }
+                // A timer counts the time in which its machine ran.
+                at += suspended - seen;
+                seen = suspended;
+            }
+        })
     }
 }
