@@ -49,7 +49,7 @@ pub struct Look {
 pub struct Listed {
     /// First offset, by its key.
     pub base: Offset,
-    /// Bytes of its file; 0 if only its index is there, which is put last.
+    /// Bytes of its file; 0 if only its index is shown, which is put last.
     pub bytes: u64,
 }
 
@@ -57,8 +57,9 @@ impl Listed {
     /// Whether no commit in place of a manifest that names `named`, in offset order, and covers what lies below `covered`
     /// can add it: it is neither a roll of what comes next nor a merge that begins with one of `named`.
     pub fn is_out_of_reach(&self, named: impl DoubleEndedIterator<Item = Segment>, covered: Offset) -> bool {
-        // Of a merge the first part is not the last that is named.
-        let merged = |part: Segment| part.base == self.base && self.bytes > part.bytes;
+        // Of a merge the first part is not the last that is named. Of a file that a late listing does not show yet, beside
+        // its index, nobody knows how large it is.
+        let merged = |part: Segment| part.base == self.base && (self.bytes == 0 || self.bytes > part.bytes);
         self.base < covered && !named.rev().skip(1).any(merged)
     }
 }
@@ -404,6 +405,15 @@ mod tests {
         assert!(remains.due(at(200_000), 9).is_empty());
         remains.saw(at(200_000), look("b", &[11, 12, 20], &[11, 20, 30]));
         assert_eq!(remains.due(at(200_600), 9), [(partition(), name(12))], "its commit failed");
+    }
+
+    #[test]
+    fn a_merge_whose_file_a_late_listing_does_not_show_yet_stays_too() {
+        let mut remains = Remains::new(GRACE);
+        let mut seen = look("a", &[11, 12, 20], &[11, 20]);
+        seen.listed.get_mut(&name(12)).expect("listed").bytes = 0;
+        remains.saw(at(0), seen);
+        assert!(remains.due(at(200_000), 9).is_empty());
     }
 
     #[test]
