@@ -238,6 +238,9 @@ impl ControlCore {
             | Owner::Election
             | Owner::Wishes
             | Owner::CheckDead) => {
+                if owner == Owner::Lease && matches!(answer, StoreAnswer::Grant(Ok(_))) {
+                    self.slots.doubt_all(&mut self.sink);
+                }
                 let cluster = self.cluster.as_mut().expect("only a cluster makes these calls");
                 cluster.on_store(owner, answer, &mut self.sink);
                 if cluster.is_replaced() && self.phase != Phase::Stopped {

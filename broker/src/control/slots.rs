@@ -13,6 +13,8 @@
 //!    it its right to answer). A slot whose home is elsewhere is taken from its shard first and released then.
 //! 5. A read that says that somebody else has a slot is the last word only if the view has shown nothing of the slot since
 //!    it was sent: what it may have missed is not shown again.
+//! 6. A grant counts under the lease under which its record was raised. Between two leases anybody may have had the slot:
+//!    before shards hear that the next one is fresh, all slots are taken from them and granted anew.
 
 use super::cluster::SlotHome;
 use super::effects::{Owner, Sink, StoreAnswer, StoreCall};
@@ -54,6 +56,8 @@ enum Step {
     Granted,
     /// The questions that are answered when the transaction under way commits.
     Writing(Vec<(ShardIndex, Token)>),
+    /// It was taken from its shard while a transaction is under way.
+    Abandoned,
 }
 
 struct Slot {
@@ -71,6 +75,8 @@ struct Slot {
     asked: Option<String>,
     /// Whether the view has shown something of it since its record was read: the read may have missed it.
     is_late: bool,
+    /// Whether it is being granted by what was true under an earlier lease.
+    is_doubted: bool,
     /// Among other processes: how many times it was taken from a shard that has not said so yet.
     leaving: Option<u32>,
     failures: u32,
@@ -114,6 +120,7 @@ impl Slots {
             held: None,
             asked: None,
             is_late: false,
+            is_doubted: false,
             leaving: Some(0),
             failures: 0,
             record: None,
@@ -148,6 +155,7 @@ impl Slots {
             Step::ReadingRecord => slot.is_late = true,
             // Goes on from what it finds.
             Step::Writing(_)
+            | Step::Abandoned
             | Step::Pausing
             | Step::Releasing
             | Step::Raising(_)
@@ -163,6 +171,14 @@ impl Slots {
         slot.leaving = slot.leaving.map(|times| times.saturating_sub(1));
         if matches!(slot.step, Step::Idle) {
             slot.start(sink);
+        }
+    }
+
+    /// Another lease was taken (invariant 6): every slot is granted anew, by what its record says now.
+    pub(super) fn doubt_all(&mut self, sink: &mut Sink) {
+        for slot in &mut self.slots {
+            self.changed |= slot.is_granted();
+            slot.doubt(sink);
         }
     }
 
@@ -239,6 +255,10 @@ impl Slots {
                 (slot.held, slot.step, slot.failures) = (None, Step::Idle, 0);
                 slot.start(sink);
             }
+            (Step::Abandoned, StoreAnswer::Txn(_)) => {
+                slot.step = Step::Idle;
+                slot.start(sink);
+            }
             (Step::Raising(record), StoreAnswer::Txn(Ok(TxnOutcome::Committed(_)))) => slot.load(record, sink),
             // Perhaps an earlier try of this life whose outcome was unknown: the epoch rises once more.
             (Step::Raising(_), StoreAnswer::Txn(Ok(TxnOutcome::Conflict(_)))) => slot.read_record(sink),
@@ -294,6 +314,24 @@ impl Slot {
         }
     }
 
+    /// Takes it back from its shard; what is being granted is granted by a later look.
+    fn doubt(&mut self, sink: &mut Sink) {
+        match std::mem::replace(&mut self.step, Step::Idle) {
+            Step::Granted => {
+                self.revoke(Vec::new(), ErrorCode::NotCoordinator, sink);
+                self.start(sink);
+            }
+            Step::Writing(answered) => {
+                self.revoke(answered, ErrorCode::CoordinatorNotAvailable, sink);
+                self.step = Step::Abandoned;
+            }
+            step => {
+                self.is_doubted = matches!(step, Step::Raising(_) | Step::ReadingGroups | Step::ReadingOffsets);
+                self.step = step;
+            }
+        }
+    }
+
     /// Begins to have it granted, if its home is here, or lets go of it; not before the shard that had it last has left it.
     fn start(&mut self, sink: &mut Sink) {
         if self.leaving.is_some_and(|times| times > 0) {
@@ -327,7 +365,7 @@ impl Slot {
     }
 
     fn read_record(&mut self, sink: &mut Sink) {
-        (self.step, self.is_late) = (Step::ReadingRecord, false);
+        (self.step, self.is_late, self.is_doubted) = (Step::ReadingRecord, false, false);
         let of_owner = self.asked.as_deref().map(keys::broker);
         sink.call(self.owner(), StoreCall::Get(std::iter::once(keys::slot(self.number)).chain(of_owner).collect()));
     }
@@ -379,6 +417,9 @@ impl Slot {
             self.step = Step::ReadingOffsets;
             let after = self.offsets.last().map(|(key, _)| key.clone());
             return self.list(keys::offsets_of(self.number), after, sink);
+        }
+        if std::mem::take(&mut self.is_doubted) {
+            return self.read_record(sink);
         }
         let record = self.record.as_ref().expect("loading starts with a record of ours");
         let grant = FromControl::SlotGranted {

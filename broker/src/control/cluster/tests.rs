@@ -687,6 +687,55 @@ fn what_the_view_shows_of_a_slot_while_its_record_is_read_is_not_missed() {
 }
 
 #[test]
+fn a_slot_is_granted_anew_under_another_lease_also_while_it_is_written_or_loaded() {
+    let mut desk = SlotDesk::new();
+    let doubt = |desk: &mut SlotDesk| {
+        desk.slots.doubt_all(&mut desk.sink);
+        desk.drain();
+    };
+    let left = |desk: &mut SlotDesk| {
+        assert_eq!(desk.messages.pop(), Some(FromControl::SlotRevoked { slot: 3 }));
+        desk.slots.left(3, &mut desk.sink);
+        desk.drain();
+    };
+    let own = |epoch| Some(SlotRecord { shard: ShardIndex(1), ..slot("a", 1, epoch, false) });
+    desk.place(Some(1), None);
+    desk.finds(None, None);
+    assert_eq!(desk.raised(), 1);
+    desk.loads();
+    doubt(&mut desk);
+    assert_eq!(desk.calls, [], "the shard may still answer");
+    left(&mut desk);
+    desk.finds(own(1), None);
+    assert_eq!(desk.raised(), 2);
+    // While it is loaded.
+    doubt(&mut desk);
+    for _ in 0..2 {
+        assert!(matches!(desk.calls.pop(), Some(StoreCall::List { .. })));
+        let nothing = Page { revision: Revision(2), entries: Vec::new(), more: false };
+        desk.answer(StoreAnswer::List(Ok(nothing)));
+    }
+    assert_eq!(desk.messages, [], "that was under the earlier lease");
+    desk.finds(own(2), None);
+    assert_eq!(desk.raised(), 3);
+    desk.loads();
+    // While it is written.
+    let writes = vec![(keys::group(3, "g"), None)];
+    desk.slots.persist(ShardIndex(1), Token(9), (3, 3), writes, &mut desk.sink);
+    desk.drain();
+    assert!(matches!(desk.calls.pop(), Some(StoreCall::Txn(_))));
+    doubt(&mut desk);
+    let refused = FromControl::Persisted { token: Token(9), result: Err(ErrorCode::CoordinatorNotAvailable) };
+    assert_eq!(desk.messages.pop(), Some(refused));
+    left(&mut desk);
+    assert_eq!(desk.calls, [], "the write is under way");
+    desk.answer(StoreAnswer::Txn(Ok(TxnOutcome::Committed(Revision(3)))));
+    desk.finds(Some(slot("b", 2, 4, false)), None);
+    assert_eq!(desk.finds(Some(slot("b", 2, 4, false)), Some(2)), [keys::slot(3), keys::broker("b")]);
+    assert_eq!((desk.calls, desk.messages), (vec![], vec![]), "another has it by now");
+}
+
+#[test]
 fn a_slot_whose_home_is_elsewhere_is_taken_from_its_shard_and_then_released() {
     let mut desk = SlotDesk::new();
     desk.place(Some(1), None);
@@ -758,6 +807,8 @@ fn lanes_forget_a_topic_that_another_process_deletes_when_it_is_gone_and_until_t
     let leading = LaneReport::Leading { partition: partition(0), shard: ShardIndex(0), epoch: LeaderEpoch(5) };
     topics.on_lane(0, leading, &mut sink);
     sink.drain(Vec::new());
+    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
+    assert_eq!(sink.drain(Vec::new()), [], "a partition is undecided");
     topics.learn("t", Some(&record(TopicState::Deleting)), Revision(6), &mut sink);
     let release = LaneCommand::Release { partitions: vec![partition(1)] };
     assert_eq!(sink.drain(Vec::new()), [Effect::Lane(0, release)], "the other is led");
@@ -765,8 +816,14 @@ fn lanes_forget_a_topic_that_another_process_deletes_when_it_is_gone_and_until_t
     topics.on_lane(0, LaneReport::Fenced, &mut sink);
     topics.on_lane(0, LaneReport::Opened { wid: Wid(2) }, &mut sink);
     assert_eq!(sink.drain(Vec::new()), [], "it is being deleted");
+    topics.on_lane(0, LaneReport::NotLeading { partition: partition(1) }, &mut sink);
+    assert_eq!(sink.drain(Vec::new()), [], "by somebody else");
     topics.learn("t", None, Revision(7), &mut sink);
-    assert_eq!(sink.drain(Vec::new()), [Effect::Lane(0, LaneCommand::Forget { topic: id })]);
+    let done = sink.drain(Vec::new());
+    assert_eq!(done[0], Effect::Lane(0, LaneCommand::Forget { topic: id }));
+    assert!(
+        matches!(&done[1..], [Effect::Shard(_, FromControl::Topics { topics, .. })] if topics[0].error == ErrorCode::None)
+    );
 }
 
 #[test]

@@ -127,6 +127,8 @@ impl Topics {
         self.undecided.retain(|partition| partition.topic != id);
         self.lost.retain(|partition| partition.topic != id);
         let topic = self.topics.get_mut(&id).expect("the caller has it");
+        // Who asked here for the same is answered when it is gone.
+        topic.delete_wanted = false;
         for (index, state) in (0..).zip(&mut topic.partitions) {
             if state.leadership == Leadership::Undecided {
                 state.leadership = Leadership::Leaving;
