@@ -1,6 +1,8 @@
 //! The conformance suites of the object and write-ahead stores, run by every implementation that needs a disk or a
-//! server. The S3 server is versitygw on loopback: the one that `MILLRACE_TEST_S3_ENDPOINT` names, else one that this
-//! test starts with `ci/s3-server.sh` and ends.
+//! server.
+
+#[path = "s3/server.rs"]
+mod s3_server;
 
 use millrace_storage::env::Env;
 use millrace_storage::object::dialect::Cloud;
@@ -13,50 +15,15 @@ use millrace_storage::side::{SideRuntime, block_on_local};
 use millrace_storage::wal;
 use millrace_storage::wal::memory::MemoryWal;
 use millrace_storage::wal::objects::ObjectWal;
+use s3_server::{S3Server, assignment};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A running S3 server's variables; one started here ends with this.
-struct S3Server {
-    variables: BTreeMap<String, String>,
-    ours: bool,
-}
-
-/// A line that a script prints for a shell.
-fn assignment(line: &str) -> Option<(String, String)> {
-    let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
-    Some((name.to_owned(), value.to_owned()))
-}
-
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ci/s3-server.sh");
-
-impl S3Server {
-    fn get() -> S3Server {
-        if std::env::var_os("MILLRACE_TEST_S3_ENDPOINT").is_some() {
-            return S3Server { variables: std::env::vars().collect(), ours: false };
-        }
-        let output = Command::new(SCRIPT).arg("start").output().expect("bash runs");
-        assert!(output.status.success(), "no S3 server: {}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).unwrap();
-        S3Server { variables: text.lines().filter_map(assignment).collect(), ours: true }
-    }
-
-    /// A store under a prefix of its own.
-    fn store(&self, side: &SideRuntime, prefix: &str) -> RemoteStore {
-        let bucket = &self.variables["MILLRACE_TEST_S3_BUCKET"];
-        RemoteStore::from_variables(Cloud::S3, bucket, prefix, self.variables.clone(), side).unwrap()
-    }
-}
-
-impl Drop for S3Server {
-    fn drop(&mut self) {
-        if self.ours {
-            let stopped = Command::new(SCRIPT).arg("stop").envs(&self.variables).status();
-            assert!(stopped.is_ok_and(|status| status.success()));
-        }
-    }
+/// A store under a prefix of its own.
+fn store_of(server: &S3Server, side: &SideRuntime, prefix: &str) -> RemoteStore {
+    RemoteStore::from_variables(Cloud::S3, server.bucket(), prefix, server.variables.clone(), side).unwrap()
 }
 
 /// Both suites and the start-up check on what `open` opens.
@@ -90,9 +57,9 @@ fn a_local_directory_conforms() {
 #[test]
 fn an_s3_server_conforms() {
     let server = S3Server::get();
-    conforms(|side, env| SharedObjects::Remote(server.store(side, "some/prefix")).handle(env, &Arc::default()));
+    conforms(|side, env| SharedObjects::Remote(store_of(&server, side, "some/prefix")).handle(env, &Arc::default()));
     // Also without a prefix.
-    conforms(|side, env| SharedObjects::Remote(server.store(side, "")).handle(env, &Arc::default()));
+    conforms(|side, env| SharedObjects::Remote(store_of(&server, side, "")).handle(env, &Arc::default()));
 }
 
 /// An emulator of Azure, which `ci/azure-server.sh` starts, and ends with this.
