@@ -1,10 +1,11 @@
-//! The command line: `serve`, `config`, `topic`, `audit`, `gc`, `recover`, `restore`, `segment`.
+//! The command line: `serve`, `config`, `topic`, `drain`, `audit`, `gc`, `recover`, `restore`, `segment`.
 //!
 //! Every error ends the program with one line on standard error that names what the user can do, and status 1
 //! (2 for a wrong command line, as clap does).
 
 mod audit;
 mod client;
+mod drain;
 mod gc;
 mod moment;
 mod recover;
@@ -32,6 +33,7 @@ pub fn command() -> Command {
         .subcommand(serve)
         .subcommand(config)
         .subcommand(topic_command())
+        .subcommand(drain::command())
         .subcommand(audit_command())
         .subcommand(gc_command())
         .subcommand(recover::command())
@@ -109,6 +111,7 @@ pub fn run() -> ExitCode {
         Some(("serve", matches)) => serve::run(matches),
         Some(("config", matches)) => config(matches),
         Some(("topic", matches)) => topic::run(matches),
+        Some(("drain", matches)) => drain::run(matches),
         Some(("audit", matches)) => audit::run(matches),
         Some(("gc", matches)) => gc::run(matches),
         Some(("recover", matches)) => recover::run(matches),

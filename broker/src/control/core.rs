@@ -10,6 +10,8 @@
 //! 2. `ready` rises once, when every partition known at start-up is led or damaged and every slot granted.
 //!    Among other processes: when the view is whole, and what it says is for this one is led, and every slot coordinated.
 //! 3. Nothing waits without a bound: [`ControlCore::wants_questions`] is false while as many questions wait as may.
+//! 4. A graceful stop among others first serves on until they have taken all that is here, at most for
+//!    [`ClusterConfig::drain`], and only while somebody is there who could.
 
 use super::cluster::membership::REVOKE_WITHIN;
 use super::cluster::view::Touched;
@@ -65,6 +67,8 @@ pub struct ControlConfig {
 #[derive(Clone, PartialEq, Eq)]
 enum Phase {
     Running,
+    /// Others are to take what is here first.
+    Draining,
     /// Shards were told; those that are not done yet.
     StoppingShards(BTreeSet<ShardIndex>),
     /// Lanes were told; those that are not done yet, and whether all others sealed.
@@ -94,6 +98,8 @@ pub struct ControlCore {
     /// Times that partitions were placed or born, or logs opened.
     placements: u64,
     phase: Phase,
+    /// How long a graceful stop waits for others.
+    drain: Duration,
 }
 
 impl ControlCore {
@@ -149,6 +155,7 @@ impl ControlCore {
             nodes_changed: false,
             placements: 0,
             phase: Phase::Running,
+            drain: config.cluster.map_or(Duration::ZERO, |cluster| cluster.drain),
         }
     }
 
@@ -236,6 +243,7 @@ impl ControlCore {
             | Owner::KeepAlive(_)
             | Owner::Register
             | Owner::Election
+            | Owner::Leaving
             | Owner::Wishes
             | Owner::CheckDead) => {
                 if owner == Owner::Lease && matches!(answer, StoreAnswer::Grant(Ok(_))) {
@@ -249,6 +257,7 @@ impl ControlCore {
                 }
             }
             Owner::LeadAgain
+            | Owner::DrainOver
             | Owner::StopLanes
             | Owner::StopNow
             | Owner::Membership
@@ -282,7 +291,7 @@ impl ControlCore {
     /// Hands on what the view, or the end of something of one's own, makes different here.
     fn settle(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
-        if !cluster.is_complete() || self.phase != Phase::Running {
+        if !cluster.is_complete() || !matches!(self.phase, Phase::Running | Phase::Draining) {
             return;
         }
         loop {
@@ -333,6 +342,7 @@ impl ControlCore {
                 Owner::GroupSettings => self.group_settings.on_timer(&mut self.sink),
                 Owner::ClusterRecords => self.cluster_records.on_timer(&mut self.sink),
                 Owner::LeadAgain => self.topics.lead_again(&mut self.sink),
+                Owner::DrainOver => self.drained(true),
                 Owner::StopLanes => self.stop_lanes(),
                 Owner::StopNow => self.end(false),
                 Owner::Revoked => self.left(),
@@ -347,6 +357,7 @@ impl ControlCore {
                 | Owner::Revoke
                 | Owner::Register
                 | Owner::Election
+                | Owner::Leaving
                 | Owner::Wishes
                 | Owner::CheckDead => unreachable!("these have no timers"),
             }
@@ -361,12 +372,37 @@ impl ControlCore {
 
     // ---- stopping ----
 
-    /// Stop gracefully: shards first, then lanes. A second call changes nothing.
+    /// Stop gracefully: others take what is here, then shards stop, then lanes. A second call changes nothing.
     pub fn on_stop(&mut self, now: Mono) {
         self.sink.now = now;
         if self.phase != Phase::Running {
             return;
         }
+        self.phase = Phase::Draining;
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| !self.drain.is_zero()) {
+            cluster.begin_to_leave(&mut self.sink);
+            self.sink.wake_after(Owner::DrainOver, self.drain);
+            self.drained(false);
+        } else {
+            self.stop_shards();
+        }
+    }
+
+    /// Goes on with the stop once nothing is left here that another process could take, or the time for it is over.
+    fn drained(&mut self, is_over: bool) {
+        let Some(cluster) = self.cluster.as_ref().filter(|_| self.phase == Phase::Draining) else { return };
+        let (named, slots) = cluster.own_by_record();
+        let (partitions, slots) = (self.topics.left_here(named), slots.max(self.slots.here()));
+        if partitions + slots > 0 && cluster.others_stay() {
+            if !is_over {
+                return;
+            }
+            tracing::warn!(partitions, slots, "not all was taken by others in time");
+        }
+        self.stop_shards();
+    }
+
+    fn stop_shards(&mut self) {
         let shards: BTreeSet<ShardIndex> = self.shards().collect();
         shards.iter().for_each(|&shard| self.sink.shard(shard, FromControl::Stopping));
         self.phase = Phase::StoppingShards(shards);
@@ -418,6 +454,7 @@ impl ControlCore {
 
     /// What is to be done, in order; the image and then the answers come last.
     pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.drained(false);
         let image = if self.renew_image() {
             let image = Arc::new(self.image.clone());
             self.shards().map(|shard| Effect::Shard(shard, FromControl::Image(image.clone()))).collect()

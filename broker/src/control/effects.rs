@@ -116,6 +116,8 @@ pub(super) enum Owner {
     Revoke,
     Register,
     Election,
+    /// Says that this process leaves.
+    Leaving,
     /// A watched prefix, by its place: its listing.
     Listing(u8),
     Wishes,
@@ -128,6 +130,8 @@ pub(super) enum Owner {
     SealAgain,
     /// Timer only: there was time enough to give the lease back.
     Revoked,
+    /// Timer only: others had time enough to take what this process has.
+    DrainOver,
     /// Timer only: lead again what was lost.
     LeadAgain,
     /// Timer only: shards had time enough to stop.

@@ -192,6 +192,11 @@ impl Slots {
         self.slots.iter().all(|slot| slot.is_granted() || slot.elsewhere.is_some())
     }
 
+    /// Slots that this process has, or is about to take or let go.
+    pub(super) fn here(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.home.is_some() || !matches!(slot.step, Step::Idle)).count()
+    }
+
     /// Questions that wait for a transaction.
     pub(super) fn waiting(&self) -> usize {
         self.slots.iter().map(|slot| slot.queue.len()).sum()

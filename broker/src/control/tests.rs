@@ -3,7 +3,9 @@
 
 mod alterations;
 mod cluster_records;
+mod draining;
 mod group_settings;
+mod party;
 
 use super::core::{ControlConfig, ControlCore, LANES_STOP_WITHIN};
 use super::effects::{Effect, StoreAnswer, StoreCall};

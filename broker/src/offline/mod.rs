@@ -1,8 +1,10 @@
-//! Work on a store that no broker serves from meanwhile: `millrace audit`, `millrace gc`, `millrace recover`,
-//! `millrace restore`, `millrace segment export` and `import`.
+//! Work on stores past the brokers: on one that none serves from meanwhile (`millrace audit`, `millrace gc`, `millrace
+//! recover`, `millrace restore`, `millrace segment export` and `import`), and on the metadata that many share while they
+//! run (`millrace drain`).
 
 pub mod audit;
 mod batches;
+pub mod drain;
 pub mod export;
 pub mod gc;
 pub mod import;
@@ -11,11 +13,13 @@ mod new_topic;
 mod read_only;
 pub mod recover;
 pub mod restore;
+mod shared;
 mod topics;
 
 pub use kafscale::TransferError;
 
 use crate::control::start::StartError;
+use millrace_storage::meta::records::RecordError;
 use millrace_storage::object::OpenError;
 use millrace_storage::recovery::RebuildError;
 use millrace_storage::store_error::StoreError;
@@ -29,6 +33,9 @@ pub enum OfflineError {
     /// A store did not answer, or not as it must.
     #[error("a store does not answer: {0}; check that it runs and can be reached")]
     Store(#[from] StoreError),
+    /// A record was written by something else.
+    #[error("{0}; was it written by another version?")]
+    Record(RecordError),
     /// The store of the log is not whole enough to go on from.
     #[error(transparent)]
     Rebuild(#[from] RebuildError),

@@ -7,7 +7,8 @@
 //! 1. Nothing of an earlier life is touched before the directory lock is held, and no port is told to anyone before it
 //!    is bound.
 //! 2. The process shares one fate: a thread that panics, or ends while no stop was asked for, aborts it.
-//! 3. SIGTERM and SIGINT stop it gracefully: shards refuse and finish, lanes seal their logs, then it ends with success.
+//! 3. SIGTERM and SIGINT stop it gracefully: among others these take what it has, for as long as `--drain-timeout` says;
+//!    then shards refuse and finish, lanes seal their logs, and it ends with success.
 //!    A store that does not answer holds this up for ten seconds and no longer: the exit code is 0 then too, the log says
 //!    `"sealed":false`, and the next start seals what was left open. Five more if it is the journal's last snapshot alone
 //!    that the store does not take.
@@ -159,7 +160,11 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         addresses: addresses_of_shards(&advertised, shards),
         zone: settings.zone.clone(),
     };
-    let cluster = stores.is_shared().then(|| ClusterConfig { zone: settings.zone.clone(), lease: cluster::LEASE });
+    let cluster = stores.is_shared().then(|| ClusterConfig {
+        zone: settings.zone.clone(),
+        lease: settings.lease,
+        drain: settings.drain_timeout,
+    });
     let admin_address = admin.as_ref().map(|(_, address)| address.clone());
     let mut control = ControlThread {
         stores: stores.clone(),

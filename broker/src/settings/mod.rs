@@ -13,6 +13,7 @@ use millrace_storage::meta::etcd::EtcdAddress;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use table::{Kind, SETTINGS, Spec};
 
 /// Where a value came from.
@@ -182,6 +183,10 @@ pub struct Settings {
     pub journal_ms: u64,
     /// Partitions of all topics together.
     pub max_partitions: u32,
+    /// How long the others of a cluster wait for this process.
+    pub lease: Duration,
+    /// How long a graceful stop waits until the others have taken what it has.
+    pub drain_timeout: Duration,
 }
 
 /// Adds the settings as flags, and `--config FILE`.
@@ -237,6 +242,10 @@ impl Effective {
         Some(T::try_from(value).ok().expect("the table's bounds fit the type"))
     }
 
+    fn seconds(&self, name: &str) -> Duration {
+        Duration::from_secs(self.number(name).expect("has a default"))
+    }
+
     fn address(&self, name: &str) -> Option<HostPort> {
         self.text(name).map(|text| HostPort::parse(text).expect("checked by load"))
     }
@@ -279,6 +288,8 @@ impl Effective {
             segment_grace_ms: self.number("segment-grace-ms").expect("has a default"),
             journal_ms: self.number("journal-ms").expect("has a default"),
             max_partitions: self.number("max-partitions").expect("has a default"),
+            lease: self.seconds("lease"),
+            drain_timeout: self.seconds("drain-timeout"),
         };
         settings.check()?;
         Ok(settings)

@@ -250,6 +250,20 @@ pub const SETTINGS: &[Spec] = &[
         Some("10000"),
         "Partitions of all topics together; a topic beyond it is refused with POLICY_VIOLATION. Each takes a few KiB of memory",
     ),
+    number(
+        "lease",
+        "seconds",
+        (2, 60),
+        Some("5"),
+        "Of a process among others: how long it may be silent before they take what it has. Shorter finds a dead one sooner, and a slow one too",
+    ),
+    number(
+        "drain-timeout",
+        "seconds",
+        (0, 3_600),
+        Some("30"),
+        "Of a process among others: how long it serves on after SIGTERM until they have taken what it has; 0: not at all. A service manager must wait longer before it kills",
+    ),
 ];
 
 /// The setting of this name.

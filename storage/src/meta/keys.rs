@@ -5,7 +5,7 @@
 //! | `/cluster` | cluster id (Kafka's), store prefix id | first start |
 //! | `/broker/{name}`, leased | [`super::records::BrokerRecord`]: who lives, constant for a life | control task |
 //! | `/controller`, leased | [`super::records::ControllerRecord`]: who places things; no safety role | control task |
-//! | `/drain/{name}` | empty: that broker is to be left | an operator |
+//! | `/drain/{name}`, leased if it has a value | empty: an operator wants that broker left; else [`super::records::DrainRecord`]: that life leaves | an operator, control task |
 //! | `/suspect/{name}/{observer}`, leased | [`super::records::SuspectRecord`]: does not answer that observer | control task |
 //! | `/wal/{wid}` | [`super::records::WalRecord`] | its lane while OPEN, then fencers |
 //! | `/partition/{topic id}/{index:010}` | [`super::records::PartitionRecord`] | lanes |

@@ -132,6 +132,15 @@ pub struct SuspectRecord {
     pub boot: BootId,
 }
 
+/// `/drain/{name}` of a process that leaves by itself; the value is empty where an operator wants it left.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DrainRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// The life that leaves: a later one does not.
+    pub boot: BootId,
+}
+
 /// `/wish/{topic id}/{index}`, `/slot-wish/{slot}`: where the controller wants the partition, or the slot's coordinator.
 /// No safety role.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -265,7 +274,8 @@ macro_rules! records {
 }
 records!(WalRecord: "wal", PartitionRecord: "partition", WishRecord: "wish", TopicRecord: "topic",
          SlotRecord: "slot", ClusterRecord: "cluster", GroupSettingsRecord: "group settings", QuotaRecord: "quota",
-         SettingRecord: "setting", BrokerRecord: "broker", ControllerRecord: "controller", SuspectRecord: "suspect");
+         SettingRecord: "setting", BrokerRecord: "broker", ControllerRecord: "controller", SuspectRecord: "suspect",
+         DrainRecord: "drain");
 
 macro_rules! plain_serde {
     ($($name:ident($inner:ty)),*) => {$(

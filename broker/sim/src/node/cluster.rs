@@ -33,6 +33,8 @@ pub const MAX_STEPS: u64 = 20_000_000;
 const LIVENESS: Duration = Duration::from_secs(300);
 /// Polls after which a process is killed at the latest, if it is killed by count.
 const MAX_POLLS: u64 = 20_000;
+/// How long a graceful stop waits for others: longer than its patience, often.
+const DRAIN: Duration = Duration::from_secs(8);
 /// Hosts at most, those that are added included.
 const MOST_HOSTS: u8 = 5;
 
@@ -145,7 +147,7 @@ impl Cluster {
         let starting = Starting {
             name: host.name(),
             host: host.number,
-            cluster: Some(ClusterConfig { zone: None, lease: self.plan.lease }),
+            cluster: Some(ClusterConfig { zone: None, lease: self.plan.lease, drain: DRAIN }),
             env: env.clone(),
             sim: self.sim.clone(),
             process,

@@ -253,8 +253,7 @@ fn planned(view: &View) -> Vec<Op> {
         (name.clone(), Member { shards, zone: record.zone.clone(), leaving: view.is_leaving(name) })
     };
     let members: BTreeMap<String, Member> = view.brokers().map(member).collect();
-    let live = view.topics().filter(|(_, record)| record.state == TopicState::Live);
-    let live: BTreeMap<TopicId, u32> = live.map(|(_, record)| (record.id, record.partitions)).collect();
+    let live: BTreeMap<TopicId, u32> = view.live_topics().map(|(_, record)| (record.id, record.partitions)).collect();
     let mut items = BTreeMap::new();
     for (&topic, &partitions) in &live {
         for index in 0..partitions {

@@ -8,6 +8,7 @@
 //!    put once and finds changed is the end of it ([`Standing::Replaced`]).
 //! 3. While the lease is not fresh, lanes look for a fence every [`PROBE_EVERY`], and once after a jump or a long silence.
 //! 4. At most [`KEEP_ALIVES`] keep-alives are under way: a lost one does not keep the next from being sent.
+//! 5. A process that leaves says so under its lease, and so for this life only; what an operator said of it stays.
 //!
 //! Nothing that is acknowledged rests on the lease (PROTOCOL.md section 5).
 
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{BootId, ShardIndex};
 use millrace_storage::lane::LaneCommand;
-use millrace_storage::meta::records::{BrokerRecord, ControllerRecord, RECORD_VERSION, Record};
+use millrace_storage::meta::records::{BrokerRecord, ControllerRecord, DrainRecord, RECORD_VERSION, Record};
 use millrace_storage::meta::{Compare, KeptAlive, LeaseId, Op, Revision, Txn, TxnOutcome, keys};
 use millrace_storage::store_error::FailureKind;
 use std::time::Duration;
@@ -83,6 +84,9 @@ pub(in crate::control) struct Membership {
     has_left: bool,
     was_registered: bool,
     standing_for_controller: bool,
+    /// It wants to be left.
+    leaves: bool,
+    saying_so: bool,
     standing: Standing,
     last_tick: Option<(Mono, WallMs)>,
     probed: Option<Mono>,
@@ -120,6 +124,8 @@ impl Membership {
             has_left: false,
             was_registered: false,
             standing_for_controller: false,
+            leaves: false,
+            saying_so: false,
             standing: Standing::Member,
             last_tick: None,
             probed: None,
@@ -330,6 +336,30 @@ impl Membership {
     }
 
     // ---- the end ----
+
+    /// From now on others are to take what this process has.
+    pub(in crate::control) fn begin_to_leave(&mut self, view: &View, sink: &mut Sink) {
+        self.leaves = true;
+        self.say_so(view, sink);
+    }
+
+    /// Invariant 5; looked at now and then, since the lease may have ended meanwhile.
+    pub(in crate::control) fn say_so(&mut self, view: &View, sink: &mut Sink) {
+        let Some(held) = &self.held else { return };
+        if !self.leaves || self.saying_so || self.registered != Some(held.id) || view.is_leaving(&self.name) {
+            return;
+        }
+        self.saying_so = true;
+        let key = keys::drain(&self.name);
+        let record = DrainRecord { v: RECORD_VERSION, boot: self.boot };
+        let ops = vec![Op::PutLeased(key.clone(), record.encode(), held.id)];
+        sink.txn(Owner::Leaving, Txn { compares: vec![Compare::Absent(key)], ops });
+    }
+
+    /// It was said, or not: the view tells.
+    pub(in crate::control) fn on_said(&mut self) {
+        self.saying_so = false;
+    }
 
     /// Gives the lease back: others need not wait for its end. Whether there is something to wait for.
     pub(in crate::control) fn leave(&mut self, sink: &mut Sink) -> bool {

@@ -26,9 +26,6 @@ use millrace_storage::meta::{Change, Compare, Key, MAX_PAGE, WatchError, keys};
 use std::time::Duration;
 use view::{Place, Touched, View, WATCHED};
 
-/// Lease of a process that says nothing else.
-pub const LEASE: Duration = Duration::from_secs(5);
-
 /// How a process takes part.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClusterConfig {
@@ -36,6 +33,8 @@ pub struct ClusterConfig {
     pub zone: Option<String>,
     /// How long the others wait for it.
     pub lease: Duration,
+    /// How long a graceful stop waits until the others have taken what it has.
+    pub drain: Duration,
 }
 
 /// Where a partition is and shall be, for this process.
@@ -220,6 +219,7 @@ impl Cluster {
                 self.membership.stand(&self.view, sink);
             }
             Owner::Election => self.membership.on_election(),
+            Owner::Leaving => self.membership.on_said(),
             Owner::Wishes => self.controller.on_written(&self.view, &self.membership, &answer, sink),
             Owner::CheckDead => self.controller.on_checked(&self.view, answer, sink),
             other => unreachable!("{other:?} is no part of the cluster"),
@@ -237,6 +237,7 @@ impl Cluster {
                 self.membership.on_tick(sink);
                 if self.view.is_complete() {
                     self.membership.stand(&self.view, sink);
+                    self.membership.say_so(&self.view, sink);
                     return self.controller.find_half_done(&self.view, &self.membership, sink);
                 }
             }
@@ -250,6 +251,23 @@ impl Cluster {
     /// A log was ended, or could not be.
     pub(super) fn on_sealed(&mut self, wid: Wid, sealed: bool, sink: &mut Sink) {
         self.controller.on_sealed(wid, sealed, sink);
+    }
+
+    /// From now on others are to take what this process has.
+    pub(super) fn begin_to_leave(&mut self, sink: &mut Sink) {
+        self.membership.begin_to_leave(&self.view, sink);
+    }
+
+    /// Whether another process lives that does not leave: whoever leaves can hand over what it has.
+    pub(super) fn others_stay(&self) -> bool {
+        let stays = |name: &String| *name != self.name && !self.view.is_leaving(name);
+        self.view.is_complete() && self.view.brokers().any(|(name, _)| stays(name))
+    }
+
+    /// What records say that this life has, or had until nobody has taken it: partitions and slots.
+    pub(super) fn own_by_record(&self) -> (impl Iterator<Item = TopicPartition> + '_, usize) {
+        let boot = Some(self.boot);
+        (self.view.named_by(&self.name, boot), self.view.slots_of(&self.name, boot).count())
     }
 
     /// Gives the lease back; whether an answer will come.
@@ -288,15 +306,19 @@ impl Cluster {
         let is_free = owner.as_ref().is_none_or(|owner| {
             !owner.is_held || own.is_some_and(|shard| owner.life.is_some() && owner.life == own_lane(shard))
         });
-        let of_home = |home: Place| self.view.node(&home.broker, None, home.shard);
-        let released = owner.as_ref().is_some_and(|owner| owner.released.is_some());
-        let leader = owner.as_ref().and_then(|owner| owner.leader);
-        Home {
-            own,
-            is_free,
-            leader: leader.or_else(|| home.filter(|_| released).and_then(of_home)),
-            epoch: owner.map_or(LeaderEpoch(0), |owner| owner.epoch),
+        // What is released, or about to be by this process: whoever has it next leads it at the next epoch at least, so that
+        // clients that are told already believe it.
+        let moves = owner.as_ref().is_some_and(|owner| {
+            let is_own = owner.life.is_some_and(|(boot, _)| boot == self.boot);
+            let is_home = |home: &Place| owner.broker.as_ref() == Some(&home.broker) && owner.shard == home.shard;
+            owner.released.is_some() || (is_own && owner.is_held && home.as_ref().is_some_and(|home| !is_home(home)))
+        });
+        let epoch = owner.as_ref().map_or(LeaderEpoch(0), |owner| owner.epoch);
+        if moves {
+            let leader = home.and_then(|home| self.view.node(&home.broker, None, home.shard));
+            return Home { own, is_free, leader, epoch: LeaderEpoch(epoch.0.saturating_add(1)) };
         }
+        Home { own, is_free, leader: owner.and_then(|owner| owner.leader), epoch }
     }
 
     /// Where a slot's coordinator is and shall be.

@@ -15,8 +15,8 @@ use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{BootId, LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
 use millrace_storage::lane::{LaneCommand, LaneReport};
 use millrace_storage::meta::records::{
-    BrokerRecord, ControllerRecord, PartitionRecord, RECORD_VERSION, Record, Released, SlotRecord, SuspectRecord,
-    TopicRecord, TopicState, WalRecord, WalState, WishRecord,
+    BrokerRecord, ControllerRecord, DrainRecord, PartitionRecord, RECORD_VERSION, Record, Released, SlotRecord,
+    SuspectRecord, TopicRecord, TopicState, WalRecord, WalState, WishRecord,
 };
 use millrace_storage::meta::{
     Change, Compare, KeptAlive, Key, Lease, LeaseId, Op, Page, Revision, Snapshot, TxnOutcome, Versioned, keys,
@@ -36,7 +36,7 @@ fn record(boot: u64, first_node: i32) -> BrokerRecord {
         rack: None,
         shard: Some(ShardIndex(shard)),
     };
-    let config = ClusterConfig { zone: Some("z".to_owned()), lease: LEASE };
+    let config = ClusterConfig { zone: Some("z".to_owned()), lease: LEASE, drain: Duration::ZERO };
     broker_record(&config, BootId(boot), &[node(0), node(1)], false)
 }
 
@@ -339,6 +339,34 @@ fn lanes_look_for_a_fence_while_the_lease_is_not_fresh_and_after_a_jump_of_eithe
     let passed = short * 20;
     let expected = usize::try_from(passed.as_millis() / PROBE_EVERY.as_millis()).expect("a few");
     assert!((expected - 1..=expected).contains(&every), "{every} looks in {passed:?}");
+}
+
+#[test]
+fn a_life_that_leaves_says_so_under_its_lease_until_the_view_shows_it() {
+    let mut joining = Joining::joined();
+    let mut view = view_of(vec![(keys::broker("a"), record(1, 10).encode())]);
+    joining.membership.begin_to_leave(&view, &mut joining.sink);
+    joining.membership.say_so(&view, &mut joining.sink);
+    joining.drain();
+    let StoreCall::Txn(txn) = joining.take(Owner::Leaving) else { panic!("it is put") };
+    assert_eq!(txn.compares, [Compare::Absent(keys::drain("a"))], "what an operator said stays");
+    let said = DrainRecord { v: RECORD_VERSION, boot: BootId(1) }.encode();
+    assert_eq!(txn.ops, [Op::PutLeased(keys::drain("a"), said.clone(), LeaseId(1))]);
+    assert_eq!(joining.calls.iter().filter(|(owner, _)| *owner == Owner::Leaving).count(), 0, "once at a time");
+    joining.membership.on_said();
+    joining.membership.say_so(&view, &mut joining.sink);
+    joining.drain();
+    joining.take(Owner::Leaving);
+    joining.membership.on_said();
+    change(&mut view, keys::drain("a"), Some(said), 12);
+    joining.membership.say_so(&view, &mut joining.sink);
+    joining.drain();
+    assert!(view.is_leaving("a") && joining.calls.iter().all(|(owner, _)| *owner != Owner::Leaving));
+    change(&mut view, keys::broker("a"), Some(record(2, 10).encode()), 13);
+    assert!(!view.is_leaving("a"), "a later life does not leave");
+    assert_eq!(view.drained().count(), 0);
+    change(&mut view, keys::drain("a"), Some(Bytes::new()), 14);
+    assert!(view.is_leaving("a") && view.drained().eq(["a"]));
 }
 
 // ---- the controller ----
@@ -853,10 +881,15 @@ fn a_partition_is_led_once_nobody_else_may_and_released_when_its_home_is_elsewhe
     let leading = LaneReport::Leading { partition: partition(0), shard: ShardIndex(1), epoch: LeaderEpoch(5) };
     topics.on_lane(0, leading, &mut sink);
     assert_eq!((commands(&mut sink), leader(&mut topics)), (vec![], Some(Some(11))));
-    topics.place(partition(0), home(None, false, Some(11)), &mut sink);
+    let moving = Home { epoch: LeaderEpoch(6), ..home(None, false, Some(20)) };
+    topics.place(partition(0), moving, &mut sink);
     let release = LaneCommand::Release { partitions: vec![partition(0)] };
     assert_eq!(commands(&mut sink), [Effect::Lane(0, release)]);
+    let shown = topics.take_changed(&[10, 11]).0.pop().expect("it changed").partitions[0];
+    assert_eq!((shown.leader, shown.epoch), (Some(20), LeaderEpoch(6)), "clients are told where to go at once");
     topics.on_lane(0, LaneReport::NotLeading { partition: partition(0) }, &mut sink);
     topics.place(partition(0), home(None, true, Some(20)), &mut sink);
     assert_eq!((commands(&mut sink), leader(&mut topics)), (vec![], Some(Some(20))), "its home has it in a moment");
+    assert_eq!(topics.left_here([partition(0)].into_iter()), 1, "its record names a log of this process");
+    assert_eq!(topics.left_here(std::iter::empty()), 0);
 }

@@ -12,8 +12,8 @@
 use bytes::Bytes;
 use millrace_storage::ids::{BootId, LeaderEpoch, Offset, ShardIndex, TopicPartition, Wid};
 use millrace_storage::meta::records::{
-    BrokerRecord, ControllerRecord, PartitionRecord, Record, RecordError, SlotRecord, SuspectRecord, TopicRecord,
-    WalRecord, WalState, WishRecord,
+    BrokerRecord, ControllerRecord, DrainRecord, PartitionRecord, Record, RecordError, SlotRecord, SuspectRecord,
+    TopicRecord, TopicState, WalRecord, WalState, WishRecord,
 };
 use millrace_storage::meta::{Change, Key, Revision, Versioned, keys};
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,7 +114,8 @@ impl Touched {
 pub struct View {
     brokers: Table<String, BrokerRecord>,
     controller: Table<(), ControllerRecord>,
-    drains: Table<String, ()>,
+    /// The life that leaves; none: an operator wants the broker left.
+    drains: Table<String, Option<BootId>>,
     suspects: Table<(String, String), SuspectRecord>,
     wals: Table<Wid, WalRecord>,
     partitions: Table<TopicPartition, PartitionRecord>,
@@ -237,7 +238,7 @@ impl View {
             put(&mut self.controller, (), value, revision)?;
             self.touched.members = true;
         } else if let Some(name) = keys::parse_drain(key) {
-            put_with(&mut self.drains, name, value, revision, |_| Ok(()))?;
+            put_with(&mut self.drains, name, value, revision, leaver)?;
             self.touched.members = true;
         } else if let Some(pair) = keys::parse_suspect(key) {
             put(&mut self.suspects, pair, value, revision)?;
@@ -313,9 +314,15 @@ impl View {
         self.controller.get(&()).map(|known| (&known.value, &known.bytes))
     }
 
-    /// Whether an operator wants this broker left.
+    /// Whether an operator wants this broker left, or its life leaves.
     pub fn is_leaving(&self, name: &str) -> bool {
-        self.drains.contains_key(name)
+        let life = self.broker(name).map(|record| record.boot);
+        self.drains.get(name).is_some_and(|known| known.value.is_none() || known.value == life)
+    }
+
+    /// Brokers that an operator wants left, living or not.
+    pub fn drained(&self) -> impl Iterator<Item = &String> {
+        self.drains.iter().filter(|(_, known)| known.value.is_none()).map(|(name, _)| name)
     }
 
     /// A topic's record.
@@ -326,6 +333,11 @@ impl View {
     /// All topics.
     pub fn topics(&self) -> impl Iterator<Item = (&String, &TopicRecord)> {
         self.topics.iter().map(|(name, known)| (name, &known.value))
+    }
+
+    /// Those that are neither being made nor deleted.
+    pub fn live_topics(&self) -> impl Iterator<Item = (&String, &TopicRecord)> {
+        self.topics().filter(|(_, record)| record.state == TopicState::Live)
     }
 
     /// Partitions that have a record.
@@ -413,6 +425,27 @@ impl View {
         record.shards.get(told).filter(|_| exists).map(|shard| shard.node)
     }
 
+    /// Partitions whose records name a log of this broker that is not sealed, released ones too; `boot`: of this life only.
+    pub fn named_by<'a>(
+        &'a self,
+        broker: &'a str,
+        boot: Option<BootId>,
+    ) -> impl Iterator<Item = TopicPartition> + use<'a> {
+        let is_its = move |wid: &Wid| {
+            self.wals.get(wid).is_some_and(|known| {
+                let WalRecord { broker: of, boot: life, state, .. } = &known.value;
+                of == broker && boot.is_none_or(|boot| boot == *life) && !matches!(state, WalState::Sealed { .. })
+            })
+        };
+        self.named.iter().filter(move |(wid, _)| is_its(wid)).flat_map(|(_, partitions)| partitions.iter().copied())
+    }
+
+    /// Slots whose records name this broker, those that it has let go too; `boot`: this life only.
+    pub fn slots_of<'a>(&'a self, broker: &'a str, boot: Option<BootId>) -> impl Iterator<Item = u16> + use<'a> {
+        let is_its = move |record: &SlotRecord| record.broker == broker && boot.is_none_or(|boot| boot == record.boot);
+        self.slots.iter().filter(move |(_, known)| is_its(&known.value)).map(|(slot, _)| *slot)
+    }
+
     /// How far the changes of a prefix are known.
     pub fn through(&self, prefix: &'static str) -> Revision {
         self.listings.get(prefix).map_or(Revision(0), |listing| listing.through)
@@ -437,6 +470,14 @@ impl View {
             (dead && !sealed).then(|| (*wid, OpenLog { broker: broker.clone(), boot: *boot }))
         })
     }
+}
+
+/// Whom the value of a `/drain/` key means.
+fn leaver(value: &[u8]) -> Result<Option<BootId>, RecordError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    DrainRecord::decode(value).map(|record| Some(record.boot))
 }
 
 fn put<K: Ord, T: Record>(

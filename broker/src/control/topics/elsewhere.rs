@@ -16,7 +16,7 @@ use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId, TopicPartition};
 use millrace_storage::lane::LaneCommand;
 use millrace_storage::meta::Revision;
 use millrace_storage::meta::records::{TopicRecord, TopicState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Topics {
     /// What is to be learned or placed again.
@@ -172,12 +172,8 @@ impl Topics {
             state.elsewhere = home.leader;
             self.changed.insert(id);
         }
-        if state.leadership != Leadership::Leads && home.epoch > state.epoch {
-            state.epoch = home.epoch;
-            self.changed.insert(id);
-        }
         if !wanted {
-            return;
+            return self.note_epoch(partition, home.epoch);
         }
         let lane = |shard: ShardIndex| lane_of(shard, self.counts.lanes);
         match (home.own, state.leadership) {
@@ -205,7 +201,33 @@ impl Topics {
                 sink.release(from, partition);
             }
         }
+        self.note_epoch(partition, home.epoch);
         self.answer_creators(id, sink);
+    }
+
+    /// The epoch that a leader elsewhere has, or will have.
+    fn note_epoch(&mut self, partition: TopicPartition, epoch: LeaderEpoch) {
+        let topic = self.topics.get_mut(&partition.topic).expect("the caller has it");
+        let state = &mut topic.partitions[usize::try_from(partition.index).expect("32 bits fit")];
+        if state.leadership != Leadership::Leads && epoch > state.epoch {
+            state.epoch = epoch;
+            self.changed.insert(partition.topic);
+        }
+    }
+
+    /// Of what a process that leaves has, how many partitions still wait for another one: what its lanes have, and what
+    /// `named` says that is in its logs, except what is damaged or deleted.
+    pub(in crate::control) fn left_here(&self, named: impl Iterator<Item = TopicPartition>) -> usize {
+        let leadership = |partition: &TopicPartition| {
+            let index = usize::try_from(partition.index).expect("32 bits fit");
+            let topic = self.topics.get(&partition.topic).filter(|topic| topic.record.state == TopicState::Live);
+            topic.and_then(|topic| topic.partitions.get(index)).map(|state| state.leadership)
+        };
+        let waits = |partition: &TopicPartition| !matches!(leadership(partition), None | Some(Leadership::Damaged));
+        let of_lanes = |partition: &TopicPartition| waits(partition) && leadership(partition) != Some(Leadership::Away);
+        let mut left: BTreeSet<TopicPartition> = named.filter(waits).collect();
+        left.extend(self.all_partitions().into_iter().filter(of_lanes));
+        left.len()
     }
 
     /// Tells its lane to lead a partition for a shard.
