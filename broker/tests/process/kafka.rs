@@ -16,7 +16,7 @@ use millrace_protocol::messages::{
 };
 use millrace_protocol::records::{BatchBuilder, BatchProducer, Batches};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 /// Oldest records are asked for with this timestamp.
@@ -37,34 +37,51 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(address: &str) -> Connection {
-        let stream = TcpStream::connect(address).expect("the broker listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a valid limit");
-        stream.set_nodelay(true).expect("a socket");
-        Connection { stream, correlation: 0 }
+        Connection::try_open(address).expect("the broker listens")
+    }
+
+    pub(crate) fn try_open(address: &str) -> io::Result<Connection> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, correlation: 0 })
     }
 
     /// Sends a request and gives its correlation id.
     pub(crate) fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
+        self.try_send(request, version).expect("the broker reads")
+    }
+
+    fn try_send<R: Request>(&mut self, request: &R, version: i16) -> io::Result<i32> {
         self.correlation += 1;
         let frame = request_frame(request, version, self.correlation, Some("test".into())).expect("has a form");
-        self.stream.write_all(&frame.concat()).expect("the broker reads");
-        self.correlation
+        self.stream.write_all(&frame.concat())?;
+        Ok(self.correlation)
     }
 
     /// The next response, whatever it answers.
     pub(crate) fn receive<R: Request>(&mut self, version: i16) -> (i32, R::Response) {
+        self.try_receive::<R>(version).expect("the broker answers")
+    }
+
+    fn try_receive<R: Request>(&mut self, version: i16) -> io::Result<(i32, R::Response)> {
         let mut length = [0; 4];
-        self.stream.read_exact(&mut length).expect("the broker answers");
+        self.stream.read_exact(&mut length)?;
         let mut frame = vec![0; usize::try_from(i32::from_be_bytes(length)).expect("a length")];
-        self.stream.read_exact(&mut frame).expect("the broker answers");
-        decode_response(&Bytes::from(frame), version).expect("a response of that version")
+        self.stream.read_exact(&mut frame)?;
+        Ok(decode_response(&Bytes::from(frame), version).expect("a response of that version"))
     }
 
     pub(crate) fn ask<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
-        let sent = self.send(request, version);
-        let (answered, response) = self.receive::<R>(version);
+        self.try_ask(request, version).expect("the broker answers")
+    }
+
+    /// The answer, unless the connection ends before it.
+    pub(crate) fn try_ask<R: Request>(&mut self, request: &R, version: i16) -> io::Result<R::Response> {
+        let sent = self.try_send(request, version)?;
+        let (answered, response) = self.try_receive::<R>(version)?;
         assert_eq!(answered, sent);
-        response
+        Ok(response)
     }
 
     /// Whether the broker closes it without another byte.

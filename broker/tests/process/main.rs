@@ -9,6 +9,7 @@ mod abuse;
 mod admin;
 mod alter;
 mod audit;
+mod cluster;
 mod deletions;
 mod disk;
 mod etcd;
@@ -28,10 +29,14 @@ mod recover;
 mod recover_etcd;
 mod restart;
 mod restore;
+#[path = "../../../storage/tests/s3/server.rs"]
+#[allow(dead_code, reason = "the tests of the stores need more of it")]
+mod s3_server;
 mod segment_copy;
 mod segments;
 mod settings;
 mod shared_port;
 mod start;
+mod steady;
 mod stores;
 mod topics;

@@ -1,0 +1,183 @@
+//! Several processes on one log: a real etcd, an S3 server, brokers that are killed, stopped and drained under load.
+
+use crate::etcd_server::{Etcd, free_port, is_missing};
+use crate::program::{Broker, millrace, run, until};
+use crate::s3_server::S3Server;
+use crate::steady::{self, Produced, Steady};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// One log, and the addresses of those that serve it.
+struct Cluster {
+    etcd: Etcd,
+    s3: S3Server,
+    directory: TempDir,
+    bootstrap: Vec<String>,
+}
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+impl Cluster {
+    fn new() -> Cluster {
+        let (etcd, s3) = (Etcd::start(&[]), S3Server::get());
+        let directory = tempfile::tempdir().expect("a directory");
+        let bootstrap = NAMES.iter().map(|_| format!("127.0.0.1:{}", free_port())).collect();
+        Cluster { etcd, s3, directory, bootstrap }
+    }
+
+    fn command(&self, member: usize) -> Command {
+        let data = self.directory.path().join(NAMES[member]);
+        let store = format!("s3://{}/{}", self.s3.bucket(), self.etcd.ports[0]);
+        let mut command = millrace(&["serve", "--shards", "1", "--admin", "127.0.0.1:0", "--linger-ms", "0"]);
+        command.args(["--max-puts-per-second", "1000", "--lease", "2", "--name", NAMES[member]]);
+        command.args(["--listen", &self.bootstrap[member], "--object-store", &store]);
+        command.args(["--metadata", &self.etcd.address("cluster")]).arg("--data-dir").arg(data);
+        command.envs(&self.s3.variables);
+        command
+    }
+
+    /// Starts so many, which all know each other.
+    fn start(&self, members: usize) -> Vec<Broker> {
+        let brokers: Vec<Broker> = (0..members).map(|member| self.join(member)).collect();
+        for broker in &brokers {
+            let mut client = Steady::new(&[broker.bootstrap().to_owned()], "t");
+            until("all are known", || client.metadata().filter(|found| found.brokers.len() == members).map(drop));
+        }
+        brokers
+    }
+
+    fn join(&self, member: usize) -> Broker {
+        Broker::start_command(&mut self.command(member))
+    }
+
+    fn client(&self) -> Steady {
+        Steady::new(&self.bootstrap, "t")
+    }
+
+    /// Partitions that each broker leads, in the order of their ports; none while one has no leader.
+    fn led(&self) -> Option<Vec<usize>> {
+        let metadata = self.client().metadata()?;
+        let mut led = vec![0; self.bootstrap.len()];
+        for partition in &metadata.topics[0].partitions {
+            let node = metadata.brokers.iter().find(|broker| broker.node_id == partition.leader_id)?;
+            let address = format!("{}:{}", node.host, node.port);
+            led[self.bootstrap.iter().position(|known| *known == address)?] += 1;
+        }
+        Some(led)
+    }
+
+    /// `disturb` happens under producers and consumers of every partition. Nobody may see an error, and the log must be
+    /// what was acknowledged. The longest silences of the producers.
+    fn under_load(&self, partitions: usize, disturb: impl FnOnce()) -> Vec<Duration> {
+        let (ends, done) = (AtomicBool::new(false), AtomicBool::new(false));
+        let begun = Barrier::new(partitions + 1);
+        let produced: Vec<Mutex<usize>> = (0..partitions).map(|_| Mutex::new(0)).collect();
+        let results = std::thread::scope(|scope| {
+            let (ends, done, begun) = (&ends, &done, &begun);
+            let numbered = || (0_i32..).zip(&produced);
+            let producers: Vec<_> = numbered()
+                .map(|(partition, count)| {
+                    scope.spawn(move || {
+                        begun.wait();
+                        let produced = steady::produce(self.client(), partition, ends);
+                        *count.lock().expect("nobody panics with it") =
+                            produced.as_ref().map_or(0, |produced| produced.values.len());
+                        produced
+                    })
+                })
+                .collect();
+            let consumers: Vec<_> = numbered()
+                .map(|(partition, count)| {
+                    scope.spawn(move || {
+                        steady::consume(self.client(), partition, done, || *count.lock().expect("as above"))
+                    })
+                })
+                .collect();
+            begun.wait();
+            disturb();
+            ends.store(true, Ordering::Relaxed);
+            let produced: Vec<_> = producers.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+            done.store(true, Ordering::Relaxed);
+            produced
+                .into_iter()
+                .zip(consumers.into_iter().map(|thread| thread.join().expect("no panic")))
+                .collect::<Vec<_>>()
+        });
+        let mut silences = Vec::new();
+        for (produced, consumed) in results {
+            let Produced { values, longest } = produced.expect("a producer sees no error");
+            assert_eq!(consumed.expect("a consumer sees no error"), values, "acknowledged, once, in order");
+            silences.push(longest);
+        }
+        silences
+    }
+}
+
+fn text(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn what_a_killed_process_had_is_taken_by_the_other_and_every_acknowledged_record_is_there_once() {
+    if is_missing() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mut brokers = cluster.start(2);
+    brokers[0].topic(&["create", "t", "--partitions", "6"]).expect("created");
+    until("both lead", || cluster.led().filter(|led| led[..2] == [3, 3]));
+    let silences = cluster.under_load(6, || {
+        brokers.remove(0).kill();
+        until("the other leads all", || cluster.led().filter(|led| *led == [0, 6, 0]));
+    });
+    eprintln!("longest silences, lease 2 s: {silences:?}");
+    brokers.remove(0).stop();
+}
+
+#[test]
+fn one_after_the_other_is_stopped_and_started_again_and_no_client_sees_an_error() {
+    if is_missing() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mut brokers: Vec<Option<Broker>> = cluster.start(3).into_iter().map(Some).collect();
+    brokers[0].as_ref().expect("runs").topic(&["create", "t", "--partitions", "6"]).expect("created");
+    until("all lead", || cluster.led().filter(|led| *led == [2, 2, 2]));
+    let silences = cluster.under_load(6, || {
+        for (member, broker) in brokers.iter_mut().enumerate() {
+            broker.take().expect("runs").stop();
+            until("others have taken all of it", || cluster.led().filter(|led| led[member] == 0));
+            *broker = Some(cluster.join(member));
+            until("it is given work again", || cluster.led().filter(|led| *led == [2, 2, 2]));
+        }
+    });
+    eprintln!("longest silences: {silences:?}");
+    brokers.into_iter().flatten().for_each(Broker::stop);
+}
+
+#[test]
+fn a_broker_is_drained_by_command_until_that_is_undone() {
+    if is_missing() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let brokers = cluster.start(2);
+    brokers[0].topic(&["create", "t", "--partitions", "4"]).expect("created");
+    until("both lead", || cluster.led().filter(|led| led[..2] == [2, 2]));
+    let address = cluster.etcd.address("cluster");
+    let drain = |arguments: &[&str]| run(&[&["drain", "--metadata", &address], arguments].concat());
+    let drained = drain(&["a", "--wait"]);
+    assert!(drained.status.success() && text(&drained).contains("nothing is left at a"), "{}", text(&drained));
+    assert_eq!(cluster.led(), Some(vec![0, 4, 0]));
+    let undone = drain(&["a", "--undo"]);
+    assert!(undone.status.success(), "{}", text(&undone));
+    until("both lead again", || cluster.led().filter(|led| led[..2] == [2, 2]));
+    let refused = drain(&["nobody"]);
+    assert!(!refused.status.success() && text(&refused).contains("no process was ever called nobody"));
+    let refused = run(&["drain", "--metadata", "embedded:somewhere", "a"]);
+    assert!(!refused.status.success() && text(&refused).contains("etcd://"), "{}", text(&refused));
+    brokers.into_iter().for_each(Broker::stop);
+}
