@@ -2,6 +2,7 @@
 //! pump on a small executor, from an empty store to a graceful stop.
 
 mod alterations;
+mod at_once;
 mod cluster_records;
 mod draining;
 mod group_settings;
@@ -173,7 +174,9 @@ impl Desk {
                 self.commands.push((lane, command));
             }
             Effect::Shard(shard, message) => self.messages.push((shard, message)),
-            Effect::Watch(..) | Effect::Seal(_) | Effect::Replaced => panic!("a process alone has no need of it"),
+            Effect::Watch(..) | Effect::Seal(_) | Effect::Ping(_) | Effect::Replaced => {
+                panic!("a process alone has no need of it")
+            }
             Effect::Stopped { sealed } => self.stopped = Some(sealed),
         }
     }

@@ -103,13 +103,15 @@ pub(super) struct TopicChange {
     shared: bool,
     /// The revision of the record's last change that is known: one of its prefix, which a watch will show.
     known_at: Revision,
+    /// What somebody else made of the record.
+    foreign: Option<TopicRecord>,
 }
 
 impl TopicChange {
     fn at(name: String, record: TopicRecord, step: Step) -> TopicChange {
         let (altered, call, replaces, found, page) = (None, Call::None, None, None, Vec::new());
-        let (shared, known_at) = (false, Revision(0));
-        TopicChange { name, record, altered, step, call, failures: 0, replaces, found, page, shared, known_at }
+        let (shared, known_at, foreign) = (false, Revision(0), None);
+        TopicChange { name, record, altered, step, call, failures: 0, replaces, found, page, shared, known_at, foreign }
     }
 
     /// The same where other processes change topics too.
@@ -120,6 +122,11 @@ impl TopicChange {
     /// The revision of the record's last change that is known.
     pub(super) fn known_at(&self) -> Revision {
         self.known_at
+    }
+
+    /// After [`Progress::Foreign`]: the record of this topic that somebody else left, if one stands.
+    pub(super) fn foreign(&self) -> Option<&TopicRecord> {
+        self.foreign.as_ref().filter(|record| record.id == self.record.id)
     }
 
     /// Whether nothing of a creation is durable yet.
@@ -354,6 +361,7 @@ impl TopicChange {
         {
             self.record = late;
         } else if found != before {
+            self.foreign = found.and_then(|value| TopicRecord::decode(&value).ok());
             return Progress::Foreign;
         }
         self.pause(sink)

@@ -76,6 +76,10 @@ struct Topic {
     creators: Vec<Waiter>,
     /// Who waits for the alteration under way.
     alterers: Vec<Waiter>,
+    /// What they want.
+    altering: Option<Alteration>,
+    /// How often in a row somebody else was faster to change it.
+    conflicts: u32,
     deleters: Vec<Waiter>,
     /// Alterations that wait until nothing is under way; every one is a topic of a question.
     wishes: VecDeque<(Waiter, Alteration)>,
@@ -221,6 +225,8 @@ impl Topics {
             change,
             creators: Vec::new(),
             alterers: Vec::new(),
+            altering: None,
+            conflicts: 0,
             deleters: Vec::new(),
             wishes: VecDeque::new(),
             delete_wanted: false,

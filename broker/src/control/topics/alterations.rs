@@ -3,6 +3,8 @@
 //! 1. A topic is changed by one alteration at a time; the others wait in the order asked for, and each is checked
 //!    against what the one before it made.
 //! 2. An alteration is answered when it is durable; one that added partitions when they are led too.
+//! 3. Where another process was faster to change the topic, an alteration is checked against what that made and tried again, at
+//!    most [`CONFLICTS`] times in a row.
 
 use super::{Leadership, Partition, Topics, Waiter, refused};
 use crate::control::effects::Sink;
@@ -75,6 +77,7 @@ impl Topics {
             self.partitions += record.partitions - topic.counted;
             topic.counted = record.partitions;
             topic.alterers.push(waiter);
+            topic.altering = Some(wish);
             let change = TopicChange::alter(topic.name.clone(), topic.record.clone(), record);
             let mut change = change.among_others(self.shared);
             change.go_on(sink);
@@ -101,7 +104,7 @@ impl Topics {
     pub(super) fn was_altered(&mut self, id: TopicId, sink: &mut Sink) {
         self.changed.insert(id);
         let topic = self.topics.get_mut(&id).expect("the caller has it");
-        topic.change = None;
+        (topic.change, topic.altering, topic.conflicts) = (None, None, 0);
         let before = u32::try_from(topic.partitions.len()).expect("partitions are counted in 32 bits");
         for index in before..topic.record.partitions {
             let partition = TopicPartition { topic: id, index };
@@ -127,6 +130,9 @@ impl Topics {
         self.alter_next(id, sink);
     }
 }
+
+/// How often in a row others may be faster before those who wait are told.
+pub(super) const CONFLICTS: u32 = 8;
 
 /// What Kafka says of a topic that is not there.
 pub(super) const UNKNOWN_TOPIC: &str = "This server does not host this topic-partition.";

@@ -3,9 +3,10 @@
 //! Invariants:
 //! 1. What the view says counts only from the revision on at which a change of one's own left the topic.
 //! 2. While a change of one's own is under way, it alone moves what is known of the topic; it compares, so that it ends when
-//!    somebody else was faster.
+//!    somebody else was faster: then it is tried again on what that one made, a few times.
 //! 3. A partition that is led for another shard than its home's is released first, unless one lane serves both.
 
+use super::alterations::CONFLICTS;
 use super::{Leadership, Partition, Topic, Topics, Unsettled};
 use crate::control::cluster::Home;
 use crate::control::effects::Sink;
@@ -49,6 +50,13 @@ impl Topics {
             // Who creates on first use asks again and finds it; others are told.
             return self.remove(id, ErrorCode::TopicAlreadyExists, sink);
         }
+        topic.conflicts += 1;
+        if topic.conflicts <= CONFLICTS
+            && let Some(record) = change.foreign()
+        {
+            return self.try_on(id, record, sink);
+        }
+        topic.conflicts = 0;
         let message = "The topic was changed by another broker meanwhile; ask again.".to_owned();
         let answer = topic.answer(ErrorCode::RequestTimedOut, Some(message));
         let creators = std::mem::take(&mut topic.creators);
@@ -58,6 +66,22 @@ impl Topics {
         self.settle(id);
         for waiter in creators.into_iter().chain(alterers).chain(deleters) {
             self.answer(waiter, answer.clone(), sink);
+        }
+    }
+
+    /// Goes on from what somebody else made of the topic: what was under way is tried again.
+    fn try_on(&mut self, id: TopicId, record: &TopicRecord, sink: &mut Sink) {
+        let topic = self.topics.get_mut(&id).expect("the caller has it");
+        let alterers = std::mem::take(&mut topic.alterers);
+        if let Some(wish) = topic.altering.take() {
+            alterers.into_iter().rev().for_each(|waiter| topic.wishes.push_front((waiter, wish.clone())));
+        }
+        topic.delete_wanted |= record.state == TopicState::Live && !topic.deleters.is_empty();
+        self.adopt(id, record, sink);
+        self.answer_creators(id, sink);
+        self.delete_if_settled(id, sink);
+        if record.state == TopicState::Live {
+            self.alter_next(id, sink);
         }
     }
 
