@@ -238,6 +238,17 @@ impl ShardPump {
         });
     }
 
+    /// Tells the control task so often what partitions cost: for a process among others.
+    pub fn tell_loads_every(&self, pause: Duration) {
+        let pump = self.0.clone();
+        self.0.env.spawn("loads", async move {
+            loop {
+                pump.env.sleep(pause).await;
+                pump.turn(ShardCore::tell_loads);
+            }
+        });
+    }
+
     /// The core, to look at between events.
     pub fn core(&self) -> &RefCell<ShardCore> {
         &self.0.core

@@ -323,7 +323,17 @@ mod tests {
     }
 }
 
-/// Sockets for what runs under [`block_on_local`]: the admin endpoint.
+/// Sockets for what runs under [`block_on_local`]: the admin endpoint, and questions to other processes.
 pub mod net {
+    use std::io;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     pub use tokio::net::TcpListener;
+    use tokio::net::TcpStream;
+
+    /// Sends bytes to whoever listens there, and waits for the first byte of an answer.
+    pub async fn ask(host: &str, port: u16, question: &[u8]) -> io::Result<()> {
+        let mut stream = TcpStream::connect((host, port)).await?;
+        stream.write_all(question).await?;
+        stream.read_u8().await.map(drop)
+    }
 }

@@ -35,12 +35,15 @@ const LANE_COUNTERS: [LaneValue; 7] = [
     ("merge_read_bytes", "Bytes of the segments that they replaced", |totals| totals.merge_read_bytes),
     ("merge_written_bytes", "Bytes of the segments that they made", |totals| totals.merge_written_bytes),
 ];
-const LANE_GAUGES: [LaneValue; 3] = [
+const LANE_GAUGES: [LaneValue; 4] = [
     ("uncovered_bytes", "Bytes of committed records that are in no segment yet; 0 where none are made", |totals| {
         totals.uncovered_bytes
     }),
     ("merge_last_success_seconds", "Unix seconds at which the last merge was done; 0 before", |totals| {
         totals.merged_at
+    }),
+    ("put_last_success_seconds", "Unix seconds at which a write-ahead object was last stored; 0 before", |totals| {
+        totals.put_at
     }),
     ("merges_due", "Partitions of which segments wait to be merged", |totals| totals.merges_due),
 ];
@@ -293,6 +296,7 @@ mod tests {
         assert!(text.contains("millrace_merges_total{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_merges_due{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_uncovered_bytes{lane=\"0\"} 0"), "{text}");
+        assert!(text.contains("millrace_put_last_success_seconds{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_store_puts_total 0"), "{text}");
         assert!(text.contains("millrace_ack_share_seconds_bucket{le=\"0.00005\",shard=\"3\"} 1"), "{text}");
         assert!(text.contains("millrace_run_queue_seconds_total{thread="), "{text}");

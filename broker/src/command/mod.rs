@@ -1,4 +1,4 @@
-//! The command line: `serve`, `config`, `topic`, `drain`, `audit`, `gc`, `recover`, `restore`, `segment`.
+//! The command line: `serve`, `config`, `topic`, `status`, `drain`, `audit`, `gc`, `recover`, `restore`, `segment`.
 //!
 //! Every error ends the program with one line on standard error that names what the user can do, and status 1
 //! (2 for a wrong command line, as clap does).
@@ -13,6 +13,7 @@ mod restore;
 mod segment;
 mod segment_copy;
 mod serve;
+mod status;
 mod topic;
 
 use crate::settings::{Effective, add_flags};
@@ -33,6 +34,7 @@ pub fn command() -> Command {
         .subcommand(serve)
         .subcommand(config)
         .subcommand(topic_command())
+        .subcommand(status::command())
         .subcommand(drain::command())
         .subcommand(audit_command())
         .subcommand(gc_command())
@@ -111,6 +113,7 @@ pub fn run() -> ExitCode {
         Some(("serve", matches)) => serve::run(matches),
         Some(("config", matches)) => config(matches),
         Some(("topic", matches)) => topic::run(matches),
+        Some(("status", matches)) => status::run(matches),
         Some(("drain", matches)) => drain::run(matches),
         Some(("audit", matches)) => audit::run(matches),
         Some(("gc", matches)) => gc::run(matches),

@@ -14,6 +14,7 @@
 //!    [`ClusterConfig::drain`], and only while somebody is there who could.
 
 use super::cluster::membership::REVOKE_WITHIN;
+use super::cluster::observer::{Ping, Pong};
 use super::cluster::view::Touched;
 use super::cluster::{self, Cluster, ClusterConfig};
 use super::cluster_records::{ClusterRecords, Wish};
@@ -203,6 +204,11 @@ impl ControlCore {
                 self.slots.persist(shard, token, (slot, slot_epoch), writes, sink);
             }
             ToControl::SlotLeft { slot } => self.slots.left(slot, sink),
+            ToControl::Loads { bytes } => {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.on_loads(shard, &bytes, now);
+                }
+            }
             ToControl::Drained => self.shard_drained(shard),
         }
         self.settle();
@@ -244,6 +250,8 @@ impl ControlCore {
             | Owner::Register
             | Owner::Election
             | Owner::Leaving
+            | Owner::Suspicions
+            | Owner::Loads
             | Owner::Wishes
             | Owner::CheckDead) => {
                 if owner == Owner::Lease && matches!(answer, StoreAnswer::Grant(Ok(_))) {
@@ -261,6 +269,7 @@ impl ControlCore {
             | Owner::StopLanes
             | Owner::StopNow
             | Owner::Membership
+            | Owner::Observe
             | Owner::Plan
             | Owner::SealAgain
             | Owner::Revoked => unreachable!("these make no store calls"),
@@ -274,6 +283,13 @@ impl ControlCore {
         let cluster = self.cluster.as_mut().expect("only a cluster watches");
         cluster.on_watch(prefix, changes, &mut self.sink);
         self.settle();
+    }
+
+    /// A question asked for by [`Effect::Ping`] came to its end.
+    pub fn on_pong(&mut self, now: Mono, ping: &Ping, pong: Pong) {
+        self.sink.now = now;
+        let cluster = self.cluster.as_mut().expect("only a cluster asks");
+        cluster.on_pong(&ping.broker, ping.boot, pong, now);
     }
 
     /// A log asked for by [`Effect::Seal`] was ended, or could not be.
@@ -346,7 +362,12 @@ impl ControlCore {
                 Owner::StopLanes => self.stop_lanes(),
                 Owner::StopNow => self.end(false),
                 Owner::Revoked => self.left(),
-                owner @ (Owner::Listing(_) | Owner::Membership | Owner::Plan | Owner::SealAgain) => {
+                owner @ (Owner::Listing(_)
+                | Owner::Membership
+                | Owner::Observe
+                | Owner::Loads
+                | Owner::Plan
+                | Owner::SealAgain) => {
                     let cluster = self.cluster.as_mut().expect("only a cluster has these timers");
                     for (name, record) in cluster.on_timer(owner, &mut self.sink) {
                         self.topics.finish_change(&name, &record, &mut self.sink);
@@ -358,6 +379,7 @@ impl ControlCore {
                 | Owner::Register
                 | Owner::Election
                 | Owner::Leaving
+                | Owner::Suspicions
                 | Owner::Wishes
                 | Owner::CheckDead => unreachable!("these have no timers"),
             }

@@ -3,6 +3,7 @@
 //! Invariant: an owner (a topic, a slot, the producer ids, the settings of groups, the cluster's records) has at most one
 //! store call under way, so that its own step says what an answer means.
 
+use super::cluster::observer::Ping;
 use super::messages::FromControl;
 use bytes::Bytes;
 use millrace_storage::env::{Mono, WallMs};
@@ -92,6 +93,8 @@ pub enum Effect {
     Watch(&'static str, Revision),
     /// SEAL this log, answer with `ControlCore::on_sealed`.
     Seal(Wid),
+    /// Ask another broker whether it lives, answer with `ControlCore::on_pong`.
+    Ping(Ping),
     /// A later life has this process's name: it must end. Nothing comes after it.
     Replaced,
     /// The graceful stop is over (`sealed`: every lane sealed its write-ahead log). Nothing comes after it.
@@ -118,12 +121,18 @@ pub(super) enum Owner {
     Election,
     /// Says that this process leaves.
     Leaving,
+    /// Says who does not answer.
+    Suspicions,
+    /// Tells what partitions cost; also a timer.
+    Loads,
     /// A watched prefix, by its place: its listing.
     Listing(u8),
     Wishes,
     CheckDead,
     /// Timer only: look after the lease.
     Membership,
+    /// Timer only: ask the others.
+    Observe,
     /// Timer only: plan.
     Plan,
     /// Timer only: a log may be ended now.

@@ -7,7 +7,7 @@ use crate::quotas::QuotaTable;
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::{Mono, WallMs};
-use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId};
+use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId, TopicPartition};
 use millrace_storage::meta::Key;
 use millrace_storage::meta::records::QuotaEntity;
 use std::collections::{BTreeMap, HashMap};
@@ -310,6 +310,12 @@ pub enum ToControl {
     SlotLeft {
         /// The slot.
         slot: u16,
+    },
+    /// Of a process among others: bytes that went in and out of partitions since this was told last, those without any left
+    /// out.
+    Loads {
+        /// By partition.
+        bytes: Vec<(TopicPartition, u64)>,
     },
     /// After [`FromControl::Stopping`]: everything that this shard appended is in its lane's mailbox, no seal follows.
     /// The last message of the shard: its ends may be dropped then.

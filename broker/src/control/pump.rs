@@ -5,15 +5,17 @@
 //!    while more than [`OUTBOX_LIMIT`] wait anywhere no question is taken from a shard: every message answers something.
 //! 2. Lane reports are always taken, so a lane never waits for the control task while that waits for the lane.
 //! 3. Where many processes serve one log: one watch of each prefix, and as many seals under way as the core asks for.
+//!    Likewise questions to other brokers, each with a limit to its time.
 //! 4. At most [`STORE_CALLS`] store calls are under way; the others wait in the order asked for.
 
+use super::cluster::observer::{Ping, Pong};
 use super::core::{ControlConfig, ControlCore};
 use super::effects::{CallId, Effect, StoreAnswer, StoreCall};
 use super::messages::{FromControl, ToControl};
 use super::start::{self, Loaded, kafka_uuid};
 use crate::journal::task::Cues;
 use futures::StreamExt as _;
-use futures::future::LocalBoxFuture;
+use futures::future::{Either, LocalBoxFuture, select};
 use futures::stream::FuturesUnordered;
 use millrace_storage::env::{Env, Mono};
 use millrace_storage::ids::{BootId, ShardIndex, TopicId, Wid};
@@ -73,6 +75,12 @@ pub struct ControlStores {
     pub meta: Rc<dyn MetaStore>,
     /// Objects under the cluster's prefix.
     pub objects: Rc<dyn ObjectStore>,
+}
+
+/// What asks another process whether it lives.
+pub trait Pinger {
+    /// Asks whoever listens there for anything. Whether that takes too long is the caller's business.
+    fn ping(&self, host: &str, port: u16) -> LocalBoxFuture<'static, Pong>;
 }
 
 /// How the control task ended.
@@ -150,6 +158,9 @@ pub struct ControlPump {
     /// What seals go through, and as whom.
     sealing: Option<(Stores, BootId)>,
     seals: FuturesUnordered<LocalBoxFuture<'static, (Wid, bool)>>,
+    /// What asks other brokers; none: nothing comes of the question.
+    pinger: Option<Rc<dyn Pinger>>,
+    pings: FuturesUnordered<LocalBoxFuture<'static, (Ping, Pong)>>,
     timer: Option<(Mono, LocalBoxFuture<'static, ()>)>,
     cues: Rc<Cues>,
     ended: Option<Ended>,
@@ -174,6 +185,11 @@ impl ControlPump {
     /// Where many processes serve one log: ends the logs of dead ones through these stores.
     pub fn sealing(self, stores: Stores, boot: BootId) -> ControlPump {
         ControlPump { sealing: Some((stores, boot)), ..self }
+    }
+
+    /// Where many processes serve one log: asks the others through this whether they live.
+    pub fn asking(self, pinger: Option<Rc<dyn Pinger>>) -> ControlPump {
+        ControlPump { pinger, ..self }
     }
 
     /// A pump that begins with `loaded`.
@@ -203,6 +219,8 @@ impl ControlPump {
             watches: Vec::new(),
             sealing: None,
             seals: FuturesUnordered::new(),
+            pinger: None,
+            pings: FuturesUnordered::new(),
             timer: None,
             cues: Rc::default(),
             ended: None,
@@ -305,6 +323,10 @@ impl ControlPump {
             self.core.on_sealed(now, wid, sealed);
             progress = true;
         }
+        while let Poll::Ready(Some((ping, pong))) = self.pings.poll_next_unpin(cx) {
+            self.core.on_pong(now, &ping, pong);
+            progress = true;
+        }
         progress
     }
 
@@ -355,6 +377,7 @@ impl ControlPump {
                     self.watches.push((prefix, self.stores.meta.watch(prefix, after)));
                 }
                 Effect::Seal(wid) => self.seal(wid),
+                Effect::Ping(ping) => self.ping(ping),
                 Effect::Replaced => self.ended = Some(Ended::Replaced),
                 Effect::Stopped { sealed } => self.ended = Some(Ended::Stopped { sealed }),
             }
@@ -375,6 +398,21 @@ impl ControlPump {
                 tracing::warn!(%wid, %error, "a log could not be ended yet");
             }
             (wid, sealed.is_ok())
+        }));
+    }
+
+    fn ping(&mut self, ping: Ping) {
+        let asked = self.pinger.as_ref().map(|pinger| pinger.ping(&ping.host, ping.port));
+        let expiry = self.env.sleep(ping.within);
+        self.pings.push(Box::pin(async move {
+            let Some(asked) = asked else {
+                expiry.await;
+                return (ping, Pong::Silent);
+            };
+            match select(asked, expiry).await {
+                Either::Left((pong, _)) => (ping, pong),
+                Either::Right(_) => (ping, Pong::Silent),
+            }
         }));
     }
 

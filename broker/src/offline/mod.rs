@@ -1,6 +1,6 @@
 //! Work on stores past the brokers: on one that none serves from meanwhile (`millrace audit`, `millrace gc`, `millrace
 //! recover`, `millrace restore`, `millrace segment export` and `import`), and on the metadata that many share while they
-//! run (`millrace drain`).
+//! run (`millrace drain`, `millrace status`).
 
 pub mod audit;
 mod batches;
@@ -14,6 +14,7 @@ mod read_only;
 pub mod recover;
 pub mod restore;
 mod shared;
+pub mod status;
 mod topics;
 
 pub use kafscale::TransferError;

@@ -5,7 +5,7 @@ use super::OfflineError;
 use crate::control::cluster::view::{View, WATCHED};
 use crate::process::open::open_etcd;
 use crate::settings::Settings;
-use millrace_storage::meta::etcd::{EtcdAddress, EtcdMeta};
+use millrace_storage::meta::etcd::{EtcdAddress, EtcdMeta, LeaseAge};
 use millrace_storage::meta::{MAX_PAGE, MetaStore};
 use millrace_storage::object::OpenError;
 use millrace_storage::side::SideRuntime;
@@ -34,6 +34,11 @@ impl Shared {
 
     pub(super) fn meta(&self) -> Rc<dyn MetaStore> {
         Rc::new(self.meta.clone())
+    }
+
+    /// The lease that a key is under.
+    pub(super) async fn lease_age(&self, key: &str) -> Result<Option<LeaseAge>, OfflineError> {
+        Ok(self.meta.lease_age(key).await?)
     }
 
     /// What the brokers see, read once.

@@ -8,7 +8,7 @@ use super::housekeeping::Housekeeping;
 use crate::cold::disk::DiskPlan;
 use crate::cold::reader::{ColdReader, block_bytes};
 use crate::control::core::ControlConfig;
-use crate::control::pump::{ControlEnds, ControlPump, ControlStores, Ended, LaneEnd, ShardEnd};
+use crate::control::pump::{ControlEnds, ControlPump, ControlStores, Ended, LaneEnd, Pinger, ShardEnd};
 use crate::control::start::{self, Identity, Process, StartError};
 use crate::journal::task::{self, Cues};
 use crate::journal::writer::Journal;
@@ -121,7 +121,8 @@ fn journal_of(env: &Env, stores: &Stores, name: &str, generation: u64) -> Journa
     Journal::new(env, stores, name, generation_base(generation))
 }
 
-/// Runs the control task, and collection and the journal beside it. `generation`: as [`prepare`] found it.
+/// Runs the control task, and collection and the journal beside it. `generation`: as [`prepare`] found it. Other processes
+/// are asked through `pinger`, if there are any, whether they live.
 pub async fn run_control(
     env: Env,
     config: ControlConfig,
@@ -129,6 +130,7 @@ pub async fn run_control(
     stores: Stores,
     ends: ControlEnds,
     housekeeping: Housekeeping,
+    pinger: Option<Rc<dyn Pinger>>,
 ) -> Result<Ended, StartError> {
     let journal = journal_of(&env, &stores, &config.broker, generation);
     let cues: Rc<Cues> = Rc::default();
@@ -137,7 +139,7 @@ pub async fn run_control(
     let boot = config.boot;
     let of_control = ControlStores { meta: stores.meta.clone(), objects: stores.objects.clone() };
     let pump = ControlPump::start(env.clone(), config, of_control, ends).await?;
-    let ended = pump.sealing(stores, boot).cueing(cues).run().await;
+    let ended = pump.sealing(stores, boot).asking(pinger).cueing(cues).run().await;
     // A store that did not take the end of the logs would not take this.
     if is_journaled && ended == (Ended::Stopped { sealed: true }) {
         task::last(&env, &journal).await;

@@ -18,13 +18,14 @@ pub mod assembly;
 mod disk_blocks;
 pub mod housekeeping;
 pub mod open;
+mod pinger;
 mod probe;
 
 use self::housekeeping::Housekeeping;
 use crate::admin::{self, Cells, Exposition, PUBLISH_INTERVAL};
 use crate::control::cluster::{self, ClusterConfig};
 use crate::control::core::ControlConfig;
-use crate::control::pump::Ended;
+use crate::control::pump::{Ended, Pinger};
 use crate::control::start::{Identity, Process, StartError};
 use crate::net::budget::{Pools, lane_bytes};
 use crate::pump::ShardPump;
@@ -40,10 +41,12 @@ use millrace_storage::object::url::StoreUrl;
 use millrace_storage::object::{OpenError, race};
 use millrace_storage::side::{SideRuntime, block_on_local, monotonic_now, wall_now};
 use open::{DirectoryLock, Places, SharedStores, StoreKind};
+use pinger::TcpPinger;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -55,6 +58,8 @@ const LEAST_SHARD_BYTES: usize = 8 << 20;
 const MOST_DEFAULT_SHARDS: usize = 16;
 /// How long a stopping process waits for replies that are on their way out once all else is done.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// How often a shard of a process among others tells what its partitions cost.
+const LOADS_EVERY: Duration = Duration::from_secs(10);
 /// How often a shard that recovers publishes.
 const READY_LOOK: Duration = Duration::from_millis(10);
 /// Messages about the end of threads: one per thread at most, and signals.
@@ -164,6 +169,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         zone: settings.zone.clone(),
         lease: settings.lease,
         drain: settings.drain_timeout,
+        admin: admin.as_ref().map(|(_, address)| told_admin(address, &advertised)),
     });
     let admin_address = admin.as_ref().map(|(_, address)| address.clone());
     let mut control = ControlThread {
@@ -206,6 +212,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let offset_retention = Duration::from_secs(60 * settings.offsets_retention_minutes);
     let doors = runtime::doors(listeners, shards)?;
     let sharing_port = settings.shared_port.then_some(shards);
+    let is_among_others = cluster.is_some();
     for (((ends, door), node), cells) in shard_ends.into_iter().zip(doors).zip(&identity.nodes).zip(cells) {
         let shard = node.shard.expect("its own nodes are shards of this process");
         let cpu = processors.get(usize::from(shard.0)).copied().filter(|_| usize::from(shards) <= processors.len());
@@ -221,6 +228,9 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
                 let looked = cells.clone();
                 pump.expire_every(retention_check, move |now| looked.looked_for_expired(now));
                 pump.core().borrow_mut().keep_offsets_for(offset_retention);
+                if is_among_others {
+                    pump.tell_loads_every(LOADS_EVERY);
+                }
                 env.spawn("publish", publish(env.clone(), pump.clone(), cells));
                 let listener = door.open().expect("the address of a bound socket is known");
                 pump.run(listener).await;
@@ -296,8 +306,8 @@ impl ControlThread {
             let generation = *generation;
             tell(&self.fate, Fate::Prepared(identity));
             if go.recv().await.is_some() {
-                let ended =
-                    assembly::run_control(env, config, generation, stores, ends, self.housekeeping.clone()).await;
+                let (housekeeping, pinger) = (self.housekeeping.clone(), Some(Rc::new(TcpPinger) as Rc<dyn Pinger>));
+                let ended = assembly::run_control(env, config, generation, stores, ends, housekeeping, pinger).await;
                 tell(&self.fate, Fate::Control(ended));
             }
         });
@@ -314,6 +324,13 @@ async fn publish(env: Env, pump: ShardPump, cells: Arc<Cells>) {
         // A service manager that asks for readiness is not told half a second late.
         env.sleep(if ready { PUBLISH_INTERVAL } else { READY_LOOK }).await;
     }
+}
+
+/// Where others find the admin endpoint: on every interface it is where clients are told that the process is.
+fn told_admin(address: &HostPort, advertised: &[HostPort]) -> String {
+    let everywhere = matches!(address.host.as_str(), "0.0.0.0" | "::");
+    let host = advertised.first().filter(|_| everywhere).map_or(&address.host, |advertised| &advertised.host);
+    HostPort { host: host.clone(), port: address.port }.to_string()
 }
 
 fn bind_admin(address: &HostPort) -> Result<(TcpListener, HostPort), OpenError> {

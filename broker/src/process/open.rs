@@ -182,6 +182,14 @@ impl Places {
         }
     }
 
+    /// Where the metadata are, whether or not there is a data directory.
+    pub fn existing_metadata(settings: &Settings) -> Result<MetadataPlace, OpenError> {
+        match settings.metadata.as_deref().filter(|text| EtcdAddress::is_one(text)) {
+            Some(text) => Ok(MetadataPlace::Etcd(EtcdAddress::parse(text)?)),
+            None => Ok(Places::existing(settings)?.metadata),
+        }
+    }
+
     fn under(data: &Path, settings: &Settings) -> Result<Places, OpenError> {
         let store = match &settings.object_store {
             Some(url) => StoreUrl::from_str(url)?,

@@ -25,7 +25,7 @@ use super::stored_bytes::StoredBytes;
 use super::tail::TailBudget;
 use super::topic_settings::TopicSettings;
 use crate::cold::reader::ColdError;
-use crate::control::{ClusterImage, Freshness, FromControl};
+use crate::control::{ClusterImage, Freshness, FromControl, ToControl};
 use crate::handlers::errors::PartitionError;
 use crate::handlers::group_desk::GroupDesk;
 use crate::handlers::questions::Questions;
@@ -297,6 +297,16 @@ impl ShardCore {
     /// When [`ShardCore::on_time`] has something to do; `None` while nothing waits for time.
     pub fn next_deadline(&self) -> Option<Mono> {
         [self.deadlines.next(), self.groups.coordinator.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Tells the control task what partitions cost. Not in the course of a stop, which has a last message.
+    pub fn tell_loads(&mut self, _now: Now) {
+        if self.stopping {
+            return;
+        }
+        let moved = self.logs.values_mut().map(|log| (log.partition(), log.take_moved()));
+        let bytes = moved.filter(|(_, bytes)| *bytes > 0).collect();
+        self.effects.push(Effect::ToControl(ToControl::Loads { bytes }));
     }
 
     /// Keeps a committed offset that nobody uses for so long.

@@ -155,6 +155,16 @@ impl ShardCore {
     }
 
     pub(super) fn slot_result(&mut self, slot: &FetchSlot) -> Result<RecordSet, PartitionError> {
+        let result = self.gathered(slot);
+        if let (Ok(records), Some(partition)) = (&result, slot.partition)
+            && let Some(log) = self.logs.get_mut(&partition)
+        {
+            log.served(records.len());
+        }
+        result
+    }
+
+    fn gathered(&mut self, slot: &FetchSlot) -> Result<RecordSet, PartitionError> {
         if let SlotState::Failed(error) = slot.state {
             return Err(error);
         }

@@ -132,6 +132,8 @@ pub struct PartitionLog {
     places: VecDeque<Place>,
     draining: bool,
     alarmed: bool,
+    /// Bytes that went in and out since they were asked for last.
+    moved: u64,
 }
 
 impl PartitionLog {
@@ -155,6 +157,7 @@ impl PartitionLog {
             places: VecDeque::new(),
             draining: false,
             alarmed: false,
+            moved: 0,
         }
     }
 
@@ -194,6 +197,14 @@ impl PartitionLog {
     pub fn raise_alarm(&mut self) -> bool {
         !std::mem::replace(&mut self.alarmed, true)
     }
+    /// So many bytes of it were given to a client.
+    pub fn served(&mut self, bytes: usize) {
+        self.moved += bytes as u64;
+    }
+    /// Bytes that went in and out since this was asked last.
+    pub fn take_moved(&mut self) -> u64 {
+        std::mem::take(&mut self.moved)
+    }
     /// Whether produce is refused because the partition is being given up.
     pub fn draining(&self) -> bool {
         self.draining
@@ -204,6 +215,7 @@ impl PartitionLog {
         let newest = self.unsealed.back().or(self.sealed.back());
         let follows = newest.map_or(self.high_watermark, |newest| newest.last.plus(1));
         assert_eq!(batch.base, follows, "invariant 1: {} has no hole", self.partition);
+        self.moved += batch.bytes.len() as u64;
         self.unsealed.push_back(batch);
         self.unsealed.len() == 1
     }

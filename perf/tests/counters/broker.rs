@@ -188,7 +188,8 @@ impl Broker {
             let housekeeping =
                 Housekeeping { segments_every: hour, segments_grace: hour, journal_every: None, jobs: Arc::default() };
             let ended =
-                assembly::run_control(env, control_config, generation, control_stores, control, housekeeping).await;
+                assembly::run_control(env, control_config, generation, control_stores, control, housekeeping, None)
+                    .await;
             panic!("the control task ended: {ended:?}");
         });
         let pump = assembly::start_shard(

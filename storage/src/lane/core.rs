@@ -31,6 +31,7 @@ use crate::format::object::{ObjectHeader, ObjectKind, encode_object};
 use crate::ids::{Seq, ShardIndex, TopicId, TopicPartition, Wid};
 use crate::meta::records::{RECORD_VERSION, WalRecord, WalState};
 use crate::partition::ObjectPlace;
+use crate::wal::PutOutcome;
 use crate::wrong::{Wrong, wrong};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -85,6 +86,8 @@ pub struct LaneCore {
     pub(super) rolled_at: u64,
     /// When a checkpoint last came to stand, likewise.
     pub(super) checkpoint_at: u64,
+    /// When a write-ahead object was last stored, likewise.
+    put_at: u64,
     pub(super) producer_ids: i64,
     pub(super) stop: Option<Stop>,
     /// The sequence that is looked at for a fence.
@@ -148,6 +151,7 @@ impl LaneCore {
             deleted_below: Seq(0),
             rolled_at: 0,
             checkpoint_at: 0,
+            put_at: 0,
             producer_ids: 0,
             stop: None,
             probing: None,
@@ -194,6 +198,9 @@ impl LaneCore {
             Event::WalPut { wid, seq, hedge, result } if wid == self.wid => {
                 if self.is_own_fence(seq) {
                     return self.on_fence_put(seq, &result);
+                }
+                if matches!(result, Ok(PutOutcome::Stored)) {
+                    self.put_at = self.now.wall.seconds();
                 }
                 let random = self.random();
                 let step = self.flights.on_put(now.mono, (seq, hedge), &result, random);
@@ -317,6 +324,7 @@ impl LaneCore {
             uncovered_bytes: self.uncovered_bytes(),
             rolled_at: self.rolled_at,
             checkpoint_at: self.checkpoint_at,
+            put_at: self.put_at,
             unneeded_since: self.unneeded_since(),
             ..self.flights.totals()
         };

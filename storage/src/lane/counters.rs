@@ -34,6 +34,8 @@ pub struct LaneTotals {
     pub rolled_at: u64,
     /// When a checkpoint last came to stand, likewise.
     pub checkpoint_at: u64,
+    /// When a write-ahead object was last stored, likewise.
+    pub put_at: u64,
     /// Since when the oldest of the write-ahead objects that nothing needs have waited for their readers' grace, Unix
     /// seconds; 0: none does.
     pub unneeded_since: u64,
@@ -60,7 +62,7 @@ pub struct LaneCells {
     pub(super) checkpoints: Undeleted,
 }
 
-const FIELDS: usize = 14;
+const FIELDS: usize = 15;
 
 /// The fields, in one order for writing and reading.
 fn fields(totals: &mut LaneTotals) -> [&mut u64; FIELDS] {
@@ -78,6 +80,7 @@ fn fields(totals: &mut LaneTotals) -> [&mut u64; FIELDS] {
         uncovered_bytes,
         rolled_at,
         checkpoint_at,
+        put_at,
         unneeded_since,
     } = totals;
     [
@@ -94,6 +97,7 @@ fn fields(totals: &mut LaneTotals) -> [&mut u64; FIELDS] {
         uncovered_bytes,
         rolled_at,
         checkpoint_at,
+        put_at,
         unneeded_since,
     ]
 }

@@ -7,6 +7,7 @@
 //! | `/controller`, leased | [`super::records::ControllerRecord`]: who places things; no safety role | control task |
 //! | `/drain/{name}`, leased if it has a value | empty: an operator wants that broker left; else [`super::records::DrainRecord`]: that life leaves | an operator, control task |
 //! | `/suspect/{name}/{observer}`, leased | [`super::records::SuspectRecord`]: does not answer that observer | control task |
+//! | `/load/{name}`, leased | [`super::records::LoadRecord`]: what partitions cost that broker | control task |
 //! | `/wal/{wid}` | [`super::records::WalRecord`] | its lane while OPEN, then fencers |
 //! | `/partition/{topic id}/{index:010}` | [`super::records::PartitionRecord`] | lanes |
 //! | `/wish/{topic id}/{index:010}` | [`super::records::WishRecord`]: desired shard | the controller |
@@ -52,6 +53,8 @@ pub const CONTROLLER: &str = "/controller";
 pub const DRAINS: &str = "/drain/";
 /// Prefix of what observers suspect.
 pub const SUSPECTS: &str = "/suspect/";
+/// Prefix of what partitions cost each broker.
+pub const LOADS: &str = "/load/";
 /// Prefix of all write-ahead log records.
 pub const WALS: &str = "/wal/";
 /// Prefix of all partition records.
@@ -102,6 +105,14 @@ pub fn suspect(name: &str, observer: &str) -> Key {
 pub fn parse_suspect(key: &str) -> Option<(String, String)> {
     let (name, observer) = key.strip_prefix(SUSPECTS)?.split_once('/')?;
     Some((decode(name)?, decode(observer)?))
+}
+/// `/load/{name}`.
+pub fn load(name: &str) -> Key {
+    format!("{LOADS}{}", encode(name))
+}
+/// The name of a `/load/` key.
+pub fn parse_load(key: &str) -> Option<String> {
+    decode(key.strip_prefix(LOADS)?)
 }
 /// `/wal/{wid}`.
 pub fn wal(wid: Wid) -> Key {
@@ -268,6 +279,7 @@ mod tests {
         assert_eq!(parse_wish(&wish(p)), Some(p));
         assert_eq!((parse_slot(&slot(7)), parse_slot_wish(&slot_wish(63))), (Some(7), Some(63)));
         assert_eq!(parse_broker(&broker("a/ü %x")), Some("a/ü %x".to_owned()));
+        assert_eq!(parse_load(&load("a/ü %x")), Some("a/ü %x".to_owned()));
         assert_eq!(parse_drain(&drain("a/ü %x")), Some("a/ü %x".to_owned()));
         assert_eq!(parse_suspect(&suspect("a/b", "c d")), Some(("a/b".to_owned(), "c d".to_owned())));
         assert_eq!(parse_group_settings(&group_settings("a/ü %x")), Some("a/ü %x".to_owned()));

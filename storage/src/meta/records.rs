@@ -99,6 +99,9 @@ pub struct BrokerRecord {
     pub zone: Option<String>,
     /// How long its lease lives from each keep-alive, milliseconds.
     pub lease_ms: u64,
+    /// Host and port where it tells of itself over HTTP, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
 }
 
 /// A shard as clients reach it.
@@ -139,6 +142,26 @@ pub struct DrainRecord {
     pub v: u16,
     /// The life that leaves: a later one does not.
     pub boot: BootId,
+}
+
+/// `/load/{name}`: what partitions cost a broker. No safety role.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LoadRecord {
+    /// Version of the record.
+    pub v: u16,
+    /// Those that cost most.
+    pub partitions: Vec<PartitionLoad>,
+}
+
+/// What one partition costs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PartitionLoad {
+    /// Its topic.
+    pub topic: TopicId,
+    /// Its index.
+    pub index: u32,
+    /// Bytes in and out a second.
+    pub rate: u64,
 }
 
 /// `/wish/{topic id}/{index}`, `/slot-wish/{slot}`: where the controller wants the partition, or the slot's coordinator.
@@ -275,7 +298,7 @@ macro_rules! records {
 records!(WalRecord: "wal", PartitionRecord: "partition", WishRecord: "wish", TopicRecord: "topic",
          SlotRecord: "slot", ClusterRecord: "cluster", GroupSettingsRecord: "group settings", QuotaRecord: "quota",
          SettingRecord: "setting", BrokerRecord: "broker", ControllerRecord: "controller", SuspectRecord: "suspect",
-         DrainRecord: "drain");
+         DrainRecord: "drain", LoadRecord: "load");
 
 macro_rules! plain_serde {
     ($($name:ident($inner:ty)),*) => {$(

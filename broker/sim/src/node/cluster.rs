@@ -147,7 +147,7 @@ impl Cluster {
         let starting = Starting {
             name: host.name(),
             host: host.number,
-            cluster: Some(ClusterConfig { zone: None, lease: self.plan.lease, drain: DRAIN }),
+            cluster: Some(ClusterConfig { zone: None, lease: self.plan.lease, drain: DRAIN, admin: None }),
             env: env.clone(),
             sim: self.sim.clone(),
             process,

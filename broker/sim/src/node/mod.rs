@@ -15,14 +15,19 @@ use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
 use crate::{audit, journal, rebuild, segments};
 use client::{Consumer, Producer, World};
+use connection::Connection;
 use deleter::Deleter;
+use futures::future::LocalBoxFuture;
 use limiter::Limiter;
+use millrace_broker::control::cluster::observer::Pong;
 use millrace_broker::control::cluster::{self as joining, ClusterConfig};
 use millrace_broker::control::core::ControlConfig;
+use millrace_broker::control::pump::Pinger;
 use millrace_broker::control::start::{Process, StartError};
 use millrace_broker::net::budget::Pools;
 use millrace_broker::process::assembly::{self, Wiring};
 use millrace_broker::process::housekeeping::Housekeeping;
+use millrace_protocol::messages::ApiVersionsRequest;
 use millrace_storage::audit::Bodies;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, TopicPartition};
@@ -48,6 +53,8 @@ const MAX_POLLS: u64 = 10_000;
 const MAX_INDEX: u64 = 4;
 /// Memory of one shard: small, so that reads leave the tail.
 const SHARD_BYTES: usize = 16 << 20;
+/// Longer than whoever asks another process waits.
+const PING: Duration = Duration::from_secs(60);
 /// Partitions of all topics: more than any seed makes.
 const MAX_PARTITIONS: u32 = 10_000;
 
@@ -287,6 +294,9 @@ impl Starting {
             let sharing = shared_port.then_some(self.shards);
             let pump = assembly::start_shard(self.env.clone(), (shard, id), sharing, &self.stores, pools, None, ends);
             pump.expire_every(self.expire_every, |_| ());
+            if self.cluster.is_some() {
+                pump.tell_loads_every(Duration::from_secs(10));
+            }
             let listener = self.network.listen(address_of(self.host, shard.0));
             self.env.spawn("serve", async move { pump.run(listener).await });
         }
@@ -303,10 +313,29 @@ impl Starting {
             cluster: self.cluster,
         };
         // Its end, by a stop or because a store gave no answer, is the end of the process.
-        drop(
-            assembly::run_control(self.env.clone(), config, generation, self.stores, control, self.housekeeping).await,
-        );
+        let pinger: Rc<dyn Pinger> = Rc::new(SimPinger { sim: self.sim.clone(), network: self.network.clone() });
+        let (env, stores, pinger) = (self.env.clone(), self.stores, Some(pinger));
+        drop(assembly::run_control(env, config, generation, stores, control, self.housekeeping, pinger).await);
         self.sim.kill(self.process);
+    }
+}
+
+/// Asks other processes over the network of the simulator.
+struct SimPinger {
+    sim: Sim,
+    network: Network,
+}
+
+impl Pinger for SimPinger {
+    fn ping(&self, host: &str, port: u16) -> LocalBoxFuture<'static, Pong> {
+        let (sim, network) = (self.sim.clone(), self.network.clone());
+        let address = SocketAddr::new(host.parse().expect("hosts here are addresses"), port);
+        Box::pin(async move {
+            let Ok(mut connection) = Connection::open(&sim, &network, address).await else { return Pong::Refused };
+            // Who closes it lives, as far as one can know.
+            drop(connection.call(&ApiVersionsRequest::default(), 0, PING).await);
+            Pong::Answered
+        })
     }
 }
 

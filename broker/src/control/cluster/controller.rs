@@ -28,8 +28,6 @@ use std::time::Duration;
 pub(in crate::control) const SEALS: usize = 64;
 /// See [`SEALS`].
 pub(in crate::control) const SEALS_PER: Duration = Duration::from_secs(60);
-/// Observers that are enough before the lease has ended.
-pub(in crate::control) const OBSERVERS: usize = 2;
 /// A seal that failed is tried again after this.
 const SEAL_AGAIN: Duration = Duration::from_secs(1);
 /// Changes gather for so long before a plan, and
@@ -38,6 +36,14 @@ const PLAN_AFTER: Duration = Duration::from_millis(20);
 const PLAN_LATER: Duration = Duration::from_millis(5);
 /// What is half-done for so long has been left by its maker.
 const HALF_DONE_FOR: Duration = Duration::from_secs(10);
+/// Loads are evened out this often at most: each swap costs two partitions a moment without a leader.
+const EVEN_EVERY: Duration = Duration::from_secs(60);
+/// Swaps then.
+const SWAPS: usize = 4;
+/// What a swap must even out: this much of what a seat has on average, and
+const WORTH_PERCENT: u64 = 20;
+/// so many bytes a second.
+const WORTH_BYTES: u64 = 256 << 10;
 /// Wishes in a transaction: room for the comparison.
 const WRITTEN_AT_ONCE: usize = MAX_TXN_OPS - 1;
 
@@ -66,6 +72,9 @@ pub(in crate::control) struct Controller {
     /// When seals were begun, oldest first.
     begun: VecDeque<Mono>,
     half_done: BTreeMap<String, (Mono, TopicRecord)>,
+    /// When loads were evened out last, or were first looked at.
+    evened: Option<Mono>,
+    evens: bool,
 }
 
 impl Controller {
@@ -86,10 +95,20 @@ impl Controller {
         }
         self.missed = self.writing || !self.writes.is_empty();
         if !self.missed {
-            self.writes = planned(view).into();
+            let swaps = if std::mem::take(&mut self.evens) { SWAPS } else { 0 };
+            self.writes = planned(view, swaps).into();
         }
         self.write(view, membership, sink);
         self.find_dead(view, sink);
+    }
+
+    /// Now and then the next look evens out loads too.
+    pub(in crate::control) fn even_loads_now_and_then(&mut self, view: &View, sink: &mut Sink) {
+        let since = *self.evened.get_or_insert(sink.now);
+        if sink.now.since(since) >= EVEN_EVERY {
+            (self.evened, self.evens) = (Some(sink.now), true);
+            self.touch(view.partitions().count(), sink);
+        }
     }
 
     // ---- wishes ----
@@ -134,7 +153,7 @@ impl Controller {
     // ---- the dead ----
 
     fn find_dead(&mut self, view: &View, sink: &mut Sink) {
-        let dead: BTreeMap<Wid, OpenLog> = view.dead_logs(OBSERVERS).collect();
+        let dead: BTreeMap<Wid, OpenLog> = view.dead_logs().collect();
         self.seals.retain(|wid, seal| seal.under_way || self.checking == Some(*wid) || dead.contains_key(wid));
         for (wid, log) in dead {
             self.seals.entry(wid).or_insert(Seal { log, under_way: false, at: sink.now });
@@ -173,7 +192,7 @@ impl Controller {
             Ok(snapshot) => {
                 let mut values = snapshot.values.into_iter().map(|found| found.map(|found| found.value));
                 let (broker, wal) = (values.next().flatten(), values.next().flatten());
-                let suspected = view.dead_logs(OBSERVERS).any(|(dead, _)| dead == wid);
+                let suspected = view.dead_logs().any(|(dead, _)| dead == wid);
                 if suspected && is_dead(&seal.log, broker.as_ref(), wal.as_ref(), view) {
                     tracing::warn!(%wid, broker = %seal.log.broker, "ending the log of a dead process");
                     seal.under_way = true;
@@ -240,29 +259,33 @@ fn is_dead(log: &OpenLog, broker: Option<&Bytes>, wal: Option<&Bytes>, view: &Vi
     }
     match broker.map(|value| BrokerRecord::decode(value)) {
         None => true,
-        Some(Ok(record)) => record.boot != log.boot || view.observers_against(&log.broker, log.boot) >= OBSERVERS,
+        Some(Ok(record)) => record.boot != log.boot || view.is_suspected(&log.broker),
         // Nobody knows whose it is.
         Some(Err(_)) => false,
     }
 }
 
-/// The changes of wishes that a plan comes to.
-fn planned(view: &View) -> Vec<Op> {
+/// The changes of wishes that a plan comes to, with so many swaps for the sake of loads.
+fn planned(view: &View, swaps: usize) -> Vec<Op> {
+    let loads = view.loads();
     let member = |(name, record): (&String, &BrokerRecord)| {
         let shards = u16::try_from(record.shards.len()).unwrap_or(u16::MAX);
         (name.clone(), Member { shards, zone: record.zone.clone(), leaving: view.is_leaving(name) })
     };
-    let members: BTreeMap<String, Member> = view.brokers().map(member).collect();
+    let members: BTreeMap<String, Member> =
+        view.brokers().filter(|(name, _)| !view.is_suspected(name)).map(member).collect();
     let live: BTreeMap<TopicId, u32> = view.live_topics().map(|(_, record)| (record.id, record.partitions)).collect();
     let mut items = BTreeMap::new();
     for (&topic, &partitions) in &live {
         for index in 0..partitions {
             let partition = TopicPartition { topic, index };
-            items.insert(partition, item(view, partition));
+            let load = loads.get(&partition).copied().unwrap_or(0);
+            items.insert(partition, Item { load, ..item(view, partition) });
         }
     }
     let mut ops = Vec::new();
-    for (partition, seat) in planner::plan(&members, &items, limits(&members, &items)) {
+    let of_partitions = Limits { swaps, ..limits(&members, &items) };
+    for (partition, seat) in planner::plan(&members, &items, of_partitions) {
         ops.push(Op::Put(keys::wish(partition), wish(seat)));
     }
     // Of topics that are gone.
@@ -303,6 +326,6 @@ fn limits<I>(members: &BTreeMap<String, Member>, items: &BTreeMap<I, Item>) -> L
             (item.wish.as_ref().filter(|seat| lives(seat)), item.owner.as_ref().filter(|seat| lives(seat)));
         matches!((wish, owner), (Some(wish), Some(owner)) if wish != owner)
     };
-    let limits = Limits::default();
+    let limits = Limits { worth_percent: WORTH_PERCENT, worth_bytes: WORTH_BYTES, ..Limits::default() };
     Limits { moves: limits.moves.saturating_sub(items.values().filter(on_its_way).count()), ..limits }
 }

@@ -317,17 +317,27 @@ impl Membership {
         self.stand(view, sink);
     }
 
-    /// Stands for controller, if there is none.
+    /// What this process is registered under.
+    pub(in crate::control) fn registered(&self) -> Option<LeaseId> {
+        self.held.as_ref().map(|held| held.id).filter(|id| self.registered == Some(*id))
+    }
+
+    /// Stands for controller, if there is none, or one that does not answer.
     pub(in crate::control) fn stand(&mut self, view: &View, sink: &mut Sink) {
         let Some(held) = &self.held else { return };
-        if self.standing_for_controller || self.registered != Some(held.id) || view.controller().is_some() {
+        if self.standing_for_controller || self.registered != Some(held.id) || view.is_suspected(&self.name) {
             return;
         }
-        self.standing_for_controller = true;
         let key = keys::CONTROLLER.to_owned();
+        let compare = match view.controller() {
+            None => Compare::Absent(key.clone()),
+            Some((record, bytes)) if view.is_suspected(&record.broker) => Compare::Value(key.clone(), bytes.clone()),
+            Some(_) => return,
+        };
+        self.standing_for_controller = true;
         let record = ControllerRecord { v: RECORD_VERSION, broker: self.name.clone(), boot: self.boot };
         let ops = vec![Op::PutLeased(key.clone(), record.encode(), held.id)];
-        sink.txn(Owner::Election, Txn { compares: vec![Compare::Absent(key)], ops });
+        sink.txn(Owner::Election, Txn { compares: vec![compare], ops });
     }
 
     /// The election came to an end, or nobody knows: the view tells.

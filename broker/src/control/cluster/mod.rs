@@ -1,15 +1,18 @@
 //! What the control task does besides where many processes serve one log (`docs/decisions/080-membership.md`).
 //!
-//! [`view`] is what the metadata store says of all, [`membership`] this process's own lease, [`planner`] where things shall
-//! be, [`controller`] what the one does that is controller. This file lists and watches, and tells the rest of the core
-//! what concerns this process: [`Home`] of each partition and slot.
+//! [`view`] is what the metadata store says of all, [`membership`] this process's own lease, [`observer`] whether others
+//! answer, [`loads`] what partitions cost here, [`planner`] where things shall be, [`controller`] what the one does that is
+//! controller. This file lists and watches, and tells the rest of the core what concerns this process: [`Home`] of each
+//! partition and slot.
 //!
 //! Invariants:
 //! 1. A prefix is watched from the revision at which its listing began; a watch that ends is listed anew.
 //! 2. Nothing is told before every prefix was listed once.
 
 pub(in crate::control) mod controller;
+pub(in crate::control) mod loads;
 pub(in crate::control) mod membership;
+pub mod observer;
 pub mod planner;
 #[cfg(test)]
 mod tests;
@@ -19,10 +22,13 @@ use super::effects::{Effect, Owner, Sink, StoreAnswer, StoreCall};
 use super::messages::Node;
 use super::placement::lane_of;
 use controller::Controller;
+use loads::Loads;
 use membership::{Membership, Standing};
+use millrace_storage::env::Mono;
 use millrace_storage::ids::{BootId, LeaderEpoch, ShardIndex, TopicPartition, Wid};
 use millrace_storage::meta::records::{BrokerRecord, RECORD_VERSION, Record, ShardRecord, SlotRecord, TopicRecord};
-use millrace_storage::meta::{Change, Compare, Key, MAX_PAGE, WatchError, keys};
+use millrace_storage::meta::{Change, Compare, Key, MAX_PAGE, TxnOutcome, WatchError, keys};
+use observer::{Observer, Pong};
 use std::time::Duration;
 use view::{Place, Touched, View, WATCHED};
 
@@ -35,6 +41,8 @@ pub struct ClusterConfig {
     pub lease: Duration,
     /// How long a graceful stop waits until the others have taken what it has.
     pub drain: Duration,
+    /// Host and port where it tells of itself over HTTP.
+    pub admin: Option<String>,
 }
 
 /// Where a partition is and shall be, for this process.
@@ -73,6 +81,7 @@ pub fn broker_record(config: &ClusterConfig, boot: BootId, nodes: &[Node], share
         shared_port,
         zone: config.zone.clone(),
         lease_ms: u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX),
+        admin: config.admin.clone(),
     }
 }
 
@@ -101,6 +110,8 @@ pub(super) struct Cluster {
     lanes: u16,
     view: View,
     membership: Membership,
+    observer: Observer,
+    loads: Loads,
     controller: Controller,
     listed: Vec<Listed>,
     was_complete: bool,
@@ -111,6 +122,8 @@ impl Cluster {
     pub(super) fn new((name, boot): (String, BootId), record: &BrokerRecord, lanes: u16, sink: &mut Sink) -> Cluster {
         let shards = u16::try_from(record.shards.len()).expect("the number of shards is a small setting");
         let membership = Membership::new((name.clone(), boot), record, (shards, lanes), sink);
+        let observer = Observer::new(name.clone(), Duration::from_millis(record.lease_ms), sink);
+        let loads = Loads::new(name.clone(), sink);
         let listed = WATCHED.iter().map(|_| Listed { step: Step::Pausing, after: None, failures: 0 });
         let mut cluster = Cluster {
             name,
@@ -118,6 +131,8 @@ impl Cluster {
             lanes,
             view: View::default(),
             membership,
+            observer,
+            loads,
             controller: Controller::default(),
             listed: listed.collect(),
             was_complete: false,
@@ -220,6 +235,11 @@ impl Cluster {
             }
             Owner::Election => self.membership.on_election(),
             Owner::Leaving => self.membership.on_said(),
+            Owner::Suspicions => self.observer.on_written(),
+            Owner::Loads => {
+                let done = matches!(answer, StoreAnswer::Txn(Ok(TxnOutcome::Committed(_))));
+                self.loads.on_written(done);
+            }
             Owner::Wishes => self.controller.on_written(&self.view, &self.membership, &answer, sink),
             Owner::CheckDead => self.controller.on_checked(&self.view, answer, sink),
             other => unreachable!("{other:?} is no part of the cluster"),
@@ -238,14 +258,27 @@ impl Cluster {
                 if self.view.is_complete() {
                     self.membership.stand(&self.view, sink);
                     self.membership.say_so(&self.view, sink);
+                    self.controller.even_loads_now_and_then(&self.view, sink);
                     return self.controller.find_half_done(&self.view, &self.membership, sink);
                 }
             }
+            Owner::Loads => self.loads.on_look(self.membership.registered(), sink),
+            Owner::Observe => self.observer.on_look(&self.view, self.membership.registered(), sink),
             Owner::Plan => self.controller.on_look(&self.view, &self.membership, sink),
             Owner::SealAgain => self.controller.check_next(sink),
             other => unreachable!("{other:?} is no part of the cluster"),
         }
         Vec::new()
+    }
+
+    /// A shard tells what its partitions cost.
+    pub(super) fn on_loads(&mut self, shard: ShardIndex, bytes: &[(TopicPartition, u64)], now: Mono) {
+        self.loads.on_loads(shard, bytes, now);
+    }
+
+    /// Another broker answered, or did not.
+    pub(super) fn on_pong(&mut self, broker: &str, boot: BootId, pong: Pong, now: Mono) {
+        self.observer.on_pong(broker, boot, pong, now);
     }
 
     /// A log was ended, or could not be.
@@ -260,7 +293,7 @@ impl Cluster {
 
     /// Whether another process lives that does not leave: whoever leaves can hand over what it has.
     pub(super) fn others_stay(&self) -> bool {
-        let stays = |name: &String| *name != self.name && !self.view.is_leaving(name);
+        let stays = |name: &String| *name != self.name && !self.view.is_leaving(name) && !self.view.is_suspected(name);
         self.view.is_complete() && self.view.brokers().any(|(name, _)| stays(name))
     }
 

@@ -52,13 +52,17 @@ pub struct Item {
 pub struct Limits {
     /// Items that may leave a living owner.
     pub moves: usize,
-    /// A swap must even out so many per cent of a seat's mean load.
+    /// A swap must even out so many per cent of a seat's mean load, and
     pub worth_percent: u64,
+    /// so many bytes a second.
+    pub worth_bytes: u64,
+    /// Swaps at most.
+    pub swaps: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { moves: 64, worth_percent: 10 }
+        Limits { moves: 64, worth_percent: 10, worth_bytes: 1, swaps: 32 }
     }
 }
 
@@ -75,7 +79,7 @@ pub fn plan<I: Copy + Ord>(
     board.seat_homeless();
     board.empty_leaving();
     board.even_counts();
-    board.even_loads(limits.worth_percent);
+    board.even_loads(limits);
     board.planned
 }
 
@@ -245,15 +249,19 @@ impl<'a, I: Copy + Ord> Board<'a, I> {
     }
 
     /// Swaps an item of the most loaded seat with one of the least loaded, while that evens out enough.
-    fn even_loads(&mut self, worth_percent: u64) {
+    fn even_loads(&mut self, limits: Limits) {
         let total: u64 = self.seats.values().map(|held| held.load).fold(0, u64::saturating_add);
-        let worth = (total / self.seats.len() as u64).saturating_mul(worth_percent) / 100;
-        while total > 0 && self.moves_left >= 2 {
+        let worth = (total / self.seats.len() as u64).saturating_mul(limits.worth_percent) / 100;
+        let worth = worth.max(limits.worth_bytes).max(1);
+        for _ in 0..limits.swaps {
+            if total == 0 || self.moves_left < 2 {
+                return;
+            }
             let key = |seat: &&Seat| (self.seats[*seat].load, (*seat).clone());
             let hot = self.seats.keys().max_by_key(key).expect("there are seats").clone();
             let cold = self.seats.keys().min_by_key(key).expect("there are seats").clone();
             let gap = self.seats[&hot].load - self.seats[&cold].load;
-            let Some((from_hot, from_cold)) = self.best_swap(&hot, &cold, gap, worth.max(1)) else { return };
+            let Some((from_hot, from_cold)) = self.best_swap(&hot, &cold, gap, worth) else { return };
             self.moves_left -= 2;
             self.take(from_hot);
             self.take(from_cold);

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 const LEASE: Duration = Duration::from_secs(5);
 
-fn record(boot: u64, first_node: i32) -> BrokerRecord {
+pub(super) fn record(boot: u64, first_node: i32) -> BrokerRecord {
     let node = |shard: u16| Node {
         id: first_node + i32::from(shard),
         host: "h".to_owned(),
@@ -36,7 +36,7 @@ fn record(boot: u64, first_node: i32) -> BrokerRecord {
         rack: None,
         shard: Some(ShardIndex(shard)),
     };
-    let config = ClusterConfig { zone: Some("z".to_owned()), lease: LEASE, drain: Duration::ZERO };
+    let config = ClusterConfig { zone: Some("z".to_owned()), lease: LEASE, drain: Duration::ZERO, admin: None };
     broker_record(&config, BootId(boot), &[node(0), node(1)], false)
 }
 
@@ -60,7 +60,7 @@ fn wish(broker: &str, shard: u16) -> Bytes {
 }
 
 /// A view that was listed whole, of these keys.
-fn view_of(entries: Vec<(Key, Bytes)>) -> View {
+pub(super) fn view_of(entries: Vec<(Key, Bytes)>) -> View {
     let mut view = View::default();
     for prefix in WATCHED {
         view.begin_listing(prefix);
@@ -74,7 +74,7 @@ fn view_of(entries: Vec<(Key, Bytes)>) -> View {
     view
 }
 
-fn change(view: &mut View, key: Key, value: Option<Bytes>, revision: i64) {
+pub(super) fn change(view: &mut View, key: Key, value: Option<Bytes>, revision: i64) {
     let prefix = WATCHED.into_iter().find(|prefix| key.starts_with(prefix)).expect("it is watched");
     view.on_changes(prefix, vec![Change { key, value, revision: Revision(revision) }]).expect("records of ours");
 }
@@ -486,7 +486,8 @@ fn a_log_whose_owner_the_view_does_not_know_yet_is_left_alone() {
 
 #[test]
 fn before_the_lease_has_ended_two_observers_are_needed() {
-    let mut desk = Desk::new([two_brokers(), vec![(keys::broker("c"), record(3, 30).encode())]].concat());
+    let more = vec![(keys::broker("c"), record(3, 30).encode()), (keys::partition(partition(0)), owned(2, 0, false))];
+    let mut desk = Desk::new([two_brokers(), more].concat());
     let suspicion = SuspectRecord { v: RECORD_VERSION, boot: BootId(2) }.encode();
     change(&mut desk.view, keys::suspect("b", "a"), Some(suspicion.clone()), 12);
     change(&mut desk.view, keys::suspect("b", "b"), Some(suspicion.clone()), 13);
@@ -495,6 +496,58 @@ fn before_the_lease_has_ended_two_observers_are_needed() {
     change(&mut desk.view, keys::suspect("b", "c"), Some(suspicion), 14);
     desk.look();
     assert_eq!(desk.sealed, [Wid(2)]);
+    change(&mut desk.view, keys::wal(Wid(2)), Some(wal("b", 2, WalState::Sealed { end: Seq(1) })), 15);
+    change(&mut desk.view, keys::wal(Wid(4)), Some(wal("b", 2, WalState::Open)), 16);
+    desk.controller.on_sealed(Wid(2), true, &mut desk.sink);
+    desk.look();
+    assert_eq!(desk.sealed, [Wid(2)], "in its next log is nothing that others are to take");
+}
+
+#[test]
+fn a_suspected_broker_is_nobodys_home_unless_as_many_as_half_of_all_are_suspected() {
+    let names = ["a", "b", "c", "d", "e"];
+    let brokers = (1..).zip(names).map(|(boot, name)| (keys::broker(name), record(boot, 10).encode()));
+    let mut view = view_of(brokers.chain([(keys::wish(partition(0)), wish("b", 0))]).collect());
+    view.take_touched();
+    let say = |view: &mut View, name: &str, boot, by: &str, revision| {
+        let suspicion = SuspectRecord { v: RECORD_VERSION, boot: BootId(boot) }.encode();
+        change(view, keys::suspect(name, by), Some(suspicion), revision);
+    };
+    say(&mut view, "b", 2, "a", 12);
+    say(&mut view, "b", 9, "c", 13);
+    assert!(view.home(partition(0)).is_some() && !view.take_touched().brokers, "one of them means another life");
+    say(&mut view, "b", 2, "c", 14);
+    assert!(view.home(partition(0)).is_none() && view.take_touched().brokers);
+    for (place, name) in (0..).zip(["c", "d"]) {
+        say(&mut view, name, u64::try_from(place + 3).expect("small"), "a", 20 + 2 * place);
+        say(&mut view, name, u64::try_from(place + 3).expect("small"), "e", 21 + 2 * place);
+    }
+    assert!(view.home(partition(0)).is_some() && !view.is_suspected("d"), "three of five");
+    change(&mut view, keys::suspect("c", "e"), None, 30);
+    change(&mut view, keys::suspect("d", "e"), None, 31);
+    assert!(view.is_suspected("b"));
+    change(&mut view, keys::broker("c"), None, 32);
+    assert!(!view.is_suspected("b"), "who said so lives no more");
+}
+
+#[test]
+fn a_controller_that_does_not_answer_is_replaced_and_one_that_does_is_not() {
+    let mut joining = Joining::joined();
+    let controller = ControllerRecord { v: RECORD_VERSION, broker: "b".to_owned(), boot: BootId(2) }.encode();
+    let mut entries = two_brokers();
+    entries.extend([(keys::broker("c"), record(3, 30).encode()), (keys::CONTROLLER.to_owned(), controller.clone())]);
+    let mut view = view_of(entries);
+    joining.membership.stand(&view, &mut joining.sink);
+    joining.drain();
+    assert!(joining.calls.iter().all(|(owner, _)| *owner != Owner::Election));
+    for (by, revision) in [("a", 12), ("c", 13)] {
+        let suspicion = SuspectRecord { v: RECORD_VERSION, boot: BootId(2) }.encode();
+        change(&mut view, keys::suspect("b", by), Some(suspicion), revision);
+    }
+    joining.membership.stand(&view, &mut joining.sink);
+    joining.drain();
+    let StoreCall::Txn(txn) = joining.take(Owner::Election) else { panic!("it is put") };
+    assert_eq!(txn.compares, [Compare::Value(keys::CONTROLLER.to_owned(), controller)]);
 }
 
 #[test]
@@ -564,6 +617,37 @@ fn what_changes_while_wishes_are_written_is_planned_for_afterwards() {
     let of_late =
         |op: &Op| matches!(op, Op::Put(key, _) if *key == keys::wish(TopicPartition { topic: live(8).id, index: 0 }));
     assert!(desk.txns.concat().iter().any(of_late), "nothing else would have it planned for");
+}
+
+#[test]
+fn what_costs_much_is_swapped_now_and_then_with_what_costs_little() {
+    use millrace_storage::meta::records::{LoadRecord, PartitionLoad};
+    let topic = partition(0).topic;
+    let live =
+        TopicRecord { v: RECORD_VERSION, id: topic, state: TopicState::Live, partitions: 8, settings: BTreeMap::new() };
+    // Two on each of the four shards; those of "a" cost a hundred times as much.
+    let seats = (0..8).map(|index| {
+        (keys::partition(partition(index)), owned(1 + u128::from(index % 2), u16::from(index / 2 % 2 == 1), false))
+    });
+    let load =
+        |index: u32| PartitionLoad { topic, index, rate: if index.is_multiple_of(2) { 100 << 20 } else { 1 << 20 } };
+    let loads =
+        |which: u32| LoadRecord { v: RECORD_VERSION, partitions: (0..4).map(|at| load(2 * at + which)).collect() };
+    let told = vec![(keys::load("a"), loads(0).encode()), (keys::load("b"), loads(1).encode())];
+    let mut desk = Desk::new([two_brokers(), vec![(keys::topic("t"), live.encode())], seats.collect(), told].concat());
+    let moved = |desk: &Desk| {
+        let ops = desk.txns.concat();
+        ops.iter().filter(|op| matches!(op, Op::Put(key, _) if keys::parse_wish(key).is_some())).count()
+    };
+    desk.look();
+    assert_eq!(moved(&desk), 0, "counts are even");
+    desk.controller.even_loads_now_and_then(&desk.view, &mut desk.sink);
+    desk.pass(Duration::from_secs(59));
+    assert_eq!(moved(&desk), 0);
+    desk.sink.now = desk.sink.now.plus(Duration::from_secs(2));
+    desk.controller.even_loads_now_and_then(&desk.view, &mut desk.sink);
+    desk.pass(Duration::from_secs(1));
+    assert_eq!(moved(&desk), 4, "a swap of each pair of shards");
 }
 
 #[test]

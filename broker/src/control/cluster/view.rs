@@ -6,24 +6,27 @@
 //!    deleted while it was listed may show again until the watch has caught up.)
 //! 2. What a new listing lacks, and did not come after it, is gone.
 //! 3. Whatever a change makes different for a topic, a partition or a slot is named by [`View::take_touched`].
+//! 4. A broker is suspected when [`OBSERVERS`] others that live say so of its life, as long as fewer than half of all are: it
+//!    is nobody's home then. Where more are suspected it is the network between them that is ill, and nobody is.
 //!
 //! It decides nothing, and asks for nothing.
 
 use bytes::Bytes;
 use millrace_storage::ids::{BootId, LeaderEpoch, Offset, ShardIndex, TopicPartition, Wid};
 use millrace_storage::meta::records::{
-    BrokerRecord, ControllerRecord, DrainRecord, PartitionRecord, Record, RecordError, SlotRecord, SuspectRecord,
-    TopicRecord, TopicState, WalRecord, WalState, WishRecord,
+    BrokerRecord, ControllerRecord, DrainRecord, LoadRecord, PartitionRecord, Record, RecordError, SlotRecord,
+    SuspectRecord, TopicRecord, TopicState, WalRecord, WalState, WishRecord,
 };
 use millrace_storage::meta::{Change, Key, Revision, Versioned, keys};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is watched, each by a watch of its own.
-pub const WATCHED: [&str; 13] = [
+pub const WATCHED: [&str; 14] = [
     keys::BROKERS,
     keys::CONTROLLER,
     keys::DRAINS,
     keys::SUSPECTS,
+    keys::LOADS,
     keys::WALS,
     keys::PARTITIONS,
     keys::WISHES,
@@ -34,6 +37,9 @@ pub const WATCHED: [&str; 13] = [
     keys::QUOTAS,
     keys::SETTINGS,
 ];
+
+/// Observers that must say of a life that it does not answer, before that counts.
+pub const OBSERVERS: usize = 2;
 
 /// Of these, what holds settings.
 const SETTINGS: [&str; 3] = [keys::GROUP_SETTINGS, keys::QUOTAS, keys::SETTINGS];
@@ -117,6 +123,9 @@ pub struct View {
     /// The life that leaves; none: an operator wants the broker left.
     drains: Table<String, Option<BootId>>,
     suspects: Table<(String, String), SuspectRecord>,
+    /// Invariant 4.
+    suspected: BTreeSet<String>,
+    loads: Table<String, LoadRecord>,
     wals: Table<Wid, WalRecord>,
     partitions: Table<TopicPartition, PartitionRecord>,
     wishes: Table<TopicPartition, WishRecord>,
@@ -234,6 +243,7 @@ impl View {
         } else if let Some(name) = keys::parse_broker(key) {
             put(&mut self.brokers, name, value, revision)?;
             (self.touched.members, self.touched.brokers) = (true, true);
+            self.renew_suspected();
         } else if key == keys::CONTROLLER {
             put(&mut self.controller, (), value, revision)?;
             self.touched.members = true;
@@ -243,11 +253,30 @@ impl View {
         } else if let Some(pair) = keys::parse_suspect(key) {
             put(&mut self.suspects, pair, value, revision)?;
             self.touched.members = true;
+            self.renew_suspected();
+        } else if let Some(name) = keys::parse_load(key) {
+            // Nothing follows from it at once.
+            put(&mut self.loads, name, value, revision)?;
         } else if SETTINGS.iter().any(|prefix| key.starts_with(prefix)) {
             put_with(&mut self.settings, key.to_owned(), value, revision, |_| Ok(()))?;
             self.touched.settings.insert(key.to_owned());
         }
         Ok(())
+    }
+
+    fn renew_suspected(&mut self) {
+        let suspects = self.suspects.keys().map(|(name, _)| name).collect::<BTreeSet<_>>().into_iter();
+        let lives = |name: &&String| self.brokers.get(*name).map(|known| known.value.boot);
+        let suspected =
+            suspects.filter(|name| lives(name).is_some_and(|boot| self.observers_against(name, boot) >= OBSERVERS));
+        let mut suspected: BTreeSet<String> = suspected.cloned().collect();
+        if 2 * suspected.len() >= self.brokers.len() {
+            suspected.clear();
+        }
+        if suspected != self.suspected {
+            self.suspected = suspected;
+            self.touched.brokers = true;
+        }
     }
 
     fn rename(&mut self, partition: TopicPartition, before: Option<Wid>) {
@@ -277,6 +306,7 @@ impl View {
             keys::CONTROLLER => all(&self.controller, |()| keys::CONTROLLER.to_owned()),
             keys::DRAINS => all(&self.drains, |name| keys::drain(name)),
             keys::SUSPECTS => all(&self.suspects, |(name, observer)| keys::suspect(name, observer)),
+            keys::LOADS => all(&self.loads, |name| keys::load(name)),
             keys::WALS => all(&self.wals, |wid| keys::wal(*wid)),
             keys::PARTITIONS => all(&self.partitions, |partition| keys::partition(*partition)),
             keys::WISHES => all(&self.wishes, |partition| keys::wish(*partition)),
@@ -318,6 +348,22 @@ impl View {
     pub fn is_leaving(&self, name: &str) -> bool {
         let life = self.broker(name).map(|record| record.boot);
         self.drains.get(name).is_some_and(|known| known.value.is_none() || known.value == life)
+    }
+
+    /// Whether this broker's own life says that it leaves.
+    pub fn leaves_by_itself(&self, name: &str) -> bool {
+        self.drains.get(name).is_some_and(|known| known.value.is_some()) && self.is_leaving(name)
+    }
+
+    /// Whether enough others say that this broker does not answer (invariant 4).
+    pub fn is_suspected(&self, name: &str) -> bool {
+        self.suspected.contains(name)
+    }
+
+    /// Whom an observer says that it suspects, and of which life.
+    pub fn said_by<'a>(&'a self, observer: &'a str) -> impl Iterator<Item = (&'a str, BootId)> + use<'a> {
+        let of_it = self.suspects.iter().filter(move |((_, by), _)| by == observer);
+        of_it.map(|((name, _), known)| (name.as_str(), known.value.boot))
     }
 
     /// Brokers that an operator wants left, living or not.
@@ -412,8 +458,9 @@ impl View {
         self.node(&record.broker, Some(record.boot), record.shard)
     }
 
+    /// Nobody's home is where nobody answers.
     fn living(&self, broker: &str, shard: ShardIndex) -> Option<Place> {
-        let record = self.broker(broker)?;
+        let record = self.broker(broker).filter(|_| !self.is_suspected(broker))?;
         (usize::from(shard.0) < record.shards.len()).then(|| Place { broker: broker.to_owned(), shard })
     }
 
@@ -423,6 +470,28 @@ impl View {
         let told = if record.shared_port { 0 } else { usize::from(shard.0) };
         let exists = usize::from(shard.0) < record.shards.len();
         record.shards.get(told).filter(|_| exists).map(|shard| shard.node)
+    }
+
+    /// What partitions cost, bytes a second; those that are not here cost little.
+    pub fn loads(&self) -> BTreeMap<TopicPartition, u64> {
+        let mut loads = BTreeMap::new();
+        for load in self.loads.values().flat_map(|known| &known.value.partitions) {
+            // One that moved is told by both for a while.
+            let partition = TopicPartition { topic: load.topic, index: load.index };
+            let known = loads.entry(partition).or_insert(0);
+            *known = load.rate.max(*known);
+        }
+        loads
+    }
+
+    /// Write-ahead logs.
+    pub fn logs(&self) -> impl Iterator<Item = (Wid, &WalRecord)> {
+        self.wals.iter().map(|(wid, known)| (*wid, &known.value))
+    }
+
+    /// How many partitions' records name a log.
+    pub fn partitions_of(&self, wid: Wid) -> usize {
+        self.named.get(&wid).map_or(0, BTreeSet::len)
     }
 
     /// Partitions whose records name a log of this broker that is not sealed, released ones too; `boot`: of this life only.
@@ -459,13 +528,13 @@ impl View {
         against.count()
     }
 
-    /// Logs that are not sealed and whose owner is dead: its key is gone, or belongs to another life, or (before that)
-    /// `enough` observers suspect that life.
-    pub fn dead_logs(&self, enough: usize) -> impl Iterator<Item = (Wid, OpenLog)> {
+    /// Logs that are not sealed and whose owner is dead: its key is gone, or belongs to another life, or (before that) it is
+    /// suspected and the log has something that others are to take.
+    pub fn dead_logs(&self) -> impl Iterator<Item = (Wid, OpenLog)> {
         self.wals.iter().filter_map(move |(wid, known)| {
             let WalRecord { broker, boot, state, .. } = &known.value;
             let lives = self.broker(broker).is_some_and(|record| record.boot == *boot);
-            let dead = !lives || self.observers_against(broker, *boot) >= enough;
+            let dead = !lives || (self.is_suspected(broker) && self.named.contains_key(wid));
             let sealed = matches!(state, WalState::Sealed { .. });
             (dead && !sealed).then(|| (*wid, OpenLog { broker: broker.clone(), boot: *boot }))
         })

@@ -2,6 +2,7 @@
 //! a test says so, on one clock for all.
 
 use super::super::cluster::ClusterConfig;
+use super::super::cluster::observer::Pong;
 use super::*;
 use futures::StreamExt;
 use millrace_storage::ids::{Offset, Seq};
@@ -63,7 +64,7 @@ impl Party {
             boot: BootId(number.into()),
             nodes: (0..SHARDS).map(node).collect(),
             max_partitions: 1_000,
-            cluster: Some(ClusterConfig { zone: None, lease: LEASE, drain: DRAIN }),
+            cluster: Some(ClusterConfig { zone: None, lease: LEASE, drain: DRAIN, admin: None }),
             ..config(1)
         };
         let mut last = u128::from(number) << 64;
@@ -212,6 +213,8 @@ impl Member {
                 self.watches.retain(|(watched, _)| *watched != prefix);
                 self.watches.push((prefix, meta.watch(prefix, after)));
             }
+            // All reach each other.
+            Effect::Ping(ping) => self.core.on_pong(now, &ping, Pong::Answered),
             Effect::Stopped { sealed } => self.stopped = Some(sealed),
             other => panic!("{other:?}"),
         }

@@ -106,7 +106,7 @@ fn answer_control(world: &mut World) {
             }
             ToControl::ProducerIds { token } => FromControl::ProducerIds { token, first: Ok(i64::MAX - 5000) },
             ToControl::Persist { token, .. } => FromControl::Persisted { token, result: Ok(()) },
-            ToControl::SlotLeft { .. } | ToControl::Drained => continue,
+            ToControl::SlotLeft { .. } | ToControl::Loads { .. } | ToControl::Drained => continue,
         };
         world.core.on_control(world.now, answer);
         world.collect();

@@ -51,6 +51,7 @@ pub(super) const COMPACT: Method = method("/etcdserverpb.KV/Compact", true, Orde
 /// Grants that nobody heard of end by themselves.
 pub(super) const LEASE_GRANT: Method = method("/etcdserverpb.Lease/LeaseGrant", true, Order::Any);
 pub(super) const LEASE_REVOKE: Method = method("/etcdserverpb.Lease/LeaseRevoke", true, Order::Any);
+pub(super) const LEASE_TIME_TO_LIVE: Method = method("/etcdserverpb.Lease/LeaseTimeToLive", true, Order::Any);
 pub(super) const LEASE_KEEP_ALIVE: Method =
     Method { streamed: true, ..method("/etcdserverpb.Lease/LeaseKeepAlive", true, Order::Any) };
 pub(super) const STATUS: Method = method("/etcdserverpb.Maintenance/Status", true, Order::Any);

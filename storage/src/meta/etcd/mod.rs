@@ -38,7 +38,7 @@ use crate::side::{SideRuntime, pause};
 use crate::store_error::{Certainty, FailureKind, StoreError};
 use crate::wal::StoreFuture;
 use bytes::Bytes;
-use client::{Client, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, PUT, RANGE, READ_TXN, TXN};
+use client::{Client, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, LEASE_TIME_TO_LIVE, PUT, RANGE, READ_TXN, TXN};
 use endpoints::Endpoints;
 use futures::future::ready;
 use guard::Guard;
@@ -71,6 +71,15 @@ pub struct EtcdSettings {
     pub cert: Option<PathBuf>,
     /// Its key (PEM).
     pub key: Option<PathBuf>,
+}
+
+/// What is known of a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaseAge {
+    /// How long it lives from each keep-alive.
+    pub granted: Duration,
+    /// How long it lives from now.
+    pub left: Duration,
 }
 
 /// A handle on the store; clones share it.
@@ -155,6 +164,12 @@ impl EtcdMeta {
     /// Handles opened before, this one too, go by the id that it had.
     pub fn rename(&self, id: Uuid, mark: (Key, Bytes)) -> StoreFuture<TxnOutcome> {
         self.run(move |shared| async move { shared.rename(id, mark).await })
+    }
+
+    /// The lease that a key is under, if it is under one that lives. For people: no transaction compares it.
+    pub fn lease_age(&self, key: &str) -> StoreFuture<Option<LeaseAge>> {
+        let key = key.to_owned();
+        self.run(move |shared| async move { shared.lease_age(&key).await })
     }
 
     fn run<T: Send + 'static, F: Future<Output = Result<T, StoreError>> + Send + 'static>(
@@ -458,6 +473,16 @@ impl Shared {
         let mark = PutRequest { key: self.namespace.lease(id), value: Bytes::new(), lease: id.0 };
         let _: proto::PutResponse = self.client.call(&PUT, mark).await?;
         Ok(Lease { id, ttl: Duration::from_secs(granted.ttl.unsigned_abs()) })
+    }
+
+    async fn lease_age(&self, key: &str) -> Result<Option<LeaseAge>, StoreError> {
+        let request = RangeRequest { key: self.namespace.key(key), limit: 1, ..RangeRequest::default() };
+        let found: RangeResponse = self.client.call(&RANGE, request).await?;
+        let Some(id) = found.kvs.first().map(|kv| kv.lease).filter(|lease| *lease != 0) else { return Ok(None) };
+        let asked = proto::LeaseTimeToLiveRequest { id };
+        let answer: proto::LeaseTimeToLiveResponse = self.client.call(&LEASE_TIME_TO_LIVE, asked).await?;
+        let left = u64::try_from(answer.ttl).ok().map(Duration::from_secs);
+        Ok(left.map(|left| LeaseAge { granted: Duration::from_secs(answer.granted_ttl.unsigned_abs()), left }))
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<KeptAlive, StoreError> {

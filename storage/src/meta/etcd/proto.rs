@@ -25,6 +25,8 @@ pub(super) struct KeyValue {
     pub(super) mod_revision: i64,
     #[prost(bytes = "bytes", tag = "5")]
     pub(super) value: Bytes,
+    #[prost(int64, tag = "6")]
+    pub(super) lease: i64,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -249,6 +251,23 @@ pub(super) struct LeaseRevokeResponse {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct LeaseTimeToLiveRequest {
+    #[prost(int64, tag = "1")]
+    pub(super) id: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct LeaseTimeToLiveResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<Header>,
+    /// Seconds; −1 if it has ended.
+    #[prost(int64, tag = "3")]
+    pub(super) ttl: i64,
+    #[prost(int64, tag = "4")]
+    pub(super) granted_ttl: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(super) struct LeaseKeepAliveRequest {
     #[prost(int64, tag = "1")]
     pub(super) id: i64,
@@ -320,6 +339,7 @@ answers!(
     WatchResponse,
     LeaseGrantResponse,
     LeaseRevokeResponse,
+    LeaseTimeToLiveResponse,
     LeaseKeepAliveResponse,
     StatusResponse,
     AuthenticateResponse

@@ -233,6 +233,7 @@ mod tests {
             key: Bytes::from_static(key.as_bytes()),
             mod_revision: revision,
             value: Bytes::from_static(b"v"),
+            lease: 0,
         };
         Event { kind, kv: Some(kv) }
     }
