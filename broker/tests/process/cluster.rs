@@ -28,11 +28,11 @@ impl Cluster {
         Cluster { etcd, s3, directory, bootstrap }
     }
 
-    fn command(&self, member: usize) -> Command {
+    fn command(&self, member: usize, lease: &str) -> Command {
         let data = self.directory.path().join(NAMES[member]);
         let store = format!("s3://{}/{}", self.s3.bucket(), self.etcd.ports[0]);
         let mut command = millrace(&["serve", "--shards", "1", "--admin", "127.0.0.1:0", "--linger-ms", "0"]);
-        command.args(["--max-puts-per-second", "1000", "--lease", "2", "--name", NAMES[member]]);
+        command.args(["--max-puts-per-second", "1000", "--lease", lease, "--name", NAMES[member]]);
         command.args(["--listen", &self.bootstrap[member], "--object-store", &store]);
         command.args(["--metadata", &self.etcd.address("cluster")]).arg("--data-dir").arg(data);
         command.envs(&self.s3.variables);
@@ -50,7 +50,7 @@ impl Cluster {
     }
 
     fn join(&self, member: usize) -> Broker {
-        Broker::start_command(&mut self.command(member))
+        Broker::start_command(&mut self.command(member, "2"))
     }
 
     fn client(&self) -> Steady {
@@ -120,6 +120,97 @@ fn text(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+/// What `millrace status` prints.
+fn status(metadata: &str, more: &[&str]) -> String {
+    let output = run(&[&["status", "--metadata", metadata], more].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn status_says_who_owns_what_and_what_each_tells_of_its_logs() {
+    if is_missing() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mut brokers = cluster.start(2);
+    brokers[0].topic(&["create", "t", "--partitions", "4"]).expect("created");
+    until("both lead", || cluster.led().filter(|led| led[..2] == [2, 2]));
+    let address = cluster.etcd.address("cluster");
+    let shown = || -> serde_json::Value { serde_json::from_str(&status(&address, &["--json"])).expect("JSON") };
+    let settled = |found: &serde_json::Value| {
+        let all = |list: &str, holds: &dyn Fn(&serde_json::Value) -> bool| {
+            found[list].as_array().expect("a list").iter().all(holds)
+        };
+        let is_told = |log: &serde_json::Value| log["put_ms"].is_u64() && log["uncompacted_bytes"].is_u64();
+        all("logs", &is_told) && all("brokers", &|broker| broker["slots"] == 32) && all("moves", &|_| false)
+    };
+    let mut found = serde_json::Value::Null;
+    cluster.under_load(4, || found = until("all are placed, puts are told", || Some(shown()).filter(settled)));
+    assert_eq!((&found["partitions"], &found["slots_without"]), (&4.into(), &0.into()), "{found}");
+    assert!(["a", "b"].contains(&found["controller"].as_str().expect("there is one")), "{found}");
+    assert!(found["leaderless"] == serde_json::json!([]) && found["moves"] == serde_json::json!([]), "{found}");
+    for (broker, name) in found["brokers"].as_array().expect("a list").iter().zip(["a", "b"]) {
+        let is = |field: &str, value: serde_json::Value| assert_eq!(broker[field], value, "{field} of {found}");
+        is("name", name.into());
+        is("state", "serving".into());
+        is("led", 2.into());
+        is("slots", 32.into());
+        is("lease_ms", 2_000.into());
+        assert!(broker["renewed_ms"].as_u64().expect("etcd tells") <= 2_000, "{found}");
+        assert_eq!(broker["shards"][0]["led"], 2, "{found}");
+    }
+    let text = status(&address, &[]);
+    assert!(text.lines().any(|line| line.starts_with("b ") && line.contains(" serving ")), "{text}");
+    brokers.remove(0).kill();
+    until("its log is shown as a dead one's, or sealed", || {
+        let found = shown();
+        (found["brokers"].as_array().expect("a list").len() == 1).then_some(())
+    });
+    brokers.remove(0).stop();
+    let refused = run(&["status", "--data-dir", "/nowhere/at/all"]);
+    assert!(!refused.status.success() && self::text(&refused).contains("--data-dir"), "{}", self::text(&refused));
+}
+
+#[test]
+fn the_status_of_one_process_alone_is_shown_while_it_does_not_run() {
+    let (_directory, data) = crate::program::directory();
+    let broker = Broker::start(&data, &["--shards", "1"]);
+    broker.topic(&["create", "t", "--partitions", "3"]).expect("created");
+    let place = data.to_str().expect("a plain path");
+    let refused = run(&["status", "--data-dir", place]);
+    assert!(!refused.status.success() && text(&refused).contains("in the process that runs"), "{}", text(&refused));
+    broker.stop();
+    let shown = run(&["status", "--data-dir", place]);
+    assert!(shown.status.success() && text(&shown).contains("1, 3 partitions"), "{}", text(&shown));
+}
+
+#[test]
+fn a_broker_that_two_others_cannot_reach_is_replaced_long_before_its_lease_has_ended() {
+    if is_missing() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let start = |member| Broker::start_command(&mut cluster.command(member, "20"));
+    let mut brokers: Vec<Broker> = (0..3).map(start).collect();
+    until("all are known", || cluster.client().metadata().filter(|found| found.brokers.len() == 3).map(drop));
+    brokers[0].topic(&["create", "t", "--partitions", "6"]).expect("created");
+    until("all lead", || cluster.led().filter(|led| *led == [2, 2, 2]));
+    // Whom they never reached they do not suspect: each asks it several times in the time of a lease.
+    let before = brokers[0].metric("millrace_requests_total");
+    until("the others have asked it", || (brokers[0].metric("millrace_requests_total") >= before + 4).then_some(()));
+    let killed = crate::program::now();
+    cluster.under_load(6, || {
+        brokers.remove(0).kill();
+        until("the others lead all", || cluster.led().filter(|led| *led == [0, 3, 3]));
+    });
+    let after = killed.elapsed();
+    assert!(after < Duration::from_secs(18), "after {after:?}");
+    let shown = status(&cluster.etcd.address("cluster"), &[]);
+    assert!(shown.lines().any(|line| line.starts_with("a ") && line.contains(" suspected ")), "{shown}");
+    brokers.into_iter().for_each(Broker::stop);
+}
+
 #[test]
 fn what_a_killed_process_had_is_taken_by_the_other_and_every_acknowledged_record_is_there_once() {
     if is_missing() {
@@ -172,6 +263,9 @@ fn a_broker_is_drained_by_command_until_that_is_undone() {
     let drained = drain(&["a", "--wait"]);
     assert!(drained.status.success() && text(&drained).contains("nothing is left at a"), "{}", text(&drained));
     assert_eq!(cluster.led(), Some(vec![0, 4, 0]));
+    let shown = status(&address, &[]);
+    let line = shown.lines().find(|line| line.starts_with("a ")).unwrap_or_else(|| panic!("{shown}"));
+    assert!(line.contains(" drained ") && line.contains("leads 0"), "{shown}");
     let undone = drain(&["a", "--undo"]);
     assert!(undone.status.success(), "{}", text(&undone));
     until("both lead again", || cluster.led().filter(|led| led[..2] == [2, 2]));
