@@ -196,9 +196,9 @@ fn a_broker_that_two_others_cannot_reach_is_replaced_long_before_its_lease_has_e
     until("all are known", || cluster.client().metadata().filter(|found| found.brokers.len() == 3).map(drop));
     brokers[0].topic(&["create", "t", "--partitions", "6"]).expect("created");
     until("all lead", || cluster.led().filter(|led| *led == [2, 2, 2]));
-    // Whom they never reached they do not suspect: each asks it several times in the time of a lease.
+    // Whom they never reached they do not suspect. Each asks it every 2.5 seconds; what this test asked before shows late.
     let before = brokers[0].metric("millrace_requests_total");
-    until("the others have asked it", || (brokers[0].metric("millrace_requests_total") >= before + 4).then_some(()));
+    until("the others have asked it", || (brokers[0].metric("millrace_requests_total") >= before + 10).then_some(()));
     let killed = crate::program::now();
     cluster.under_load(6, || {
         brokers.remove(0).kill();
