@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use millrace_sim::seeds::{Outcome, Scenario, run_seed};
-use millrace_sim::table::{self, BOUND, by_name, seeds_to_catch};
+use millrace_sim::table::{self, BOUND, by_name, seeds_to_catch, seeds_to_catch_in};
 use millrace_storage::wrong::Wrong;
 use std::ops::Range;
 use std::process::ExitCode;
@@ -51,6 +51,9 @@ enum Command {
         /// Seeds to try at most.
         #[arg(long, default_value_t = BOUND)]
         bound: u64,
+        /// Plays them all in this world instead of where each must be caught; what is not caught there is no failure.
+        #[arg(long, value_enum)]
+        scenario: Option<Scenario>,
     },
 }
 
@@ -68,7 +71,8 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { seeds, scenario, wrong, threads } => run(seeds, scenario, wrong, threads),
         Command::Replay { seed, scenario, wrong, trace } => replay(seed, scenario, wrong, trace),
-        Command::Table { bound } => print_table(bound),
+        Command::Table { bound, scenario: None } => print_table(bound),
+        Command::Table { bound, scenario: Some(scenario) } => print_caught_in(scenario, bound),
     }
 }
 
@@ -111,18 +115,35 @@ fn replay(seed: u64, scenario: Scenario, wrong: Option<Wrong>, trace: bool) -> E
 
 fn print_table(bound: u64) -> ExitCode {
     let mut missed = 0;
-    println!("{:<40} {:>6}  seen as", "mistake", "seeds");
-    for mistake in table::ON_ONE_NODE {
+    print_row("mistake", "in", "seeds", "seen as");
+    for mistake in table::CAUGHT {
+        let world = format!("{:?}", mistake.scenario);
         match seeds_to_catch(mistake, bound) {
-            Some((seeds, finding)) => println!("{:<40} {seeds:>6}  {finding}", mistake.name),
+            Some((seeds, finding)) => print_row(mistake.name, &world, &seeds.to_string(), &finding),
             None => {
                 missed += 1;
-                println!("{:<40} {:>6}  not caught", mistake.name, "-");
+                print_row(mistake.name, &world, "-", "not caught");
             }
         }
     }
     for hidden in table::HIDDEN {
-        println!("{:<40} {:>6}  hidden: {}", hidden.mistake.name, "-", hidden.because);
+        print_row(hidden.mistake.name, "-", "-", &format!("hidden: {}", hidden.because));
     }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print_row(name: &str, world: &str, seeds: &str, seen: &str) {
+    println!("{name:<32} {world:<10} {seeds:>6}  {seen}");
+}
+
+fn print_caught_in(scenario: Scenario, bound: u64) -> ExitCode {
+    let world = format!("{scenario:?}");
+    print_row("mistake", "in", "seeds", "seen as");
+    for mistake in table::all() {
+        match seeds_to_catch_in(scenario, mistake.wrong, bound) {
+            Some((seeds, finding)) => print_row(mistake.name, &world, &seeds.to_string(), &finding),
+            None => print_row(mistake.name, &world, "-", "not caught"),
+        }
+    }
+    ExitCode::SUCCESS
 }

@@ -1,8 +1,7 @@
 //! How many seeds it takes to catch each mistake: those of PROTOCOL.md section 9, and others that concern segments, log
-//! starts and divided requests, each in the scenario where it shows.
+//! starts, divided requests and what a process knows of others, each in the scenario where it shows.
 //!
-//! Of PROTOCOL.md section 9 two are missing: *lease trusted for acknowledging* needs a second node, *fold that ignores the
-//! epoch* is hidden by other rules ([`HIDDEN`]).
+//! Of PROTOCOL.md section 9 one is missing: *fold that ignores the epoch* is hidden by other rules ([`HIDDEN`]).
 
 use crate::seeds::{Scenario, run_seed};
 use millrace_storage::wrong::Wrong;
@@ -30,8 +29,12 @@ const fn of_shared_ports(wrong: Wrong, name: &'static str) -> Mistake {
     Mistake { wrong, name, scenario: Scenario::SharedPort }
 }
 
-/// The mistakes that one node can make and that are caught within [`BOUND`] seeds of their scenario.
-pub const ON_ONE_NODE: &[Mistake] = &[
+const fn of_clusters(wrong: Wrong, name: &'static str) -> Mistake {
+    Mistake { wrong, name, scenario: Scenario::Cluster }
+}
+
+/// The mistakes that are caught within [`BOUND`] seeds of their scenario.
+pub const CAUGHT: &[Mistake] = &[
     mistake(Wrong::OverwritingPut, "overwriting-put"),
     mistake(Wrong::AckBeforeDurable, "ack-before-durable"),
     mistake(Wrong::AckOutOfSequenceOrder, "ack-out-of-sequence-order"),
@@ -73,9 +76,11 @@ pub const ON_ONE_NODE: &[Mistake] = &[
     of_nodes(Wrong::RollComparesLateVersion, "roll-compares-late-version"),
     of_shared_ports(Wrong::PartAckedBeforeDurable, "part-acked-before-durable"),
     of_shared_ports(Wrong::PartsMixedUp, "parts-mixed-up"),
+    of_clusters(Wrong::LeaseTrusted, "lease-trusted"),
+    of_clusters(Wrong::LateReadTakenForNewest, "late-read-taken-for-newest"),
 ];
 
-/// A mistake of PROTOCOL.md section 9 that no run of one node can show.
+/// A mistake of PROTOCOL.md section 9 that no run can show.
 #[derive(Clone, Copy, Debug)]
 pub struct Hidden {
     /// The switch.
@@ -102,19 +107,14 @@ pub struct Hidden {
 /// So the comparison is a second line of defence. That the first one holds is checked in every run for the folds of claims
 /// and releases: [`crate::truth::Truth`] reports any entry of another epoch that one could meet. The live fold and the one
 /// of a rebuild are not checked so; `storage`'s own tests hold the fold itself to the comparison.
-///
-/// `lease-trusted` needs a lease, and with it a second node.
-pub const HIDDEN: &[Hidden] = &[
-    Hidden {
-        mistake: mistake(Wrong::FoldIgnoresEpoch, "fold-ignores-epoch"),
-        because: "no fold meets an entry of another epoch, which every run checks",
-    },
-    Hidden { mistake: mistake(Wrong::LeaseTrusted, "lease-trusted"), because: "needs two nodes" },
-];
+pub const HIDDEN: &[Hidden] = &[Hidden {
+    mistake: mistake(Wrong::FoldIgnoresEpoch, "fold-ignores-epoch"),
+    because: "no fold meets an entry of another epoch, which every run checks",
+}];
 
 /// Every mistake.
 pub fn all() -> impl Iterator<Item = &'static Mistake> {
-    ON_ONE_NODE.iter().chain(HIDDEN.iter().map(|hidden| &hidden.mistake))
+    CAUGHT.iter().chain(HIDDEN.iter().map(|hidden| &hidden.mistake))
 }
 
 /// A mistake by its name.
@@ -126,10 +126,16 @@ pub fn by_name(name: &str) -> Option<Wrong> {
 /// arrives after its log was fenced, shows about once in 600.
 pub const BOUND: u64 = 3_000;
 
-/// How a mistake was found: the number of seeds played, and what was seen; `None` if `bound` seeds did not show it.
+/// How a mistake was found where it shows: the number of seeds played, and what was seen; `None` if `bound` seeds did not
+/// show it.
 pub fn seeds_to_catch(mistake: &Mistake, bound: u64) -> Option<(u64, String)> {
+    seeds_to_catch_in(mistake.scenario, mistake.wrong, bound)
+}
+
+/// The same in any scenario.
+pub fn seeds_to_catch_in(scenario: Scenario, wrong: Wrong, bound: u64) -> Option<(u64, String)> {
     (0..bound).find_map(|seed| {
-        let finding = run_seed(mistake.scenario, seed, Some(mistake.wrong), false).finding?;
+        let finding = run_seed(scenario, seed, Some(wrong), false).finding?;
         Some((seed + 1, finding))
     })
 }

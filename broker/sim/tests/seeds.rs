@@ -1,7 +1,7 @@
 //! The simulator itself: replays are exact, honest code passes, each mistake is seen.
 
 use millrace_sim::seeds::{Scenario, run_seed};
-use millrace_sim::table::{BOUND, ON_ONE_NODE, seeds_to_catch};
+use millrace_sim::table::{BOUND, CAUGHT, seeds_to_catch};
 
 /// Seeds of each scenario that every change must pass; longer runs are `millrace-sim run`.
 const CLEAN_SEEDS: u64 = 120;
@@ -66,7 +66,7 @@ fn clean(scenario: Scenario, seeds: u64) {
 
 #[test]
 fn each_mistake_is_caught_within_its_bound() {
-    for mistake in ON_ONE_NODE {
+    for mistake in CAUGHT {
         assert!(seeds_to_catch(mistake, BOUND).is_some(), "{} is not caught in {BOUND} seeds", mistake.name);
     }
 }

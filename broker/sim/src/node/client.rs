@@ -58,6 +58,11 @@ pub(super) struct World {
     pub ledger: Ledger,
     /// Where clients begin.
     pub bootstrap: Rc<Vec<SocketAddr>>,
+    /// Longest pause of a producer between two batches.
+    pub pace: Duration,
+    /// Whether there are many processes: one may not have heard for long of what others did, until everything is healed, and
+    /// producers go on until then, so that there is something to lose.
+    pub is_cluster: bool,
     /// Whether one request may be for partitions of several shards.
     pub shared_port: bool,
     /// Clients that are done.
@@ -106,7 +111,9 @@ impl World {
         let answer = connection.call(&request, METADATA, PATIENCE).await?;
         let Some(found) = answer.topics.first().filter(|t| t.error_code == ErrorCode::None) else { return Ok(None) };
         let gone = self.ledger.deleted_since(TopicId(found.topic_id));
-        let back = gone.is_some_and(|since| asked > since + NEWS.as_nanos() as u64);
+        let known_by_now =
+            |since: u64| asked > since + NEWS.as_nanos() as u64 && (!self.is_cluster || self.healed.get());
+        let back = gone.is_some_and(known_by_now);
         assert!(!back, "FINDING {topic} is {} again, which was deleted at {gone:?}", found.topic_id);
         let wanted = i32::try_from(index).expect("a small index");
         let partition = found.partitions.iter().find(|p| p.partition_index == wanted);
@@ -157,26 +164,26 @@ impl Producer {
         }
     }
 
-    /// Produces until `batches` are acknowledged.
+    /// Produces until `batches` are acknowledged, and among many processes until everything is healed.
     pub(super) async fn run(mut self, batches: u64) {
         let sim = self.world.sim.clone();
         let mut done = 0;
-        while done < batches {
+        while self.left(batches, done) > 0 {
             let route = self.world.route(&self.topic, self.index).await;
             self.write_to(route.partition.topic);
-            self.fill(batches - done);
+            self.fill(self.left(batches, done));
             let before = done;
             if let Ok(mut connection) = Connection::open(&sim, &self.world.network, route.address).await {
-                while done < batches
+                while self.left(batches, done) > 0
                     && let Ok(sent) = self.send_all(&mut connection, &route).await
                 {
                     done += sent;
                     if sent == 0 {
                         break;
                     }
-                    let pause = sim.dice(|d| d.latency(&(Duration::ZERO..Duration::from_millis(200))));
+                    let pause = sim.dice(|d| d.latency(&(Duration::ZERO..self.world.pace)));
                     sim.sleep(pause).await;
-                    self.fill(batches - done.min(batches));
+                    self.fill(self.left(batches, done));
                 }
             }
             if done == before {
@@ -184,6 +191,12 @@ impl Producer {
             }
         }
         self.world.done.set(self.world.done.get() + 1);
+    }
+
+    /// Batches that are still to be acknowledged.
+    fn left(&self, batches: u64, done: u64) -> u64 {
+        let goes_on = self.world.is_cluster && !self.world.healed.get();
+        batches.saturating_sub(done).max(if goes_on { IN_FLIGHT as u64 } else { 0 })
     }
 
     /// In a new topic of the name an idempotent producer begins anew.

@@ -1,10 +1,14 @@
 //! The cluster scenario: several processes as they are, on one object store and one metadata store, with clients that speak
-//! real frames. Processes are killed at any await and come back or do not, are suspended for longer than their leases and
-//! live on, are stopped, drained and added, while the stores misbehave. At the end everything is healed: what was
-//! acknowledged must be there, once, in order, and everything must be taken and served again.
+//! real frames. Processes are killed at any await and come back or do not, are suspended for longer than their leases or cut
+//! off and live on, are stopped, drained, suspected, added and taken away, while clocks jump and the stores misbehave
+//! ([`accidents`]). At the end everything is healed: what was acknowledged must be there, once, in order, everything must be
+//! taken and served again, and what nobody needs must go.
+
+mod accidents;
 
 use super::client::{Consumer, Producer, World};
 use super::committer::Committer;
+use super::deleter::Deleter;
 use super::limiter::Limiter;
 use super::network::Network;
 use super::shortener::Shortener;
@@ -13,13 +17,14 @@ use super::{
 };
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
-use crate::{audit, journal, rebuild};
-use bytes::Bytes;
+use crate::{audit, journal, rebuild, segments};
+use futures::channel::oneshot;
+use futures::future::{Either, select};
 use millrace_broker::control::cluster::ClusterConfig;
 use millrace_broker::process::housekeeping::Housekeeping;
 use millrace_storage::audit::Bodies;
 use millrace_storage::lane::LaneConfig;
-use millrace_storage::meta::{MetaStore, Op, Txn, keys};
+use millrace_storage::meta::keys;
 use millrace_storage::recovery::Stores;
 use millrace_storage::sim::{Dice, ProcessId, Sim, SimBucket, SimMeta};
 use std::cell::{Cell, RefCell};
@@ -35,6 +40,10 @@ const LIVENESS: Duration = Duration::from_secs(300);
 const MAX_POLLS: u64 = 20_000;
 /// How long a graceful stop waits for others: longer than its patience, often.
 const DRAIN: Duration = Duration::from_secs(8);
+/// How often is looked whether a host that was left shall have a process again.
+const LOOK: Duration = Duration::from_millis(500);
+/// After so long nothing is under way any more, however late it is.
+const HOURS: Duration = Duration::from_secs(4 * 3_600);
 /// Hosts at most, those that are added included.
 const MOST_HOSTS: u8 = 5;
 
@@ -44,18 +53,18 @@ struct ClusterPlan {
     hosts: u8,
     accidents: u64,
     lease: Duration,
-    /// Whether processes are suspended. Who wakes up may serve for a moment what it knew, log starts too, so that nobody
-    /// raises them then.
-    pauses: bool,
+    /// Whether processes live on beside their successors, or with clocks of their own. Such a one may serve for a moment
+    /// what it knew, log starts too, so that nobody raises them then, and takes time for what it is not.
+    zombies: bool,
 }
 
 impl ClusterPlan {
     fn drawn(dice: &mut Dice) -> ClusterPlan {
         ClusterPlan {
             hosts: dice.below(2..4) as u8,
-            accidents: dice.below(1..6),
+            accidents: dice.below(1..9),
             lease: Duration::from_millis(dice.below(1_000..6_000)),
-            pauses: dice.index(4) > 0,
+            zombies: dice.index(4) > 0,
         }
     }
 }
@@ -66,13 +75,21 @@ struct Host {
     life: RefCell<Option<Rc<Life>>>,
     /// Whether a process that died is started again.
     is_kept: Cell<bool>,
-    /// Virtual time until which its process is suspended.
+    /// Whether it was taken away for good.
+    is_gone: Cell<bool>,
+    /// Virtual time until which a process of it is suspended.
     paused_until: Cell<u64>,
+    /// Told that its process is taken for dead, whether or not it is.
+    given_up: RefCell<Option<oneshot::Sender<()>>>,
 }
 
 impl Host {
     fn name(&self) -> String {
         format!("node-{}", self.number)
+    }
+
+    fn life(&self) -> Option<Rc<Life>> {
+        self.life.borrow().clone()
     }
 }
 
@@ -87,6 +104,8 @@ struct Cluster {
     lane_config: LaneConfig,
     housekeeping: Housekeeping,
     hosts: RefCell<Vec<Rc<Host>>>,
+    /// Processes in whose place another one of their name was started, with their hosts.
+    replaced: RefCell<Vec<(u8, ProcessId)>>,
 }
 
 impl Cluster {
@@ -108,34 +127,58 @@ impl Cluster {
             network: network.clone(),
             ledger,
             bootstrap: Rc::new(addresses.collect()),
+            pace: Duration::from_millis(sim.dice(|d| d.below(200..4_000))),
+            is_cluster: true,
             shared_port: false,
             done: Rc::default(),
             healed: Rc::default(),
             finishing: Rc::default(),
         };
-        let hosts = RefCell::default();
-        Cluster { sim: sim.clone(), bucket, meta, network, world, node, plan, lane_config, housekeeping, hosts }
+        let (hosts, replaced) = Default::default();
+        Cluster {
+            sim: sim.clone(),
+            bucket,
+            meta,
+            network,
+            world,
+            node,
+            plan,
+            lane_config,
+            housekeeping,
+            hosts,
+            replaced,
+        }
     }
 
     fn add_host(self: &Rc<Self>) {
         let number = u8::try_from(self.hosts.borrow().len() + 1).expect("a handful");
-        let (is_kept, paused_until) = (Cell::new(true), Cell::new(0));
-        let host = Rc::new(Host { number, life: RefCell::default(), is_kept, paused_until });
+        let (life, given_up) = Default::default();
+        let (is_kept, is_gone, paused_until) = (Cell::new(true), Cell::new(false), Cell::new(0));
+        let host = Rc::new(Host { number, life, is_kept, is_gone, paused_until, given_up });
         self.hosts.borrow_mut().push(host.clone());
         self.sim.spawn(ProcessId::WORLD, "supervisor", self.clone().supervise(host));
     }
 
-    /// Starts processes of a host, one after the other whenever one has died.
+    /// Starts processes of a host, one after the other whenever one has died or is taken for dead.
     async fn supervise(self: Rc<Self>, host: Rc<Host>) {
         loop {
+            if host.is_gone.get() {
+                return;
+            }
             if !host.is_kept.get() {
-                self.sim.sleep(Duration::from_millis(100)).await;
+                self.sim.sleep(LOOK).await;
                 continue;
             }
             let life = self.start(&host);
             host.life.replace(Some(life.clone()));
-            self.sim.died(life.process).await;
+            let (give_up, given_up) = oneshot::channel();
+            host.given_up.replace(Some(give_up));
+            let died = std::pin::pin!(self.sim.died(life.process));
+            let ended = select(died, given_up).await;
             host.life.replace(None);
+            if matches!(ended, Either::Right((Ok(()), _))) {
+                continue;
+            }
             let pause = self.sim.dice(|d| [d.below(0..500), d.below(0..15_000)][d.index(2)]);
             self.sim.sleep(Duration::from_millis(pause)).await;
         }
@@ -169,64 +212,9 @@ impl Cluster {
     }
 
     fn any_host(&self) -> Rc<Host> {
-        let hosts = self.hosts.borrow();
+        let mut hosts = self.hosts.borrow().clone();
+        hosts.retain(|host| !host.is_gone.get());
         hosts[self.sim.dice(|d| d.index(hosts.len()))].clone()
-    }
-
-    async fn accident(self: &Rc<Self>) {
-        let sim = &self.sim;
-        let ms = |range| Duration::from_millis(sim.dice(|d| d.below(range)));
-        let host = self.any_host();
-        let life = host.life.borrow().clone();
-        sim.note(format_args!("an accident of {}", host.name()));
-        match (sim.dice(|d| d.index(8)), life) {
-            (0..=1, Some(life)) => {
-                sim.kill_after(life.process, sim.dice(|d| d.below(1..MAX_POLLS)));
-                sim.within(Duration::from_secs(20), || !sim.is_alive(life.process)).await;
-                sim.kill(life.process);
-            }
-            // Longer than its lease, mostly: it wakes up beside its successors.
-            (2..=3, Some(life)) if self.plan.pauses => {
-                let length = ms(0..20_000);
-                host.paused_until.set(sim.now() + length.as_nanos() as u64);
-                sim.pause(life.process, length);
-            }
-            (4, Some(life)) => {
-                if let Some(stop) = life.stop.borrow().as_ref() {
-                    drop(stop.send(()));
-                }
-                let patience = ms(0..15_000);
-                sim.within(patience, || !sim.is_alive(life.process)).await;
-                sim.kill(life.process);
-            }
-            (5, _) => {
-                let outage = ms(0..20_000);
-                match sim.dice(|d| d.index(2)) {
-                    0 => self.bucket.outage(outage),
-                    _ => self.meta.outage(outage),
-                }
-                sim.sleep(outage).await;
-            }
-            (6, _) if self.hosts.borrow().len() < usize::from(MOST_HOSTS) => self.add_host(),
-            (6, Some(life)) => {
-                host.is_kept.set(false);
-                sim.kill(life.process);
-                sim.sleep(ms(0..20_000)).await;
-                host.is_kept.set(true);
-            }
-            (7, _) => self.drain(&host).await,
-            _ => {}
-        }
-        sim.sleep(ms(0..10_000)).await;
-    }
-
-    /// An operator has a broker left, for a while.
-    async fn drain(&self, host: &Host) {
-        let key = keys::drain(&host.name());
-        let txn = |op| Txn { compares: Vec::new(), ops: vec![op] };
-        drop(self.meta.txn(txn(Op::Put(key.clone(), Bytes::new()))).await);
-        self.sim.sleep(Duration::from_millis(self.sim.dice(|d| d.below(0..20_000)))).await;
-        drop(self.meta.txn(txn(Op::Delete(key))).await);
     }
 
     /// Nothing fails any more, every host has a process, none is suspended.
@@ -234,8 +222,16 @@ impl Cluster {
         self.bucket.heal();
         self.meta.heal();
         self.network.heal();
+        self.hosts.borrow_mut().retain(|host| !host.is_gone.get());
         for host in self.hosts.borrow().iter() {
             host.is_kept.set(true);
+            if let Some(life) = host.life() {
+                self.sim.set_wall(life.process, 0);
+            }
+        }
+        // What observers say ends with them; these were none.
+        for (suspicion, _) in self.meta.contents(keys::SUSPECTS) {
+            self.put(suspicion, None).await;
         }
         let paused = || self.hosts.borrow().iter().map(|host| host.paused_until.get()).max().unwrap_or(0);
         self.sim.sleep_until(paused()).await;
@@ -244,6 +240,8 @@ impl Cluster {
         // Whoever was suspended learns that it was replaced.
         self.sim.sleep(2 * self.plan.lease + Duration::from_secs(10)).await;
         self.world.healed.set(true);
+        let replaced = || self.replaced.borrow().iter().all(|(_, process)| !self.sim.is_alive(*process));
+        assert!(self.sim.within(LIVENESS, replaced).await, "FINDING liveness: a process outlives the one in its place");
     }
 
     fn check(&self) {
@@ -261,12 +259,17 @@ pub async fn run(sim: Sim) {
     let (mut clients, mut committers) = (0, 0);
     for topic in 0..cluster.node.topics {
         let name = format!("topic-{topic}");
-        for group in 0..sim.dice(|d| d.below(0..3)) {
+        // Settings, log starts and offsets are asked for by name, so that who asks would not know of which topic.
+        let deletes = sim.dice(|d| d.index(4)) == 0;
+        if deletes {
+            sim.spawn(ProcessId::WORLD, "deleter", Deleter::new(world, &name).run());
+        }
+        for group in 0..sim.dice(|d| d.below(0..3)).min(if deletes { 0 } else { u64::MAX }) {
             committers += 1;
             let committer = Committer::new(world, &format!("group-{topic}-{group}"), &name);
             sim.spawn(ProcessId::WORLD, "committer", committer.run());
         }
-        if !cluster.plan.pauses && sim.dice(|d| d.index(4)) == 0 {
+        if !deletes && !cluster.plan.zombies && sim.dice(|d| d.index(4)) == 0 {
             sim.spawn(ProcessId::WORLD, "limiter", Limiter::new(world, &name).run());
         }
         for index in 0..sim.dice(|d| d.below(1..MAX_INDEX + 1)) {
@@ -277,7 +280,7 @@ pub async fn run(sim: Sim) {
             let producer = Producer::new(world, &name, index, id);
             sim.spawn(ProcessId::WORLD, "producer", producer.run(cluster.node.batches));
             sim.spawn(ProcessId::WORLD, "consumer", Consumer::new(world, &name, index).run());
-            if !cluster.plan.pauses && sim.dice(|d| d.index(3)) == 0 {
+            if !deletes && !cluster.plan.zombies && sim.dice(|d| d.index(3)) == 0 {
                 sim.spawn(ProcessId::WORLD, "shortener", Shortener::new(world, &name, index).run());
             }
         }
@@ -301,6 +304,9 @@ pub async fn run(sim: Sim) {
     let all = clients + committers;
     let read = sim.within(LIVENESS, || done.get() == all).await;
     assert!(read, "FINDING liveness: {} of {all} clients are done {LIVENESS:?} after all was healed", done.get());
+    let left = || [segments::uncollected(&cluster.bucket), segments::of_deleted_topics(&cluster.bucket)].concat();
+    let clean = sim.within(LIVENESS, || left().is_empty()).await;
+    assert!(clean, "FINDING litter: {:?} stay {LIVENESS:?} after all was healed", left());
     journal::check_backups(&sim, &cluster.bucket, &cluster.meta, backups).await;
     cluster.check();
     cold_start(&cluster).await;
@@ -310,10 +316,17 @@ pub async fn run(sim: Sim) {
 async fn cold_start(cluster: &Cluster) {
     let (sim, world) = (&cluster.sim, &cluster.world);
     for host in cluster.hosts.borrow().iter() {
-        if let Some(life) = host.life.borrow().as_ref() {
+        host.is_kept.set(false);
+        if let Some(life) = host.life() {
             sim.kill(life.process);
         }
     }
+    // In some histories what the dead have sent comes to pass hours later, and before anybody is there again.
+    if sim.dice(|d| d.index(8)) == 0 {
+        sim.sleep(HOURS).await;
+        cluster.check();
+    }
+    cluster.hosts.borrow().iter().for_each(|host| host.is_kept.set(true));
     let partitions = world.ledger.partitions();
     world.done.set(0);
     let topics: BTreeSet<String> = partitions.iter().map(|p| topic_of_meta(&cluster.meta, *p)).collect();

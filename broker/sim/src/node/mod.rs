@@ -165,6 +165,8 @@ impl Node {
             network: network.clone(),
             ledger: ledger.clone(),
             bootstrap: Rc::new((0..if shared_port { 1 } else { plan.shards }).map(address).collect()),
+            pace: Duration::from_millis(200),
+            is_cluster: false,
             shared_port,
             done: Rc::default(),
             healed: Rc::default(),

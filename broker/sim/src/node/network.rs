@@ -2,7 +2,9 @@
 //!
 //! Invariants:
 //! 1. Bytes of one direction arrive in order, each once, until the direction ends.
-//! 2. Dropping an end ends both directions; the peer learns of it later, or never (a machine that lost its power).
+//! 2. A direction of a connection to a host that clients are cut off from carries nothing any more, once it was written to
+//!    in that time.
+//! 3. Dropping an end ends both directions; the peer learns of it later, or never (a machine that lost its power).
 
 use futures::future::LocalBoxFuture;
 use millrace_broker::net::stream::{Accepted, ByteStream, Listener};
@@ -10,7 +12,7 @@ use millrace_storage::sim::{Chance, Sim};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -58,6 +60,8 @@ struct State {
     listeners: RefCell<BTreeMap<SocketAddr, Rc<RefCell<Backlog>>>>,
     next_client: Cell<u16>,
     breaks: Cell<Chance>,
+    /// Hosts that clients are cut off from, and until when.
+    cuts: RefCell<BTreeMap<IpAddr, u64>>,
 }
 
 /// An address whose connections are dealt to others.
@@ -78,6 +82,7 @@ impl Network {
             listeners: RefCell::default(),
             next_client: Cell::new(1_024),
             breaks: Cell::new(breaks),
+            cuts: RefCell::default(),
         };
         Network(Rc::new(state), None)
     }
@@ -90,6 +95,17 @@ impl Network {
     /// New connections no longer break by themselves.
     pub(super) fn heal(&self) {
         self.0.breaks.set(Chance::NEVER);
+        self.0.cuts.borrow_mut().clear();
+    }
+
+    /// For a while clients are cut off from a host.
+    pub(super) fn cut(&self, host: IpAddr, length: Duration) {
+        self.0.sim.note(format_args!("clients are cut off from {host} for {length:?}"));
+        self.0.cuts.borrow_mut().insert(host, self.0.sim.now() + length.as_nanos() as u64);
+    }
+
+    fn is_cut(&self, host: IpAddr) -> bool {
+        self.0.cuts.borrow().get(&host).is_some_and(|until| *until > self.0.sim.now())
     }
 
     /// Listens on an address; whoever listened there before is gone.
@@ -105,12 +121,15 @@ impl Network {
         sim.sleep(self.delay()).await;
         let dealt = self.1.as_ref().filter(|dealt| dealt.front == address);
         let address = dealt.map_or(address, |dealt| dealt.behind[sim.dice(|d| d.index(dealt.behind.len()))]);
+        if self.is_cut(address.ip()) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let backlog = self.0.listeners.borrow().get(&address).cloned();
         let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
         let (there, back): (Shared, Shared) = Default::default();
         let stream = |incoming: &Shared, outgoing: &Shared| -> Box<dyn ByteStream> {
             let (network, incoming, outgoing) = (self.clone(), incoming.clone(), outgoing.clone());
-            Box::new(SimStream { network, incoming, outgoing })
+            Box::new(SimStream { network, host: address.ip(), incoming, outgoing })
         };
         self.plan_break(&there, &back);
         let port = self.0.next_client.get();
@@ -191,6 +210,8 @@ impl Drop for SimListener {
 
 struct SimStream {
     network: Network,
+    /// Where its listener is.
+    host: IpAddr,
     incoming: Shared,
     outgoing: Shared,
 }
@@ -261,6 +282,7 @@ impl ByteStream for SimStream {
         let bytes: VecDeque<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(taken.min(room)).collect();
         let count = bytes.len();
         pipe.buffered += count;
+        pipe.silent |= self.network.is_cut(self.host);
         if pipe.silent {
             return Poll::Ready(Ok(count));
         }
