@@ -31,7 +31,7 @@ trap 'exit 143' TERM INT
 free_port() {
     local port
     for _ in $(seq 50); do
-        port=$((33000 + RANDOM % 20000))
+        port=$((20000 + RANDOM % 12000))
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
     done
     return 1
