@@ -28,15 +28,7 @@ finish() {
 trap finish EXIT
 trap 'exit 143' TERM INT
 
-# A free port, as far as one can know before the broker takes it.
-free_port() {
-    local port
-    for _ in $(seq 50); do
-        port=$((31000 + RANDOM % 1000))
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-    done
-    return 1
-}
+source "$here/free-port.sh"
 
 start_broker() {
     local port arguments=()

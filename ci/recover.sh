@@ -28,8 +28,11 @@ trap finish EXIT
 trap 'exit 143' TERM INT
 stores=(--data-dir "$work/data" --object-store "s3://$MILLRACE_TEST_S3_BUCKET/recover")
 
+source "$here/free-port.sh"
+
 start_broker() {
-    local port=$((31000 + RANDOM % 1000))
+    local port
+    port=$(free_port)
     "$binary" serve "${stores[@]}" --listen "127.0.0.1:$port" >>"$work/broker.log" 2>&1 </dev/null &
     broker=$!
     bootstrap=127.0.0.1:$port
