@@ -9,6 +9,9 @@
 //! 5. A locked-memory limit below 512 KiB shows only when an executor starts: [`probe`] looks first.
 //! 6. While any task is ready, it hears of nothing from outside (bytes of the ring, wakes by other threads) until the time
 //!    of a turn is over, which by default is 100 ms: [`TURN`].
+//! 7. A turn that is over before its first task has run, since the thread was kept from its processor, is taken for one
+//!    with nothing to do: the executor sleeps, and ready tasks wait for whatever wakes it. So turns are long
+//!    where they need not be short, and from the first task on a timer is always due soon: [`PULSE`].
 
 #![allow(unsafe_code, reason = "raw descriptors of the dependency's sockets")]
 
@@ -45,9 +48,14 @@ use std::time::Duration;
 
 /// Locked memory that an executor's rings need at most.
 const LEAST_MEMLOCK_BYTES: u64 = 512 << 10;
-/// How long tasks that are always ready keep a shard from hearing its lane and its sockets: this is in every
-/// acknowledgement of a shard that has enough to do. Looking costs a call.
-const TURN: Duration = Duration::from_millis(1);
+/// How long tasks that are always ready keep a shard from hearing its lane and its sockets at most. A thread is hardly ever
+/// kept from its processor for so long just when its first task is to run (trap 7).
+const TURN: Duration = Duration::from_millis(100);
+/// The same while somebody waits for a last turn: it is in every acknowledgement of a shard that is read from without a
+/// pause. Looking costs a call.
+const SHORT_TURN: Duration = Duration::from_millis(1);
+/// How long an executor that fell asleep over ready tasks sleeps at most.
+const PULSE: Duration = Duration::from_millis(10);
 /// Memory that an executor registers with its ring for direct file access, which shards do not use.
 const RING_MEMORY_BYTES: usize = 64 << 10;
 /// Pause after a failed accept (no descriptors left).
@@ -101,9 +109,27 @@ pub fn run<T: 'static, F: Future<Output = T> + 'static>(
     let last_turns = Rc::new(LastTurns::default());
     let main = make(Env::new(Rc::new(ShardRuntime { side, last_turns: last_turns.clone() })));
     Ok(executor.run(async move {
-        last_turns.start();
+        start_pulse().await;
+        last_turns.start(SHORT_TURN);
         main.await
     }))
+}
+
+/// Begins the timer of trap 7; it is set before this first task waits for anything.
+async fn start_pulse() {
+    let mut pulse = Timer::new(PULSE);
+    poll_fn(|cx| {
+        let _not_due = Pin::new(&mut pulse).poll(cx);
+        Poll::Ready(())
+    })
+    .await;
+    glommio::spawn_local(async move {
+        loop {
+            (&mut pulse).await;
+            pulse = Timer::new(PULSE);
+        }
+    })
+    .detach();
 }
 
 /// Processors that this process may use, ascending.

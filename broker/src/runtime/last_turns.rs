@@ -6,6 +6,7 @@ use glommio::{Latency, Shares, executor, spawn_local_into};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Of the thousand that all other tasks have together.
 const SHARES: usize = 1;
@@ -18,9 +19,10 @@ pub(super) struct LastTurns {
 }
 
 impl LastTurns {
-    /// Begins to give turns. To be called inside the executor.
-    pub(super) fn start(self: Rc<Self>) {
-        let queue = executor().create_task_queue(Shares::Static(SHARES), Latency::NotImportant, "last turns");
+    /// Begins to give turns, and makes turns of the executor end after `turn` while somebody
+    /// waits for a last one. To be called inside the executor.
+    pub(super) fn start(self: Rc<Self>, turn: Duration) {
+        let queue = executor().create_task_queue(Shares::Static(SHARES), Latency::Matters(turn), "last turns");
         spawn_local_into(self.give(), queue).expect("the queue was made just now").detach();
     }
 
