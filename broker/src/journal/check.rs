@@ -9,8 +9,9 @@ use super::reader::{find, last_given_out};
 use crate::control::start::StartError;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{LeaderEpoch, TopicPartition, Wid};
+use millrace_storage::meta::pages::Pages;
 use millrace_storage::meta::records::{PartitionRecord, Record};
-use millrace_storage::meta::{Key, MAX_PAGE, MAX_TXN_OPS, MetaStore, keys};
+use millrace_storage::meta::{Key, MAX_TXN_OPS, MetaStore, keys};
 use millrace_storage::object::ObjectStore;
 use millrace_storage::recovery::{RebuildError, last_epochs, logs_with_checkpoints};
 use millrace_storage::store_error::StoreError;
@@ -72,15 +73,11 @@ pub(crate) async fn not_older(
 
 async fn known_logs(meta: &dyn MetaStore) -> Result<BTreeSet<Wid>, StoreError> {
     let mut known = BTreeSet::new();
-    let mut after = None;
-    loop {
-        let page = meta.list(keys::WALS, after, MAX_PAGE).await?;
+    let mut pages = Pages::of(meta, keys::WALS);
+    while let Some(page) = pages.next_page().await? {
         known.extend(page.entries.iter().filter_map(|(key, _)| keys::parse_wal(key)));
-        after = page.entries.last().map(|(key, _)| key.clone());
-        if !page.more {
-            return Ok(known);
-        }
     }
+    Ok(known)
 }
 
 /// A partition that has a record of an earlier epoch.

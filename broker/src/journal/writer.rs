@@ -6,7 +6,8 @@ use super::reader::{find, last_given_out};
 use bytes::Bytes;
 use millrace_storage::env::Env;
 use millrace_storage::format::snapshot::{SnapshotHead, SnapshotWriter, mark_key, snapshot_key};
-use millrace_storage::meta::{Compare, MAX_PAGE, MetaStore, Op, Revision, Txn, TxnOutcome, keys};
+use millrace_storage::meta::pages::Pages;
+use millrace_storage::meta::{Compare, MetaStore, Op, Revision, Txn, TxnOutcome, keys};
 use millrace_storage::object::ObjectStore;
 use millrace_storage::recovery::Stores;
 use millrace_storage::store_error::{FailureKind, StoreError};
@@ -107,9 +108,8 @@ impl Journal {
     }
 
     async fn read(&self, prefix: &str, writer: &mut SnapshotWriter, seen: &mut Seen) -> Result<(), StoreError> {
-        let mut after = None;
-        loop {
-            let page = self.meta.list(prefix, after, MAX_PAGE).await?;
+        let mut pages = Pages::of(&*self.meta, prefix);
+        while let Some(page) = pages.next_page().await? {
             for (key, found) in &page.entries {
                 seen.keys += 1;
                 seen.newest = seen.newest.max(found.modified);
@@ -119,11 +119,8 @@ impl Journal {
                 let detail = format!("offsets and groups take more than {} MiB in the journal", MOST_BYTES >> 20);
                 return Err(StoreError::not_done(FailureKind::Full, detail));
             }
-            after = page.entries.last().map(|(key, _)| key.clone());
-            if !page.more {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// One that was not used, if no other was given out since: else it might hold more than a greater number does.

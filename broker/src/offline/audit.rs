@@ -9,8 +9,9 @@ use crate::settings::Settings;
 use millrace_storage::audit::{AuditStores, Clock, Finding, Report, Rules, Walk};
 use millrace_storage::env::Env;
 use millrace_storage::ids::TopicId;
+use millrace_storage::meta::pages::Pages;
 use millrace_storage::meta::records::{Record, TopicRecord, TopicState};
-use millrace_storage::meta::{MAX_PAGE, MetaStore, keys};
+use millrace_storage::meta::{MetaStore, keys};
 use millrace_storage::object::url::StoreUrl;
 use millrace_storage::side::{SideRuntime, block_on_local};
 use millrace_storage::store_error::StoreError;
@@ -98,9 +99,8 @@ async fn live_topics(
     findings: &mut Vec<Finding>,
 ) -> Result<BTreeMap<TopicId, u32>, StoreError> {
     let mut alive = BTreeMap::new();
-    let mut after = None;
-    loop {
-        let page = meta.list(keys::TOPICS, after, MAX_PAGE).await?;
+    let mut pages = Pages::of(meta, keys::TOPICS);
+    while let Some(page) = pages.next_page().await? {
         for (key, found) in &page.entries {
             let record = match TopicRecord::decode(&found.value) {
                 Ok(record) => record,
@@ -123,9 +123,6 @@ async fn live_topics(
                 Some(_) => {}
             }
         }
-        after = page.entries.last().map(|(key, _)| key.clone());
-        if !page.more {
-            return Ok(alive);
-        }
     }
+    Ok(alive)
 }

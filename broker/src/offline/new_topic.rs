@@ -25,8 +25,9 @@ use millrace_storage::compactor::{collect, manifest};
 use millrace_storage::env::Env;
 use millrace_storage::format::manifest::{Manifest, NamedSegment, SegmentName};
 use millrace_storage::ids::{BootId, LeaderEpoch, Offset, TopicId, TopicPartition, Wid};
+use millrace_storage::meta::keys;
+use millrace_storage::meta::pages::Pages;
 use millrace_storage::meta::records::{RECORD_VERSION, Record, TopicRecord, TopicState};
-use millrace_storage::meta::{MAX_PAGE, keys};
 use millrace_storage::object::OpenError;
 use millrace_storage::partition::{CommittedPartition, EpochHistory};
 use millrace_storage::recovery::{Rebuilt, Stores, adopt, put_new, put_object};
@@ -112,16 +113,11 @@ pub(super) async fn record(
 async fn bury(stores: &Stores) -> Result<(), OfflineError> {
     let objects = &*stores.objects;
     let mut known = BTreeSet::new();
-    let mut after = None;
-    loop {
-        let page = stores.meta.list(keys::TOPICS, after, MAX_PAGE).await?;
+    let mut pages = Pages::of(&*stores.meta, keys::TOPICS);
+    while let Some(page) = pages.next_page().await? {
         for (key, found) in &page.entries {
             let corrupt = |detail| StoreError::not_done(FailureKind::Corrupt, format!("record {key}: {detail}"));
             known.insert(TopicRecord::decode(&found.value).map_err(|error| corrupt(error.to_string()))?.id);
-        }
-        after = page.entries.last().map(|(key, _)| key.clone());
-        if !page.more {
-            break;
         }
     }
     let topics = Topics::read(objects).await?;

@@ -5,8 +5,9 @@ use super::OfflineError;
 use crate::control::cluster::view::{View, WATCHED};
 use crate::process::open::open_etcd;
 use crate::settings::Settings;
+use millrace_storage::meta::MetaStore;
 use millrace_storage::meta::etcd::{EtcdAddress, EtcdMeta, LeaseAge};
-use millrace_storage::meta::{MAX_PAGE, MetaStore};
+use millrace_storage::meta::pages::Pages;
 use millrace_storage::object::OpenError;
 use millrace_storage::side::SideRuntime;
 use std::rc::Rc;
@@ -52,15 +53,9 @@ pub(super) async fn read(meta: &dyn MetaStore) -> Result<View, OfflineError> {
     let mut view = View::default();
     for prefix in WATCHED {
         view.begin_listing(prefix);
-        let mut after = None;
-        loop {
-            let page = meta.list(prefix, after, MAX_PAGE).await?;
-            after = page.entries.last().map(|(key, _)| key.clone());
-            let more = page.more;
+        let mut pages = Pages::of(meta, prefix);
+        while let Some(page) = pages.next_page().await? {
             view.on_page(prefix, page.revision, page.entries).map_err(OfflineError::Record)?;
-            if !more {
-                break;
-            }
         }
         view.end_listing(prefix);
     }

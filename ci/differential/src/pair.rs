@@ -372,30 +372,11 @@ impl Pair {
         make: impl Fn(&Side) -> Bytes,
     ) -> io::Result<()> {
         let patience = if answer_due { PATIENCE } else { SILENCE };
-        let (left, right) = (make(&self.left), make(&self.right));
-        self.send((api, version), case, patience, (&left, &right))
-    }
-
-    /// As [`Pair::send_bytes`] for those that are made already; an answer is due.
-    pub(crate) fn send_each(
-        &mut self,
-        asked: (ApiKey, i16),
-        case: &str,
-        left: &Bytes,
-        right: &Bytes,
-    ) -> io::Result<()> {
-        self.send(asked, case, PATIENCE, (left, right))
-    }
-
-    fn send(
-        &mut self,
-        (api, version): (ApiKey, i16),
-        case: &str,
-        patience: Duration,
-        (left, right): (&Bytes, &Bytes),
-    ) -> io::Result<()> {
-        let left = self.left.client.exchange_bytes(left, patience)?;
-        let right = self.right.client.exchange_bytes(right, patience)?;
+        let send = |side: &mut Side| {
+            let bytes = make(side);
+            side.client.exchange_bytes(&bytes, patience)
+        };
+        let (left, right) = (send(&mut self.left)?, send(&mut self.right)?);
         self.compare(api, version, case, &left, &right);
         Ok(())
     }

@@ -23,6 +23,7 @@ mod history;
 pub mod keys;
 pub(crate) mod leases;
 pub mod memory;
+pub mod pages;
 pub mod records;
 #[cfg(test)]
 mod tests;

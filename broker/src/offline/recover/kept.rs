@@ -8,7 +8,8 @@ use bytes::Bytes;
 use millrace_storage::env::{Env, WallMs};
 use millrace_storage::format::snapshot::{SnapshotHead, SnapshotWriter, generation_base, snapshot_key};
 use millrace_storage::ids::TopicId;
-use millrace_storage::meta::{Key, MAX_PAGE, MetaStore, keys};
+use millrace_storage::meta::pages::Pages;
+use millrace_storage::meta::{Key, MetaStore, keys};
 use millrace_storage::object::ObjectStore;
 use millrace_storage::recovery::put_object;
 use millrace_storage::store_error::StoreError;
@@ -167,14 +168,9 @@ fn decimal<T: std::str::FromStr>(value: &Bytes) -> Option<T> {
 async fn all(meta: &dyn MetaStore) -> Result<BTreeMap<Key, Bytes>, StoreError> {
     let mut entries = BTreeMap::new();
     for prefix in PREFIXES {
-        let mut after = None;
-        loop {
-            let page = meta.list(prefix, after, MAX_PAGE).await?;
-            after = page.entries.last().map(|(key, _)| key.clone());
+        let mut pages = Pages::of(meta, prefix);
+        while let Some(page) = pages.next_page().await? {
             entries.extend(page.entries.into_iter().map(|(key, found)| (key, found.value)));
-            if !page.more {
-                break;
-            }
         }
     }
     Ok(entries)

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use millrace_storage::env::Env;
 use millrace_storage::meta::embedded::{EmbeddedMeta, FILE_NAME};
 use millrace_storage::meta::etcd::{EtcdAddress, EtcdMeta};
+use millrace_storage::meta::pages::Pages;
 use millrace_storage::meta::records::{ClusterRecord, Record};
 use millrace_storage::meta::{
     Compare, KeptAlive, Key, Lease, LeaseId, MAX_PAGE, MetaStore, Op, Page, Revision, Snapshot, Txn, TxnOutcome,
@@ -187,9 +188,8 @@ async fn brokers_are_gone(env: &Env, etcd: &EtcdMeta) -> Result<(), OfflineError
 
 /// Deletes every key but those that say whose it is and who empties it.
 async fn empty(marked: &Marked) -> Result<(), OfflineError> {
-    let mut after = None;
-    loop {
-        let page = marked.list(keys::ALL, after, MAX_PAGE).await?;
+    let mut pages = Pages::of(marked, keys::ALL);
+    while let Some(page) = pages.next_page().await? {
         let old =
             page.entries.iter().map(|(key, _)| key).filter(|key| *key != keys::RECOVERING && *key != keys::CLUSTER);
         let old: Vec<Key> = old.cloned().collect();
@@ -197,11 +197,8 @@ async fn empty(marked: &Marked) -> Result<(), OfflineError> {
             let ops = some.iter().cloned().map(Op::Delete).collect();
             marked.txn(Txn { compares: Vec::new(), ops }).await?;
         }
-        after = page.entries.last().map(|(key, _)| key.clone());
-        if !page.more {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
 /// An etcd whose transactions all compare a mark.

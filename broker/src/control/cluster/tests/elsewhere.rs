@@ -1,0 +1,143 @@
+//! Settings and topics that other processes change.
+
+use super::*;
+
+#[test]
+fn what_others_change_of_quotas_is_shown_and_never_goes_back_behind_a_change_of_ones_own() {
+    use crate::control::cluster_records::{ClusterRecords, Wish};
+    use crate::control::messages::QuotaAlteration;
+    use millrace_storage::meta::records::{QuotaEntity, QuotaPart, QuotaRecord};
+    let mut sink = Sink::default();
+    let mut records = ClusterRecords::new(BTreeMap::new(), BTreeMap::new()).among_others();
+    records.take_changed();
+    let entity = QuotaEntity { user: QuotaPart::Default, client_id: QuotaPart::Absent };
+    let quota = |rate| {
+        let quotas = BTreeMap::from([("producer_byte_rate".to_owned(), rate)]);
+        QuotaRecord { v: RECORD_VERSION, quotas }.encode()
+    };
+    let key = keys::quota(&entity);
+    let rate = |records: &mut ClusterRecords| {
+        let (quotas, _) = records.take_changed()?;
+        quotas.0.get(&entity).and_then(|quotas| quotas.get("producer_byte_rate").copied())
+    };
+    records.learn(&key, Some(&quota(5)), Revision(5));
+    assert_eq!(rate(&mut records), Some(5));
+    records.learn(&key, Some(&quota(5)), Revision(6));
+    assert_eq!(records.take_changed(), None, "it is known");
+    let changes = vec![("producer_byte_rate".to_owned(), Some(9))];
+    let wish = Wish::Quota(QuotaAlteration { entity: entity.clone(), changes });
+    records.alter((ShardIndex(0), Token(1)), std::iter::once(wish), false, &mut sink);
+    records.on_store(StoreAnswer::Txn(Ok(TxnOutcome::Committed(Revision(20)))), &mut sink);
+    assert_eq!(rate(&mut records), Some(9));
+    records.learn(&key, Some(&quota(7)), Revision(19));
+    assert_eq!(records.take_changed(), None, "the view has not come so far");
+    records.learn(&key, Some(&quota(8)), Revision(21));
+    assert_eq!(rate(&mut records), Some(8));
+    records.learn(&key, Some(&Bytes::from_static(b"nonsense")), Revision(22));
+    assert_eq!(records.take_changed(), None);
+}
+
+#[test]
+fn a_topic_that_another_process_was_faster_to_create_is_learned_however_far_the_store_is_by_then() {
+    let mut sink = Sink::default();
+    let numbers = PartitionNumbers { default: 1, most: 10 };
+    let own_id = TopicId(Uuid::from_u128(1));
+    let mut topics = Topics::new(Counts { shards: 1, lanes: 1 }, numbers, true, Box::new(move || own_id));
+    let new = NewTopic { name: "t".to_owned(), partitions: None, settings: BTreeMap::new() };
+    topics.create((ShardIndex(0), Token(1)), vec![new], false, false, &mut sink);
+    let theirs = TopicRecord {
+        v: RECORD_VERSION,
+        id: TopicId(Uuid::from_u128(2)),
+        state: TopicState::Live,
+        partitions: 1,
+        settings: BTreeMap::new(),
+    };
+    topics.on_store(own_id, StoreAnswer::Txn(Ok(TxnOutcome::Conflict(Revision(900)))), &mut sink);
+    let found = Versioned { value: theirs.encode(), modified: Revision(7) };
+    let snapshot = Snapshot { revision: Revision(900), values: vec![Some(found)] };
+    topics.on_store(own_id, StoreAnswer::Get(Ok(snapshot)), &mut sink);
+    let answered = sink.drain(Vec::new()).into_iter().find_map(|effect| match effect {
+        Effect::Shard(_, FromControl::Topics { topics, .. }) => Some(topics[0].error),
+        _ => None,
+    });
+    assert_eq!(answered, Some(ErrorCode::TopicAlreadyExists));
+    assert!(topics.take_unsettled().names.contains("t"), "the view is to be looked at");
+    topics.learn("t", None, Revision(6), &mut sink);
+    topics.learn("t", Some(&theirs), Revision(7), &mut sink);
+    let (images, _) = topics.take_changed(&[10]);
+    assert_eq!(images.iter().map(|image| image.id).collect::<Vec<_>>(), [theirs.id]);
+}
+
+#[test]
+fn lanes_forget_a_topic_that_another_process_deletes_when_it_is_gone_and_until_then_take_nothing_of_it() {
+    let mut sink = Sink::default();
+    let numbers = PartitionNumbers { default: 1, most: 10 };
+    let new_id = Box::new(|| TopicId(Uuid::from_u128(1)));
+    let mut topics = Topics::new(Counts { shards: 1, lanes: 1 }, numbers, true, new_id);
+    let id = partition(0).topic;
+    let record = |state| TopicRecord { v: RECORD_VERSION, id, state, partitions: 2, settings: BTreeMap::new() };
+    topics.learn("t", Some(&record(TopicState::Live)), Revision(5), &mut sink);
+    topics.on_lane(0, LaneReport::Opened { wid: Wid(1) }, &mut sink);
+    let home = Home { own: Some(ShardIndex(0)), is_free: true, leader: None, epoch: LeaderEpoch(4) };
+    (0..2).for_each(|index| topics.place(partition(index), home, &mut sink));
+    let leading = LaneReport::Leading { partition: partition(0), shard: ShardIndex(0), epoch: LeaderEpoch(5) };
+    topics.on_lane(0, leading, &mut sink);
+    sink.drain(Vec::new());
+    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
+    assert_eq!(sink.drain(Vec::new()), [], "a partition is undecided");
+    topics.learn("t", Some(&record(TopicState::Deleting)), Revision(6), &mut sink);
+    let release = LaneCommand::Release { partitions: vec![partition(1)] };
+    assert_eq!(sink.drain(Vec::new()), [Effect::Lane(0, release)], "the other is led");
+    (0..2).for_each(|index| topics.place(partition(index), home, &mut sink));
+    topics.on_lane(0, LaneReport::Fenced, &mut sink);
+    topics.on_lane(0, LaneReport::Opened { wid: Wid(2) }, &mut sink);
+    assert_eq!(sink.drain(Vec::new()), [], "it is being deleted");
+    topics.on_lane(0, LaneReport::NotLeading { partition: partition(1) }, &mut sink);
+    assert_eq!(sink.drain(Vec::new()), [], "by somebody else");
+    topics.learn("t", None, Revision(7), &mut sink);
+    let done = sink.drain(Vec::new());
+    assert_eq!(done[0], Effect::Lane(0, LaneCommand::Forget { topic: id }));
+    assert!(
+        matches!(&done[1..], [Effect::Shard(_, FromControl::Topics { topics, .. })] if topics[0].error == ErrorCode::None)
+    );
+}
+
+#[test]
+fn a_partition_is_led_once_nobody_else_may_and_released_when_its_home_is_elsewhere() {
+    let mut sink = Sink::default();
+    let numbers = PartitionNumbers { default: 1, most: 10 };
+    let new_id = Box::new(|| TopicId(Uuid::from_u128(1)));
+    let mut topics = Topics::new(Counts { shards: 2, lanes: 1 }, numbers, true, new_id);
+    let live = TopicRecord {
+        v: RECORD_VERSION,
+        id: partition(0).topic,
+        state: TopicState::Live,
+        partitions: 1,
+        settings: BTreeMap::new(),
+    };
+    topics.learn("t", Some(&live), Revision(5), &mut sink);
+    topics.on_lane(0, LaneReport::Opened { wid: Wid(1) }, &mut sink);
+    let home =
+        |own: Option<u16>, is_free, leader| Home { own: own.map(ShardIndex), is_free, leader, epoch: LeaderEpoch(4) };
+    let leader = |topics: &mut Topics| topics.take_changed(&[10, 11]).0.pop().map(|image| image.partitions[0].leader);
+    let commands = |sink: &mut Sink| sink.drain(Vec::new());
+    topics.place(partition(0), home(Some(1), false, Some(20)), &mut sink);
+    assert_eq!((commands(&mut sink), leader(&mut topics)), (vec![], Some(Some(20))), "somebody else leads it");
+    topics.place(partition(0), home(Some(1), true, None), &mut sink);
+    let lead = LaneCommand::Lead { partitions: vec![(partition(0), ShardIndex(1))] };
+    assert_eq!((commands(&mut sink), leader(&mut topics)), (vec![Effect::Lane(0, lead)], Some(None)));
+    let leading = LaneReport::Leading { partition: partition(0), shard: ShardIndex(1), epoch: LeaderEpoch(5) };
+    topics.on_lane(0, leading, &mut sink);
+    assert_eq!((commands(&mut sink), leader(&mut topics)), (vec![], Some(Some(11))));
+    let moving = Home { epoch: LeaderEpoch(6), ..home(None, false, Some(20)) };
+    topics.place(partition(0), moving, &mut sink);
+    let release = LaneCommand::Release { partitions: vec![partition(0)] };
+    assert_eq!(commands(&mut sink), [Effect::Lane(0, release)]);
+    let shown = topics.take_changed(&[10, 11]).0.pop().expect("it changed").partitions[0];
+    assert_eq!((shown.leader, shown.epoch), (Some(20), LeaderEpoch(6)), "clients are told where to go at once");
+    topics.on_lane(0, LaneReport::NotLeading { partition: partition(0) }, &mut sink);
+    topics.place(partition(0), home(None, true, Some(20)), &mut sink);
+    assert_eq!((commands(&mut sink), leader(&mut topics)), (vec![], Some(Some(20))), "its home has it in a moment");
+    assert_eq!(topics.left_here([partition(0)].into_iter()), 1, "its record names a log of this process");
+    assert_eq!(topics.left_here(std::iter::empty()), 0);
+}
