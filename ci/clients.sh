@@ -28,7 +28,7 @@ finish() {
 trap finish EXIT
 trap 'exit 143' TERM INT
 
-source "$here/free-port.sh"
+source "$here/servers.sh"
 
 start_broker() {
     local port arguments=()

@@ -28,7 +28,7 @@ trap finish EXIT
 trap 'exit 143' TERM INT
 stores=(--data-dir "$work/data" --object-store "s3://$MILLRACE_TEST_S3_BUCKET/recover")
 
-source "$here/free-port.sh"
+source "$here/servers.sh"
 
 start_broker() {
     local port

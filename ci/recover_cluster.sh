@@ -28,6 +28,8 @@ eval "$("$here/s3-server.sh" start)"
 trap finish EXIT
 trap 'exit 143' TERM INT
 
+source "$here/servers.sh"
+
 # Below those that the system gives to connections. Two are etcd's, two each from 10 and 20 on the brokers'.
 is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 for _ in $(seq 50); do
@@ -38,13 +40,6 @@ for _ in $(seq 50); do
 done
 etcd_port=$port peer_port=$((port + 1))
 stores=(--object-store "s3://$MILLRACE_TEST_S3_BUCKET/cluster" --metadata "etcd://127.0.0.1:$etcd_port/cluster")
-
-start_etcd() {
-    etcd --data-dir "$work/etcd" --listen-client-urls "http://127.0.0.1:$etcd_port" --listen-peer-urls "http://127.0.0.1:$peer_port" \
-        --advertise-client-urls "http://127.0.0.1:$etcd_port" --initial-advertise-peer-urls "http://127.0.0.1:$peer_port" \
-        --initial-cluster "default=http://127.0.0.1:$peer_port" --logger zap >>"$work/etcd.log" 2>&1 </dev/null &
-    etcd=$!
-}
 
 stop_etcd() {
     kill -9 "$etcd"
@@ -122,7 +117,7 @@ same() { # same WHEN
     echo "$1: $(wc -l <"$work/after") lines of topics and records equal, the group went on at its offsets"
 }
 
-start_etcd
+start_etcd "$work/etcd" "$etcd_port" "$peer_port" "$work/etcd.log"
 start_brokers
 "$binary" topic --bootstrap "127.0.0.1:$((port + 10))" create kept --partitions 6 --config retention.ms=-1 >/dev/null
 "$binary" topic --bootstrap "127.0.0.1:$((port + 10))" create ordered --partitions 2 --config max.message.bytes=54321 >/dev/null
@@ -135,7 +130,7 @@ read_up_to=100
 stop_brokers
 stop_etcd
 cp -r "$work/etcd" "$work/backup"
-start_etcd
+start_etcd "$work/etcd" "$etcd_port" "$peer_port" "$work/etcd.log"
 start_brokers
 "$binary" topic --bootstrap "127.0.0.1:$((port + 10))" delete deleted >/dev/null
 "$binary" topic --bootstrap "127.0.0.1:$((port + 10))" create later --partitions 3 >/dev/null
@@ -155,7 +150,7 @@ stop_brokers
 
 stop_etcd
 rm -r "$work/etcd"
-start_etcd
+start_etcd "$work/etcd" "$etcd_port" "$peer_port" "$work/etcd.log"
 refused "the etcd lost its data"
 recover --dry-run
 recover
@@ -166,7 +161,7 @@ stop_brokers
 stop_etcd
 rm -r "$work/etcd"
 cp -r "$work/backup" "$work/etcd"
-start_etcd
+start_etcd "$work/etcd" "$etcd_port" "$peer_port" "$work/etcd.log"
 refused "the etcd is from an older backup"
 recover
 same "after the etcd was from an older backup"

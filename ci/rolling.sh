@@ -27,7 +27,7 @@ finish() {
 trap finish EXIT
 trap 'exit 143' TERM INT
 
-source "$here/free-port.sh"
+source "$here/servers.sh"
 
 # Until a command succeeds; what is awaited is said where it never does.
 await() { # await WHAT COMMAND...
@@ -41,16 +41,12 @@ await() { # await WHAT COMMAND...
     return 1
 }
 
-start_etcd() {
-    local client peer
-    client=$(free_port) peer=$(free_port)
-    etcd --data-dir "$work/etcd" --listen-client-urls "http://127.0.0.1:$client" \
-        --advertise-client-urls "http://127.0.0.1:$client" --listen-peer-urls "http://127.0.0.1:$peer" \
-        --initial-advertise-peer-urls "http://127.0.0.1:$peer" --initial-cluster "default=http://127.0.0.1:$peer" \
-        --log-level warn >"$work/etcd.log" 2>&1 </dev/null &
-    etcd=$!
-    metadata=etcd://127.0.0.1:$client/rolling
-    await "etcd listens" listens "127.0.0.1:$client"
+start_metadata() {
+    local port
+    port=$(free_port)
+    start_etcd "$work/etcd" "$port" "$(free_port)" "$work/etcd.log"
+    metadata=etcd://127.0.0.1:$port/rolling
+    await "etcd listens" listens "127.0.0.1:$port"
 }
 
 listens() { (exec 3<>"/dev/tcp/${1%:*}/${1#*:}") 2>/dev/null; }
@@ -74,7 +70,7 @@ balanced() {
 
 "$here/install.sh"
 eval "$("$here/s3-server.sh" start)"
-start_etcd
+start_metadata
 for number in 0 1 2; do
     addresses[number]=127.0.0.1:$(free_port) admins[number]=127.0.0.1:$(free_port)
     start_broker "$number"
