@@ -29,7 +29,8 @@ const API_VERSIONS_VERSION: i16 = 3;
 const METADATA_VERSION: i16 = 9;
 const CREATE_TOPICS_VERSION: i16 = 5;
 const INIT_PRODUCER_ID_VERSION: i16 = 4;
-const PRODUCE_VERSION: i16 = 9;
+/// Of produce requests: topics go by name up to this one.
+pub(crate) const PRODUCE_VERSION: i16 = 9;
 const LIST_OFFSETS_VERSION: i16 = 7;
 
 /// Who leads each partition of a topic; partition p is entry p.
@@ -174,16 +175,22 @@ pub(crate) fn producer_id(bootstrap: SocketAddr) -> Result<(i64, i16), Trouble> 
     }
 }
 
+/// Asks for a batch each to be written to partitions of one topic.
+pub(crate) fn produce_request(
+    topic: &str,
+    acks: i16,
+    timeout_ms: i32,
+    data: impl IntoIterator<Item = (i32, Bytes)>,
+) -> ProduceRequest {
+    let data = data.into_iter().map(|(index, batch)| PartitionProduceData { index, records: Some(batch) });
+    let topic = TopicProduceData { name: topic.into(), partition_data: data.collect(), ..Default::default() };
+    ProduceRequest { transactional_id: None, acks, timeout_ms, topic_data: vec![topic] }
+}
+
 /// Writes one batch to each of these partitions of one leader, without a producer id, and waits until it is durable.
 pub(crate) fn produce(leader: SocketAddr, topic: &str, partitions: &[i32], batch: &Bytes) -> Result<(), Trouble> {
-    let partition_data =
-        partitions.iter().map(|&index| PartitionProduceData { index, records: Some(batch.clone()) }).collect();
-    let request = ProduceRequest {
-        transactional_id: None,
-        acks: -1,
-        timeout_ms: ADMIN_TIMEOUT_MS,
-        topic_data: vec![TopicProduceData { name: topic.into(), partition_data, ..Default::default() }],
-    };
+    let data = partitions.iter().map(|&index| (index, batch.clone()));
+    let request = produce_request(topic, -1, ADMIN_TIMEOUT_MS, data);
     let answer = greet(leader)?.call(&request, PRODUCE_VERSION)?;
     let results: Vec<_> = answer.responses.iter().flat_map(|topic| &topic.partition_responses).collect();
     if results.len() != partitions.len() {

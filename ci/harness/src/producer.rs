@@ -7,7 +7,7 @@
 //! 3. Memory is bounded by the window: no record is made that has no room in it.
 
 use crate::batch::{self, Identity, ProducerState, record_value};
-use crate::cluster;
+use crate::cluster::{self, PRODUCE_VERSION};
 use crate::connection::{Connection, read_frame};
 use crate::ledger::Ack;
 use crate::load::Shared;
@@ -16,8 +16,8 @@ use crate::trouble::{Trouble, is_retriable};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::frame::decode_response;
-use millrace_protocol::messages::produce::{PartitionProduceData, PartitionProduceResponse, TopicProduceData};
-use millrace_protocol::messages::{ProduceRequest, ProduceResponse};
+use millrace_protocol::messages::ProduceResponse;
+use millrace_protocol::messages::produce::PartitionProduceResponse;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -25,8 +25,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Topics go by name up to this version.
-const PRODUCE_VERSION: i16 = 9;
 /// Batches under way to a partition, and requests on a connection; what idempotence allows.
 const WINDOW: usize = 5;
 /// Bytes of records in a batch.
@@ -254,17 +252,15 @@ impl Producer<'_> {
             self.connect(leader)?;
         }
         let mut sent = Vec::with_capacity(chosen.len());
-        let mut partition_data = Vec::with_capacity(chosen.len());
+        let mut data = Vec::with_capacity(chosen.len());
         for (index, place) in chosen {
             let batch = &mut self.partitions[index].batches[place];
             batch.under_way = true;
             batch.nothing_before = place == 0;
             sent.push((index, batch.sequence));
-            partition_data.push(PartitionProduceData { index: index as i32, records: Some(batch.bytes.clone()) });
+            data.push((index as i32, batch.bytes.clone()));
         }
-        let topic = TopicProduceData { name: self.shared.topic.as_str().into(), partition_data, ..Default::default() };
-        let request =
-            ProduceRequest { transactional_id: None, acks: -1, timeout_ms: TIMEOUT_MS, topic_data: vec![topic] };
+        let request = cluster::produce_request(&self.shared.topic, -1, TIMEOUT_MS, data);
         let link = self.links.get_mut(&leader).expect("connected above");
         match link.connection.send(&request, PRODUCE_VERSION) {
             Ok(correlation) => {

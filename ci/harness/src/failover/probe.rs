@@ -5,22 +5,18 @@
 //! 2. A time counts from the fault, or from the last success after it.
 
 use crate::batch::{Identity, encode, record_value};
-use crate::cluster;
+use crate::cluster::{self, PRODUCE_VERSION};
 use crate::connection::Connection;
 use crate::consumer::{Position, fetch};
 use crate::route::{Bootstrap, Leader, Route};
 use crate::trouble::Trouble;
 use bytes::Bytes;
-use millrace_protocol::messages::ProduceRequest;
-use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Topics go by name up to this version.
-const PRODUCE_VERSION: i16 = 9;
 /// How long the broker may hold a produce request, in milliseconds.
 const PRODUCE_TIMEOUT_MS: i32 = 10_000;
 /// A thread begins a request so long after the one before, at least.
@@ -29,6 +25,7 @@ const EVERY: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Partitions in one fetch.
 const FETCHED_AT_ONCE: usize = 100;
+
 /// What a thread does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum What {
@@ -279,19 +276,8 @@ impl Shared {
         led: &[Position],
     ) -> Result<(), Trouble> {
         let connection = self.connected(broker, connection)?;
-        let data =
-            |position: &Position| PartitionProduceData { index: position.partition, records: Some(self.batch.clone()) };
-        let topic = TopicProduceData {
-            name: self.topic.as_str().into(),
-            partition_data: led.iter().map(data).collect(),
-            ..Default::default()
-        };
-        let request = ProduceRequest {
-            transactional_id: None,
-            acks: -1,
-            timeout_ms: PRODUCE_TIMEOUT_MS,
-            topic_data: vec![topic],
-        };
+        let data = led.iter().map(|position| (position.partition, self.batch.clone()));
+        let request = cluster::produce_request(&self.topic, -1, PRODUCE_TIMEOUT_MS, data);
         let sent = Instant::now();
         let answer = connection.call(&request, PRODUCE_VERSION)?;
         let now = Instant::now();

@@ -6,7 +6,7 @@
 //! 2. No process decides whether an answer was right: the history is judged afterwards.
 
 use crate::batch::{self, Identity, ProducerState, identity, record_value};
-use crate::cluster;
+use crate::cluster::{self, PRODUCE_VERSION};
 use crate::connection::Connection;
 use crate::consumer::{Position, fetch};
 use crate::history::{Event, Kind, Recorder, Value, runs};
@@ -15,8 +15,6 @@ use crate::route::{Bootstrap, Leader, Route};
 use crate::trouble::{Trouble, is_retriable};
 use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
-use millrace_protocol::messages::ProduceRequest;
-use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
@@ -25,8 +23,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Topics go by name up to this version.
-const PRODUCE_VERSION: i16 = 9;
 /// How long the broker may hold a produce request, in milliseconds.
 const PRODUCE_TIMEOUT_MS: i32 = 30_000;
 /// How long a fetch may wait for records, in milliseconds.
@@ -294,14 +290,8 @@ impl<'a> Process<'a> {
 
     /// Sends it once.
     fn send(&mut self, address: SocketAddr, partition: usize, records: Bytes) -> Result<Try, Trouble> {
-        let partition_data = vec![PartitionProduceData { index: partition as i32, records: Some(records) }];
-        let topic = TopicProduceData { name: self.shared.topic.as_str().into(), partition_data, ..Default::default() };
-        let request = ProduceRequest {
-            transactional_id: None,
-            acks: -1,
-            timeout_ms: PRODUCE_TIMEOUT_MS,
-            topic_data: vec![topic],
-        };
+        let data = [(partition as i32, records)];
+        let request = cluster::produce_request(&self.shared.topic, -1, PRODUCE_TIMEOUT_MS, data);
         let connection = self.links.get_mut(&address).expect("connected before");
         let answer = match connection.call(&request, PRODUCE_VERSION) {
             Ok(answer) => answer,
@@ -335,7 +325,7 @@ impl<'a> Process<'a> {
     /// Polls once, if there is a leader, and gives the position behind what was found.
     fn poll_from(&mut self, partition: usize, from: i64, most: usize) -> Result<i64, Trouble> {
         self.route.look(&self.shared.bootstrap)?;
-        let Some(leader) = self.route.leader(partition).filter(|leader| self.connect_to(leader)) else {
+        let Some(leader) = self.route.leader(partition).filter(|leader| self.connect(leader.address)) else {
             return Ok(from);
         };
         let wanted = Position { partition: partition as i32, epoch: leader.epoch, offset: from };
@@ -380,10 +370,6 @@ impl<'a> Process<'a> {
         let records = runs(found.into_iter());
         self.shared.recorder.tell(Event::Polled { process, partition: told, from, records });
         Ok(last + 1)
-    }
-
-    fn connect_to(&mut self, leader: &Leader) -> bool {
-        self.connect(leader.address)
     }
 
     /// The final read of a partition.

@@ -2,6 +2,7 @@
 
 use super::{Patient, TOPIC};
 use crate::batch::{ATTRIBUTES_AT, COUNT_AT, CRC_AT, Identity, encode, record_value, seal};
+use crate::cluster::{self, PRODUCE_VERSION};
 use crate::connection::{Connection, read_frame};
 use crate::random::Random;
 use crate::trouble::Trouble;
@@ -10,8 +11,7 @@ use millrace_protocol::api::ApiKey;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::frame::decode_response;
 use millrace_protocol::messages::api_versions::ApiVersion;
-use millrace_protocol::messages::produce::{PartitionProduceData, TopicProduceData};
-use millrace_protocol::messages::{ApiVersionsResponse, MetadataRequest, ProduceRequest, ProduceResponse};
+use millrace_protocol::messages::{ApiVersionsResponse, MetadataRequest, ProduceResponse};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -20,8 +20,6 @@ use std::time::Duration;
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 /// What a connection announces without sending it: below the limit of 100 MiB.
 const PROMISED_BYTES: i32 = 90 << 20;
-/// Produce version of the cases.
-const PRODUCE_VERSION: i16 = 9;
 /// Where the batch's offset of the last record stands.
 const LAST_DELTA_AT: usize = 23;
 /// Where the batch's magic stands.
@@ -178,9 +176,7 @@ fn refused_batches() -> Vec<RefusedBatch> {
 
 fn refused(patient: &Patient<'_>, name: &str, batch: Vec<u8>, acks: i16, expected: ErrorCode) -> Result<(), Trouble> {
     let mut connection: Connection = patient.connect()?;
-    let partition = PartitionProduceData { index: 0, records: Some(Bytes::from(batch)) };
-    let topic = TopicProduceData { name: TOPIC.into(), partition_data: vec![partition], ..Default::default() };
-    let request = ProduceRequest { transactional_id: None, acks, timeout_ms: 10_000, topic_data: vec![topic] };
+    let request = cluster::produce_request(TOPIC, acks, 10_000, [(0, Bytes::from(batch))]);
     let answer: ProduceResponse = connection
         .call(&request, PRODUCE_VERSION)
         .map_err(|trouble| Trouble::proof(format!("{name}: {expected:?} expected, {trouble}")))?;
