@@ -2,6 +2,7 @@
 
 use super::network::Network;
 use bytes::Bytes;
+use futures::future::{Either, select};
 use millrace_broker::net::stream::ByteStream;
 use millrace_protocol::codec::{Message, Request};
 use millrace_protocol::frame::{decode_response, request_frame};
@@ -24,13 +25,15 @@ pub(super) struct Connection {
     stream: Box<dyn ByteStream>,
     next_correlation: i32,
     next_answer: i32,
+    // Nothing is asked or read any more: what comes late would be taken for the answer to a later request.
+    is_lost: bool,
 }
 
 impl Connection {
     /// Connects.
     pub(super) async fn open(sim: &Sim, network: &Network, address: SocketAddr) -> Result<Connection, Lost> {
         let stream = network.connect(address).await.map_err(|_| Lost)?;
-        Ok(Connection { sim: sim.clone(), stream, next_correlation: 0, next_answer: 0 })
+        Ok(Connection { sim: sim.clone(), stream, next_correlation: 0, next_answer: 0, is_lost: false })
     }
 
     /// Sends a request without waiting for its answer.
@@ -38,14 +41,12 @@ impl Connection {
         let frame = request_frame(request, version, self.next_correlation, Some("sim".into()));
         let frame = frame.expect("a request of a version that has it").concat();
         self.next_correlation += 1;
-        let sim = self.sim.clone();
-        within(&sim, patience, self.write(&frame)).await
+        self.within(patience, async |connection| connection.write(&frame).await).await
     }
 
     /// The answer to the earliest request that has none.
     pub(super) async fn receive<M: Message>(&mut self, version: i16, patience: Duration) -> Result<M, Lost> {
-        let sim = self.sim.clone();
-        let frame = within(&sim, patience, self.read_frame()).await?;
+        let frame = self.within(patience, async |connection| connection.read_frame().await).await?;
         let (correlation, answer) = decode_response(&frame, version)
             .unwrap_or_else(|e| panic!("FINDING a response that a client can't read: {e}"));
         assert!(correlation == self.next_answer, "FINDING answer {correlation} instead of {}", self.next_answer);
@@ -62,6 +63,24 @@ impl Connection {
     ) -> Result<R::Response, Lost> {
         self.send(request, version, patience).await?;
         self.receive(version, patience).await
+    }
+
+    /// Does a piece of work in time, or gives the connection up for good, as every client does.
+    async fn within<T>(
+        &mut self,
+        patience: Duration,
+        work: impl AsyncFnOnce(&mut Connection) -> io::Result<T>,
+    ) -> Result<T, Lost> {
+        if self.is_lost {
+            return Err(Lost);
+        }
+        let timeout = self.sim.sleep(patience);
+        let done = match select(std::pin::pin!(work(self)), std::pin::pin!(timeout)).await {
+            Either::Left((Ok(done), _)) => Some(done),
+            _ => None,
+        };
+        self.is_lost = done.is_none();
+        done.ok_or(Lost)
     }
 
     async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -91,13 +110,5 @@ impl Connection {
             into = &mut into[count..];
         }
         Ok(())
-    }
-}
-
-async fn within<T>(sim: &Sim, patience: Duration, work: impl Future<Output = io::Result<T>>) -> Result<T, Lost> {
-    let (work, timeout) = (std::pin::pin!(work), std::pin::pin!(sim.sleep(patience)));
-    match futures::future::select(work, timeout).await {
-        futures::future::Either::Left((Ok(done), _)) => Ok(done),
-        _ => Err(Lost),
     }
 }
