@@ -7,6 +7,10 @@ use millrace_storage::wrong::Wrong;
 use std::ops::Range;
 use std::process::ExitCode;
 
+// A history is millions of small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Millrace in a world that a seed decides.
 #[derive(Parser)]
 #[command(name = "millrace-sim")]

@@ -10,20 +10,61 @@ use millrace_storage::format::manifest::{Manifest, NamedSegment, SegmentName, ma
 use millrace_storage::ids::{Offset, TopicId, TopicPartition};
 use millrace_storage::segment::{FOOTER_BYTES, HEADER_BYTES, data_key, index_key};
 use millrace_storage::sim::SimBucket;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-/// What a segment that the partition's manifest names holds at `offset`.
-pub fn at(bucket: &SimBucket, read_ids: ReadIds, p: TopicPartition, offset: Offset) -> Option<RecordId> {
-    let manifest = bucket.peek(&manifest_key(p)).map(|bytes| read(&manifest_key(p), &bytes))?;
-    let at = manifest.segments.partition_point(|named| named.segment.last < offset);
-    let named = manifest.segments.get(at).filter(|named| named.segment.base <= offset)?;
-    let ids = ids_of(bucket, read_ids, p, named)?;
-    ids.get(usize::try_from(offset.0 - named.segment.base.0).ok()?).copied()
+/// What segments hold, read once: a file under a name never changes, and is asked for at every offset.
+pub struct Contents {
+    bucket: SimBucket,
+    read_ids: ReadIds,
+    // Both with the bytes that they were read from, which is how it is seen that they are still those.
+    manifests: Read<TopicPartition, Rc<Manifest>>,
+    files: Read<(TopicPartition, SegmentName), Rc<[RecordId]>>,
 }
 
-fn ids_of(bucket: &SimBucket, read_ids: ReadIds, p: TopicPartition, named: &NamedSegment) -> Option<Vec<RecordId>> {
-    let file = bucket.peek(&data_key(p, named.name, named.segment.base))?;
-    Some(read_ids(&file.slice(HEADER_BYTES..file.len() - FOOTER_BYTES)))
+/// What was read of objects, each with its bytes.
+type Read<K, V> = RefCell<BTreeMap<K, (Bytes, V)>>;
+
+impl Contents {
+    /// Of the segments in this bucket.
+    pub fn new(bucket: &SimBucket, read_ids: ReadIds) -> Contents {
+        Contents { bucket: bucket.clone(), read_ids, manifests: RefCell::default(), files: RefCell::default() }
+    }
+
+    /// What a segment that the partition's manifest names holds at `offset`.
+    pub fn at(&self, p: TopicPartition, offset: Offset) -> Option<RecordId> {
+        let manifest = self.manifest(p)?;
+        let at = manifest.segments.partition_point(|named| named.segment.last < offset);
+        let named = manifest.segments.get(at).filter(|named| named.segment.base <= offset)?;
+        let ids = self.ids_of(p, named)?;
+        ids.get(usize::try_from(offset.0 - named.segment.base.0).ok()?).copied()
+    }
+
+    fn manifest(&self, p: TopicPartition) -> Option<Rc<Manifest>> {
+        let key = manifest_key(p);
+        let bytes = self.bucket.peek(&key)?;
+        Some(once(&self.manifests, p, bytes, |bytes| Rc::new(read(&key, bytes))))
+    }
+
+    fn ids_of(&self, p: TopicPartition, named: &NamedSegment) -> Option<Rc<[RecordId]>> {
+        let file = self.bucket.peek(&data_key(p, named.name, named.segment.base))?;
+        let body = |file: &Bytes| (self.read_ids)(&file[HEADER_BYTES..file.len() - FOOTER_BYTES]).into();
+        Some(once(&self.files, (p, named.name), file, body))
+    }
+}
+
+/// What `read` makes of these bytes, unless they were read before.
+fn once<K: Ord, V: Clone>(known: &Read<K, V>, key: K, bytes: Bytes, read: impl FnOnce(&Bytes) -> V) -> V {
+    let mut known = known.borrow_mut();
+    if let Some((before, value)) = known.get(&key)
+        && (before.as_ptr(), before.len()) == (bytes.as_ptr(), bytes.len())
+    {
+        return value.clone();
+    }
+    let value = read(&bytes);
+    known.insert(key, (bytes, value.clone()));
+    value
 }
 
 /// A manifest came into being, or took the place of `before`: what it names is there, no bound went back, and nothing
@@ -66,26 +107,19 @@ pub fn check_manifest(
 }
 
 /// The segments that a manifest names newly hold one record for each offset, and what clients have read.
-pub fn check_content(
-    bucket: &SimBucket,
-    read_ids: ReadIds,
-    key: &str,
-    before: Option<&Bytes>,
-    after: &Bytes,
-    ledger: &Ledger,
-) {
+pub fn check_content(contents: &Contents, key: &str, before: Option<&Bytes>, after: &Bytes, ledger: &Ledger) {
     let (before, next) = (before.map(|bytes| read(key, bytes)), read(key, after));
     let known = |named: &NamedSegment| before.iter().any(|manifest| manifest.segments.contains(named));
     let p = next.partition;
-    if is_gone(bucket, p.topic) {
+    if is_gone(&contents.bucket, p.topic) {
         return;
     }
     for named in next.segments.iter().filter(|named| !known(named)) {
         let (base, last) = (named.segment.base, named.segment.last);
-        let ids = ids_of(bucket, read_ids, p, named).expect("it was looked for");
+        let ids = contents.ids_of(p, named).expect("it was looked for");
         let count = ids.len() as i64;
         assert!(count == last.0 - base.0 + 1, "FINDING {key}: {count} records from {base} to {last}");
-        for (offset, id) in (base.0..).zip(ids) {
+        for (offset, id) in (base.0..).zip(ids.iter().copied()) {
             let was = ledger.record_at(p, Offset(offset));
             assert!(was.is_none_or(|was| was == id), "FINDING {key}: {id:?} at {offset}, where {was:?} was");
         }

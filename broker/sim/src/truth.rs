@@ -3,7 +3,8 @@
 //! A breach panics with `FINDING`: the run's seed is then the bug report.
 
 use crate::ledger::{Ledger, RecordId};
-use crate::{rebuild, segments};
+use crate::rebuild;
+use crate::segments::{self, Contents};
 use bytes::Bytes;
 use millrace_storage::format::checkpoint::{Checkpoint, checkpoint_key};
 use millrace_storage::format::manifest::SegmentName;
@@ -25,6 +26,7 @@ struct Inner {
     meta: SimMeta,
     ledger: Ledger,
     read_ids: ReadIds,
+    segments: Contents,
     // I6: the one log of an epoch's entries.
     homes: RefCell<BTreeMap<(TopicPartition, LeaderEpoch), Wid>>,
     // I1: what was first stored under a key.
@@ -77,6 +79,7 @@ impl Truth {
             meta: meta.clone(),
             ledger: ledger.clone(),
             read_ids,
+            segments: Contents::new(bucket, read_ids),
             homes: RefCell::default(),
             first: RefCell::default(),
             durable: RefCell::default(),
@@ -146,7 +149,7 @@ impl Truth {
     /// The ids that segments hold at these offsets.
     pub fn ids_in_segments(&self, p: TopicPartition, base: Offset, last: Offset) -> Option<Vec<RecordId>> {
         let offsets = (base.0..=last.0).map(Offset);
-        offsets.map(|offset| segments::at(&self.0.bucket, self.0.read_ids, p, offset)).collect()
+        offsets.map(|offset| self.0.segments.at(p, offset)).collect()
     }
 
     /// The ids that the bytes of a place hold.
@@ -216,7 +219,7 @@ impl Inner {
     fn on_manifest(&self, key: &str, before: Option<&Bytes>, after: &Bytes) {
         let gone = segments::check_manifest(&self.bucket, key, before, after, &self.replaced.borrow());
         self.replaced.borrow_mut().extend(gone);
-        segments::check_content(&self.bucket, self.read_ids, key, before, after, &self.ledger);
+        segments::check_content(&self.segments, key, before, after, &self.ledger);
     }
 
     fn on_deleted(&self, key: &str, bytes: &Bytes) {
@@ -247,8 +250,7 @@ impl Inner {
         let known: Vec<(i64, RecordId)> = (entry.base.0..).zip(ids).collect();
         let lost = |&(offset, id): &(i64, RecordId)| {
             let offset = Offset(offset);
-            self.ledger.record_at(p, offset) == Some(id)
-                && segments::at(&self.bucket, self.read_ids, p, offset) != Some(id)
+            self.ledger.record_at(p, offset) == Some(id) && self.segments.at(p, offset) != Some(id)
         };
         if known.iter().any(lost) {
             // Clients may not have heard of it yet.

@@ -309,7 +309,7 @@ pub async fn run(sim: Sim) {
     let read = sim.within(LIVENESS, || done.get() == all).await;
     assert!(read, "FINDING liveness: {} of {all} clients are done {LIVENESS:?} after all was healed", done.get());
     let left = || [segments::uncollected(&cluster.bucket), segments::of_deleted_topics(&cluster.bucket)].concat();
-    let clean = sim.within(LIVENESS, || left().is_empty()).await;
+    let clean = sim.within_by(Duration::from_secs(1), LIVENESS, || left().is_empty()).await;
     assert!(clean, "FINDING litter: {:?} stay {LIVENESS:?} after all was healed", left());
     journal::check_backups(&sim, &cluster.bucket, &cluster.meta, backups).await;
     cluster.check();

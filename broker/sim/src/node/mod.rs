@@ -394,7 +394,7 @@ pub async fn run(sim: Sim, shared_port: bool) {
     let read = node.sim.within(LIVENESS, || done.get() == clients).await;
     assert!(read, "FINDING liveness: {} of {clients} clients are done {LIVENESS:?} after all was healed", done.get());
     let left = || [segments::uncollected(&node.bucket), segments::of_deleted_topics(&node.bucket)].concat();
-    let clean = node.sim.within(LIVENESS, || left().is_empty()).await;
+    let clean = node.sim.within_by(Duration::from_secs(1), LIVENESS, || left().is_empty()).await;
     assert!(clean, "FINDING litter: {:?} stay {LIVENESS:?} after all was healed", left());
     journal::check_backups(&sim, &node.bucket, &node.meta, backups).await;
     // A cold start serves the same log from its beginning.
