@@ -18,6 +18,8 @@ pub enum Scenario {
     SharedPort,
     /// Several processes on one log, killed, suspended beyond their leases, stopped, drained, added.
     Cluster,
+    /// The same, but nothing fails and operators are careful: then nobody waits for long.
+    Orderly,
 }
 
 /// How a seed ended.
@@ -66,7 +68,8 @@ pub fn run_seed(scenario: Scenario, seed: u64, mistake: Option<Wrong>, keep_trac
         Scenario::Lane => sim.run(lane::MAX_STEPS, lane::run(sim.clone())),
         Scenario::Node => sim.run(node::MAX_STEPS, node::run(sim.clone(), false)),
         Scenario::SharedPort => sim.run(node::MAX_STEPS, node::run(sim.clone(), true)),
-        Scenario::Cluster => sim.run(node::cluster::MAX_STEPS, node::cluster::run(sim.clone())),
+        Scenario::Cluster => sim.run(node::cluster::MAX_STEPS, node::cluster::run(sim.clone(), false)),
+        Scenario::Orderly => sim.run(node::cluster::MAX_STEPS, node::cluster::run(sim.clone(), true)),
     };
     let ended = catch_unwind(AssertUnwindSafe(run));
     let finding = match ended {

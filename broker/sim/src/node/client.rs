@@ -18,6 +18,7 @@ use millrace_storage::ids::{Offset, TopicId, TopicPartition};
 use millrace_storage::sim::{Sim, SimBucket};
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -63,6 +64,8 @@ pub(super) struct World {
     /// Whether there are many processes: one may not have heard for long of what others did, until everything is healed, and
     /// producers go on until then, so that there is something to lose.
     pub is_cluster: bool,
+    /// Longer than this nobody may wait for a partition that was served once, where nothing fails.
+    pub patience: Option<Duration>,
     /// Whether one request may be for partitions of several shards.
     pub shared_port: bool,
     /// Clients that are done.
@@ -81,7 +84,36 @@ pub(super) struct Route {
     pub partition: TopicPartition,
 }
 
+/// How long a client has waited for a partition that was served once.
+#[derive(Default)]
+struct Waiting {
+    was_served: bool,
+    /// Virtual nanoseconds.
+    since: Option<u64>,
+}
+
+impl Waiting {
+    fn begins(&mut self, world: &World) {
+        if self.was_served {
+            self.since.get_or_insert(world.sim.now());
+        }
+    }
+
+    fn ends(&mut self, world: &World, who: &str, p: TopicPartition) {
+        self.was_served = true;
+        let waited = self.since.take().map_or(Duration::ZERO, |since| Duration::from_nanos(world.sim.now() - since));
+        let Some(patience) = world.patience else { return };
+        assert!(waited <= patience, "FINDING a {who} of {p} waited {waited:?}, and nothing had failed");
+    }
+}
+
 impl World {
+    /// A client is done.
+    pub(super) fn is_done(&self, who: fmt::Arguments<'_>) {
+        self.sim.note(format_args!("{who} is done"));
+        self.done.set(self.done.get() + 1);
+    }
+
     /// A connection to any broker.
     pub(super) async fn any_connection(&self) -> Result<Connection, Lost> {
         let address = self.bootstrap[self.sim.dice(|d| d.index(self.bootstrap.len()))];
@@ -145,6 +177,7 @@ pub(super) struct Producer {
     next_number: u64,
     next_companion: u64,
     unacknowledged: VecDeque<Pending>,
+    waiting: Waiting,
 }
 
 impl Producer {
@@ -161,6 +194,7 @@ impl Producer {
             next_number: 0,
             next_companion: 0,
             unacknowledged: VecDeque::new(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -169,6 +203,7 @@ impl Producer {
         let sim = self.world.sim.clone();
         let mut done = 0;
         while self.left(batches, done) > 0 {
+            self.waiting.begins(&self.world);
             let route = self.world.route(&self.topic, self.index).await;
             self.write_to(route.partition.topic);
             self.fill(self.left(batches, done));
@@ -181,16 +216,18 @@ impl Producer {
                     if sent == 0 {
                         break;
                     }
+                    self.waiting.ends(&self.world, "producer", route.partition);
                     let pause = sim.dice(|d| d.latency(&(Duration::ZERO..self.world.pace)));
                     sim.sleep(pause).await;
                     self.fill(self.left(batches, done));
+                    self.waiting.begins(&self.world);
                 }
             }
             if done == before {
                 sim.sleep(BACKOFF).await;
             }
         }
-        self.world.done.set(self.world.done.get() + 1);
+        self.world.is_done(format_args!("the producer of {}/{}", self.topic, self.index));
     }
 
     /// Batches that are still to be acknowledged.
@@ -369,12 +406,20 @@ pub(super) struct Consumer {
     index: u32,
     reads: Option<TopicId>,
     next: i64,
+    waiting: Waiting,
 }
 
 impl Consumer {
     /// A consumer at offset 0.
     pub(super) fn new(world: &World, topic: &str, index: u32) -> Consumer {
-        Consumer { world: world.clone(), topic: topic.to_owned(), index, reads: None, next: 0 }
+        Consumer {
+            world: world.clone(),
+            topic: topic.to_owned(),
+            index,
+            reads: None,
+            next: 0,
+            waiting: Waiting::default(),
+        }
     }
 
     /// Reads until everything is healed and the end of the log is reached.
@@ -387,7 +432,7 @@ impl Consumer {
             if let Ok(mut connection) = Connection::open(&self.world.sim, &self.world.network, route.address).await
                 && let Ok(true) = self.read(&mut connection, &route).await
             {
-                self.world.done.set(self.world.done.get() + 1);
+                self.world.is_done(format_args!("the consumer of {}/{}", self.topic, self.index));
                 return;
             }
             self.world.sim.sleep(BACKOFF).await;
@@ -399,6 +444,7 @@ impl Consumer {
         loop {
             let finishing = self.world.finishing.get();
             let started = self.world.ledger.highest_told_start(route.partition);
+            self.waiting.begins(&self.world);
             let answer = connection.call(&self.request(route), FETCH, PATIENCE).await?;
             let Some(topic) = answer.responses.first() else {
                 assert!(answer.error_code != ErrorCode::None, "FINDING a fetch without a session names no topic");
@@ -418,6 +464,7 @@ impl Consumer {
             let (p, start) = (route.partition, data.log_start_offset);
             assert!(start >= started.0, "FINDING {p} starts at {start}, and did at {started} before");
             assert!(self.next >= started.0, "FINDING {p} is read at {}, below its start {started}", self.next);
+            self.waiting.ends(&self.world, "consumer", p);
             self.world.ledger.told_start(p, Offset(start));
             let bytes = data.records.as_ref().map(|r| r.concat()).unwrap_or_default();
             for (base, ids) in batch::read_all(&bytes) {

@@ -26,7 +26,7 @@ use millrace_storage::audit::Bodies;
 use millrace_storage::lane::LaneConfig;
 use millrace_storage::meta::keys;
 use millrace_storage::recovery::Stores;
-use millrace_storage::sim::{Dice, ProcessId, Sim, SimBucket, SimMeta};
+use millrace_storage::sim::{Dice, ProcessId, Sim, SimBucket, SimMeta, Temper};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -40,6 +40,8 @@ const LIVENESS: Duration = Duration::from_secs(300);
 const MAX_POLLS: u64 = 20_000;
 /// How long a graceful stop waits for others: longer than its patience, often.
 const DRAIN: Duration = Duration::from_secs(8);
+/// A partition is served again after so long at the latest when all that happened was meant to.
+const ORDERLY: Duration = Duration::from_secs(5);
 /// How often is looked whether a host that was left shall have a process again.
 const LOOK: Duration = Duration::from_millis(500);
 /// After so long nothing is under way any more, however late it is.
@@ -60,15 +62,18 @@ struct ClusterPlan {
     /// Whether processes live on beside their successors, or with clocks of their own. Such a one may serve for a moment
     /// what it knew, log starts too, so that nobody raises them then, and takes time for what it is not.
     zombies: bool,
+    /// Whether nothing happens but what operators do in good order: then nobody waits for long.
+    is_orderly: bool,
 }
 
 impl ClusterPlan {
-    fn drawn(dice: &mut Dice) -> ClusterPlan {
+    fn drawn(dice: &mut Dice, is_orderly: bool) -> ClusterPlan {
         ClusterPlan {
             hosts: dice.below(2..4) as u8,
             accidents: dice.below(1..9),
             lease: Duration::from_millis(dice.below(1_000..6_000)),
-            zombies: dice.index(4) > 0,
+            zombies: dice.index(4) > 0 && !is_orderly,
+            is_orderly,
         }
     }
 }
@@ -113,10 +118,11 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(sim: &Sim) -> Cluster {
-        let Weather { bucket_faults, meta_faults, breaks } = Weather::drawn(sim);
+    fn new(sim: &Sim, is_orderly: bool) -> Cluster {
+        let weather = if is_orderly { Weather::of(Temper::Calm, sim) } else { Weather::drawn(sim) };
+        let Weather { bucket_faults, meta_faults, breaks } = weather;
         let network = Network::new(sim, breaks);
-        let (node, plan) = sim.dice(|d| (Plan::drawn(d, false), ClusterPlan::drawn(d)));
+        let (node, plan) = sim.dice(|d| (Plan::drawn(d, false), ClusterPlan::drawn(d, is_orderly)));
         let lane_config = sim.dice(crate::lane::lane_config);
         let lane_config = for_real_batches(sim, lane_config);
         let housekeeping = sim.dice(housekeeping);
@@ -133,6 +139,7 @@ impl Cluster {
             bootstrap: Rc::new(addresses.collect()),
             pace: Duration::from_millis(sim.dice(|d| d.below(200..4_000))),
             is_cluster: true,
+            patience: plan.is_orderly.then_some(ORDERLY),
             shared_port: false,
             done: Rc::default(),
             healed: Rc::default(),
@@ -255,9 +262,9 @@ impl Cluster {
     }
 }
 
-/// Runs the scenario as the main task of `sim`.
-pub async fn run(sim: Sim) {
-    let cluster = Rc::new(Cluster::new(&sim));
+/// Runs the scenario as the main task of `sim`; in an orderly history nothing happens but what careful operators do.
+pub async fn run(sim: Sim, is_orderly: bool) {
+    let cluster = Rc::new(Cluster::new(&sim, is_orderly));
     let world = &cluster.world;
     (0..cluster.plan.hosts).for_each(|_| cluster.add_host());
     let (mut clients, mut committers) = (0, 0);

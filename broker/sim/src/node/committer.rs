@@ -43,7 +43,7 @@ impl Committer {
             if let Ok(true) = self.round().await
                 && finishing
             {
-                self.world.done.set(self.world.done.get() + 1);
+                self.world.is_done(format_args!("the committer of {}", self.group));
                 return;
             }
             let pause = self.world.sim.dice(|d| Duration::from_millis(d.below(0..PAUSE_MS)));

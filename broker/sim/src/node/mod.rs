@@ -131,7 +131,10 @@ struct Weather {
 
 impl Weather {
     fn drawn(sim: &Sim) -> Weather {
-        let temper = [Temper::Calm, Temper::Fair, Temper::Fair, Temper::Rough][sim.dice(|d| d.index(4))];
+        Weather::of([Temper::Calm, Temper::Fair, Temper::Fair, Temper::Rough][sim.dice(|d| d.index(4))], sim)
+    }
+
+    fn of(temper: Temper, sim: &Sim) -> Weather {
         let (bucket_faults, meta_faults) = sim.dice(|d| (Faults::drawn(temper, d), Faults::drawn(temper, d)));
         let breaks = if temper == Temper::Calm { Chance::NEVER } else { Chance(1_500) };
         Weather { bucket_faults, meta_faults, breaks }
@@ -167,6 +170,7 @@ impl Node {
             bootstrap: Rc::new((0..if shared_port { 1 } else { plan.shards }).map(address).collect()),
             pace: Duration::from_millis(200),
             is_cluster: false,
+            patience: None,
             shared_port,
             done: Rc::default(),
             healed: Rc::default(),

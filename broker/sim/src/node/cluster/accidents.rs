@@ -3,7 +3,7 @@
 //! One accident begins after the other, but most of them last while the next ones begin: a process may be suspended while
 //! another is cut off and the metadata store starts again.
 
-use super::{Cluster, Host, MAX_POLLS, MOST_HOSTS};
+use super::{Cluster, Host, LIVENESS, MAX_POLLS, MOST_HOSTS};
 use crate::node::address_of;
 use bytes::Bytes;
 use millrace_broker::control::messages::COORDINATOR_SLOTS;
@@ -77,6 +77,12 @@ impl Accident {
         use Accident::*;
         matches!(self, Stop | Suspend | Twin | CutFromStore | Clock | Suspicion)
     }
+
+    /// Whether it is what a careful operator does.
+    fn is_orderly(self) -> bool {
+        use Accident::*;
+        matches!(self, Shutdown | Scale | ScaleIn | Drain | Move)
+    }
 }
 
 /// Longest time that most accidents last: several leases.
@@ -93,13 +99,27 @@ impl Cluster {
 
     /// One of them, and a pause.
     pub(super) async fn accident(self: &Rc<Self>) {
+        if self.plan.is_orderly {
+            self.settle().await;
+        }
         let host = self.any_host();
         let accident = ALL[self.sim.dice(|d| d.index(ALL.len()))];
-        if !accident.makes_zombies() || self.plan.zombies {
+        let may_be =
+            if self.plan.is_orderly { accident.is_orderly() } else { self.plan.zombies || !accident.makes_zombies() };
+        if may_be {
             self.sim.note(format_args!("an accident of {}: {accident:?}", host.name()));
             self.happen(accident, &host).await;
         }
         self.sim.sleep(self.ms(0..10_000)).await;
+    }
+
+    /// As who restarts brokers one by one does: the next one when all are there.
+    async fn settle(&self) {
+        let serves = |host: &Rc<Host>| {
+            host.is_gone.get() || host.life().is_some() && self.meta.peek(&keys::broker(&host.name())).is_some()
+        };
+        let all_serve = || self.hosts.borrow().iter().all(serves);
+        assert!(self.sim.within(LIVENESS, all_serve).await, "FINDING liveness: a broker does not come back");
     }
 
     async fn happen(self: &Rc<Self>, accident: Accident, host: &Rc<Host>) {
@@ -162,7 +182,9 @@ impl Cluster {
         if let Some(stop) = life.stop.borrow().as_ref() {
             drop(stop.send(()));
         }
-        self.sim.within(self.ms(0..15_000), || !self.sim.is_alive(life.process)).await;
+        let patience = if self.plan.is_orderly { LIVENESS } else { self.ms(0..15_000) };
+        let ended = self.sim.within(patience, || !self.sim.is_alive(life.process)).await;
+        assert!(ended || !self.plan.is_orderly, "FINDING liveness: a process does not end that was told to");
         self.sim.kill(life.process);
     }
 
@@ -203,7 +225,7 @@ impl Cluster {
         if self.hosts.borrow().len() < usize::from(MOST_HOSTS) {
             return self.add_host();
         }
-        let Some(life) = host.life() else { return };
+        let Some(life) = host.life().filter(|_| !self.plan.is_orderly) else { return };
         host.is_kept.set(false);
         self.sim.kill(life.process);
         self.sim.sleep(self.ms(LONG_MS)).await;
@@ -215,7 +237,7 @@ impl Cluster {
         if stay < 2 {
             return;
         }
-        if self.sim.dice(|d| d.index(2)) == 0 {
+        if self.plan.is_orderly || self.sim.dice(|d| d.index(2)) == 0 {
             self.put(keys::drain(&host.name()), Some(Bytes::new())).await;
             self.sim.sleep(self.ms(LONG_MS)).await;
         }
