@@ -44,8 +44,8 @@ struct Persist {
 enum Step {
     /// Its home is elsewhere, or somebody else may be answering for it.
     Idle,
-    /// Its record is put as released.
-    Releasing,
+    /// Its record of this epoch is put as released.
+    Releasing(u64),
     /// Until the timer.
     Pausing,
     ReadingRecord,
@@ -145,8 +145,9 @@ impl Slots {
         let was = (slot.granted_to(), slot.elsewhere);
         (slot.home, slot.elsewhere) = (home.own, home.elsewhere);
         slot.raised_to = slot.raised_to.max(home.epoch);
-        // One whose outcome was unknown may have come to stand.
-        if home.held.is_some() && !matches!(slot.step, Step::Releasing) {
+        // One whose outcome was unknown may have come to stand, while an earlier one is released too.
+        let released = if let Step::Releasing(epoch) = slot.step { epoch } else { 0 };
+        if home.held.as_ref().is_some_and(|held| held.epoch > released) {
             slot.held = home.held;
         }
         match slot.step {
@@ -157,7 +158,7 @@ impl Slots {
             Step::Writing(_)
             | Step::Abandoned
             | Step::Pausing
-            | Step::Releasing
+            | Step::Releasing(_)
             | Step::Raising(_)
             | Step::ReadingGroups
             | Step::ReadingOffsets => {}
@@ -255,9 +256,10 @@ impl Slots {
                     _ => slot.raise(broker, boot, shard, found, sink),
                 }
             }
-            (Step::Releasing, StoreAnswer::Txn(Ok(_))) => {
-                // Done, or somebody else has it.
-                (slot.held, slot.step, slot.failures) = (None, Step::Idle, 0);
+            (Step::Releasing(epoch), StoreAnswer::Txn(Ok(_))) => {
+                // Done, or another record stands: somebody else's, or one of this life that the view shows or will show.
+                slot.held.take_if(|held| held.epoch <= epoch);
+                (slot.step, slot.failures) = (Step::Idle, 0);
                 slot.start(sink);
             }
             (Step::Abandoned, StoreAnswer::Txn(_)) => {
@@ -348,8 +350,8 @@ impl Slot {
             let key = keys::slot(self.number);
             let released = SlotRecord { released: true, ..held.clone() };
             let compares = vec![Compare::Value(key.clone(), held.encode())];
+            self.step = Step::Releasing(held.epoch);
             sink.txn(self.owner(), Txn { compares, ops: vec![Op::Put(key, released.encode())] });
-            self.step = Step::Releasing;
         }
     }
 

@@ -7,6 +7,7 @@ mod cluster_records;
 mod draining;
 mod group_settings;
 mod party;
+mod slots;
 
 use super::core::{ControlConfig, ControlCore, LANES_STOP_WITHIN};
 use super::effects::{Effect, StoreAnswer, StoreCall};
