@@ -3,7 +3,8 @@
 //! Beyond that section: a segment deleted though a commit under way may name it; a log start that recovery does not fold;
 //! merges that lose a batch, delete before their manifest stands, or compare (as rolls may) a version read too late; a part
 //! of a divided request that is answered too early, or as if it were another one; a read that is older than what a watch has
-//! shown, taken for the newest (liveness); a topic that a process does not know yet, taken for one that is gone.
+//! shown, taken for the newest (liveness); a topic that a process does not know yet, taken for one that is gone; a lease that is
+//! kept while a thread of its process is stuck (liveness).
 //!
 //! Without the cargo feature `wrong-variants` every question is answered `false` at compile time, so no shipped binary
 //! holds any of them. With it, one is chosen by name at run time, so one build proves all. Which of them no run of one node
@@ -23,6 +24,7 @@ pub enum Wrong {
     BytesChangedOnRetry, LeaseTrusted, DrainedBatchesDropped, NoFence, OwnFenceMisread, SegmentDeletedOnSight,
     LogStartNotFolded, MergeDropsABatch, MergeDeletesFirst, MergeComparesLateVersion, RollComparesLateVersion,
     PartAckedBeforeDurable, PartsMixedUp, LateReadTakenForNewest, UnknownTopicTakenForGone,
+    LeaseKeptWhileStuck,
 }
 
 /// Whether the process runs with this mistake.

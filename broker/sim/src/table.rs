@@ -78,6 +78,7 @@ pub const CAUGHT: &[Mistake] = &[
     of_shared_ports(Wrong::PartsMixedUp, "parts-mixed-up"),
     of_clusters(Wrong::LeaseTrusted, "lease-trusted"),
     of_clusters(Wrong::LateReadTakenForNewest, "late-read-taken-for-newest"),
+    of_clusters(Wrong::LeaseKeptWhileStuck, "lease-kept-while-stuck"),
 ];
 
 /// A mistake of PROTOCOL.md section 9 that no run can show.

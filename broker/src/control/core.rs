@@ -304,6 +304,11 @@ impl ControlCore {
         self.sink.wall = wall;
     }
 
+    /// Whether a thread of this process is stuck: to be said before every event.
+    pub fn set_stuck(&mut self, is_stuck: bool) {
+        self.sink.is_stuck = is_stuck;
+    }
+
     /// Hands on what the view, or the end of something of one's own, makes different here.
     fn settle(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };

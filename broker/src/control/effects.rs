@@ -160,6 +160,8 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 pub(super) struct Sink {
     pub(super) now: Mono,
     pub(super) wall: WallMs,
+    /// Whether a thread of this process is stuck, so that its lease is neither taken nor kept.
+    pub(super) is_stuck: bool,
     next_call: u64,
     calls: BTreeMap<CallId, Owner>,
     timers: BTreeSet<(Mono, Owner)>,

@@ -24,6 +24,7 @@ mod slots;
 pub mod start;
 #[cfg(test)]
 mod tests;
+pub mod ticks;
 mod topic_change;
 pub mod topic_object;
 pub mod topic_rules;

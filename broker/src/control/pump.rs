@@ -7,12 +7,14 @@
 //! 3. Where many processes serve one log: one watch of each prefix, and as many seals under way as the core asks for.
 //!    Likewise questions to other brokers, each with a limit to its time.
 //! 4. At most [`STORE_CALLS`] store calls are under way; the others wait in the order asked for.
+//! 5. Where many processes serve one log the core hears before every event whether a thread of this one is stuck.
 
 use super::cluster::observer::{Ping, Pong};
 use super::core::{ControlConfig, ControlCore};
 use super::effects::{CallId, Effect, StoreAnswer, StoreCall};
 use super::messages::{FromControl, ToControl};
 use super::start::{self, Loaded, kafka_uuid};
+use super::ticks::{News, Ticks, Watch};
 use crate::journal::task::Cues;
 use futures::StreamExt as _;
 use futures::future::{Either, LocalBoxFuture, select};
@@ -29,6 +31,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Messages to one receiver that may wait before no more questions are taken.
 pub const OUTBOX_LIMIT: usize = 1_024;
@@ -66,6 +69,8 @@ pub struct ControlEnds {
     pub lanes: Vec<LaneEnd>,
     /// A message here stops the process gracefully.
     pub stop: Receiver<()>,
+    /// When each of these threads turned last.
+    pub ticks: Ticks,
 }
 
 /// The stores that the control task uses.
@@ -162,6 +167,9 @@ pub struct ControlPump {
     pinger: Option<Rc<dyn Pinger>>,
     pings: FuturesUnordered<LocalBoxFuture<'static, (Ping, Pong)>>,
     timer: Option<(Mono, LocalBoxFuture<'static, ()>)>,
+    /// None are watched where nothing rests on it.
+    ticks: Ticks,
+    watch: Watch,
     cues: Rc<Cues>,
     ended: Option<Ended>,
 }
@@ -204,6 +212,8 @@ impl ControlPump {
         assert_eq!(ends.lanes.len(), usize::from(config.lanes), "one pair of mailboxes per lane");
         let random = env.clone();
         let new_id = Box::new(move || TopicId(kafka_uuid(|| random.random_u128())));
+        let ticks = if config.cluster.is_some() { ends.ticks } else { Ticks::default() };
+        let watch = Watch::new(env.now());
         let core = ControlCore::new(env.now(), config, loaded, new_id);
         let shards = ends.shards.into_iter().map(|end| (end.from, Outbox::new(end.to))).collect();
         let lanes = ends.lanes.into_iter().map(|end| (end.reports, Outbox::new(end.commands))).collect();
@@ -222,6 +232,8 @@ impl ControlPump {
             pinger: None,
             pings: FuturesUnordered::new(),
             timer: None,
+            ticks,
+            watch,
             cues: Rc::default(),
             ended: None,
         }
@@ -262,6 +274,7 @@ impl ControlPump {
     /// Hands the core what has come; whether anything had.
     fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, Gone> {
         self.core.set_wall(self.env.wall());
+        self.look_at_threads();
         let mut progress = self.take_stop(cx) | self.take_watched(cx);
         let now = self.env.now();
         for (lane, (reports, outbox)) in (0..).zip(&mut self.lanes) {
@@ -297,6 +310,23 @@ impl ControlPump {
             }
         }
         Ok(self.take_time(cx) || progress)
+    }
+
+    fn look_at_threads(&mut self) {
+        let ms = |silent: Duration| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
+        for news in self.watch.look(self.env.now(), self.ticks.read()) {
+            match news {
+                News::Stuck(thread, silent) => {
+                    let silent_ms = ms(silent);
+                    tracing::error!(%thread, silent_ms, "a thread is stuck; until it goes on the lease is not kept");
+                }
+                News::Back(thread, silent) => {
+                    let silent_ms = ms(silent);
+                    tracing::warn!(%thread, silent_ms, "a thread that was stuck goes on");
+                }
+            }
+        }
+        self.core.set_stuck(!self.watch.may_keep_lease());
     }
 
     fn take_watched(&mut self, cx: &mut Context<'_>) -> bool {

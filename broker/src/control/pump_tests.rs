@@ -5,6 +5,7 @@ use super::core::ControlConfig;
 use super::messages::*;
 use super::pump::{ControlEnds, ControlPump, ControlStores, Ended, LaneEnd, ShardEnd};
 use super::start::{self, Process};
+use super::ticks::Ticks;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, LeaderEpoch, Wid};
@@ -78,7 +79,8 @@ async fn begin(env: &Env, meta: SimMeta, bucket: SimBucket, boot: u64) -> (Contr
         max_partitions: 100,
         cluster: None,
     };
-    let ends = ControlEnds { shards, lanes: vec![LaneEnd { reports, commands }], stop: stopped };
+    let ends =
+        ControlEnds { shards, lanes: vec![LaneEnd { reports, commands }], stop: stopped, ticks: Ticks::default() };
     let pump = ControlPump::start(env.clone(), config, stores, ends).await.expect("the stores answer in the end");
     (pump, Outside { asks, hears, stop })
 }

@@ -10,6 +10,7 @@ use crate::cold::reader::{ColdReader, block_bytes};
 use crate::control::core::ControlConfig;
 use crate::control::pump::{ControlEnds, ControlPump, ControlStores, Ended, LaneEnd, Pinger, ShardEnd};
 use crate::control::start::{self, Identity, Process, StartError};
+use crate::control::ticks::Ticks;
 use crate::journal::task::{self, Cues};
 use crate::journal::writer::Journal;
 use crate::net::budget::Pools;
@@ -51,17 +52,21 @@ pub struct Wiring {
     pub control: ControlEnds,
     /// A message here stops the process gracefully.
     pub stop: Sender<()>,
+    /// Where shards and lanes write down that they turn, if there are other processes.
+    pub ticks: Ticks,
 }
 
 /// Makes the mailboxes of a process. Shard i is served by lane i modulo `lanes`. Shards that share a port have mailboxes
 /// for each other, with `to_peer` places.
 pub fn wire(shards: u16, lanes: u16, to_peer: Option<usize>) -> Wiring {
     let (stop, stopped) = mailbox(1);
+    let ticks = Ticks::of(shards, lanes);
     let mut wiring = Wiring {
         shards: Vec::new(),
         lanes: Vec::new(),
-        control: ControlEnds { shards: Vec::new(), lanes: Vec::new(), stop: stopped },
+        control: ControlEnds { shards: Vec::new(), lanes: Vec::new(), stop: stopped, ticks: ticks.clone() },
         stop,
+        ticks,
     };
     for _ in 0..lanes {
         let (commands, from_control) = mailbox(COMMANDS);

@@ -27,6 +27,7 @@ use crate::control::cluster::{self, ClusterConfig};
 use crate::control::core::ControlConfig;
 use crate::control::pump::{Ended, Pinger};
 use crate::control::start::{Identity, Process, StartError};
+use crate::control::ticks::Thread;
 use crate::net::budget::{Pools, lane_bytes};
 use crate::pump::ShardPump;
 use crate::runtime;
@@ -158,7 +159,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
 
     let (fate, fates) = mpsc::sync_channel(FATES);
     watch_signals(fate.clone())?;
-    let Wiring { shards: shard_ends, lanes: lane_ends, control: control_ends, stop } =
+    let Wiring { shards: shard_ends, lanes: lane_ends, control: control_ends, stop, ticks } =
         assembly::wire(shards, settings.wal_lanes, settings.shared_port.then_some(assembly::TO_PEER));
     let process = Process {
         name: name.clone(),
@@ -171,6 +172,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         drain: settings.drain_timeout,
         admin: admin.as_ref().map(|(_, address)| told_admin(address, &advertised)),
     });
+    let ticks = cluster.is_some().then_some(ticks);
     let admin_address = admin.as_ref().map(|(_, address)| address.clone());
     let mut control = ControlThread {
         stores: stores.clone(),
@@ -197,10 +199,13 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     for ((ends, cells), lane) in lane_ends.into_iter().zip(lane_cells).zip(0..) {
         let identity = LaneIdentity { broker: name.clone(), boot, lane };
         let config = LaneConfig { registered: registered.clone(), ..lane_config(settings, &stores) };
-        let (stores, fate) = (stores.clone(), fate.clone());
+        let (stores, fate, ticks) = (stores.clone(), fate.clone(), ticks.clone());
         thread(&format!("lane-{lane}"), move || {
             block_on_local(|env| {
                 let stores = stores.handles(&env);
+                if let Some(ticks) = ticks {
+                    env.spawn("tick", ticks.keep(Thread::Lane(lane), env.clone()));
+                }
                 LanePump::new(env, identity, config, stores, ends).counted(cells).run()
             })
             .expect("a runtime of one thread needs a few descriptors only");
@@ -212,12 +217,11 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
     let offset_retention = Duration::from_secs(60 * settings.offsets_retention_minutes);
     let doors = runtime::doors(listeners, shards)?;
     let sharing_port = settings.shared_port.then_some(shards);
-    let is_among_others = cluster.is_some();
     for (((ends, door), node), cells) in shard_ends.into_iter().zip(doors).zip(&identity.nodes).zip(cells) {
         let shard = node.shard.expect("its own nodes are shards of this process");
         let cpu = processors.get(usize::from(shard.0)).copied().filter(|_| usize::from(shards) <= processors.len());
         let node = if settings.shared_port { identity.nodes[0].id } else { node.id };
-        let (stores, side, fate) = (stores.giving_way(), side.clone(), fate.clone());
+        let (stores, side, fate, ticks) = (stores.giving_way(), side.clone(), fate.clone(), ticks.clone());
         let disk = disk_blocks.as_ref().map(|blocks| blocks.of(shard));
         thread(&format!("shard-{shard}"), move || {
             let quiet = fate.clone();
@@ -228,7 +232,8 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
                 let looked = cells.clone();
                 pump.expire_every(retention_check, move |now| looked.looked_for_expired(now));
                 pump.core().borrow_mut().keep_offsets_for(offset_retention);
-                if is_among_others {
+                if let Some(ticks) = ticks {
+                    env.spawn("tick", ticks.keep(Thread::Shard(shard), env.clone()));
                     pump.tell_loads_every(LOADS_EVERY);
                 }
                 env.spawn("publish", publish(env.clone(), pump.clone(), cells));

@@ -1,8 +1,10 @@
 //! Several processes on one log: a real etcd, an S3 server, brokers that are killed, stopped and drained under load.
 
 use crate::etcd_server::{Etcd, free_port, is_missing};
+use crate::kafka::batch;
 use crate::program::{Broker, millrace, run, until};
 use crate::s3_server::S3Server;
+use crate::standing::Standing;
 use crate::steady::{self, Produced, Steady};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,7 +61,12 @@ impl Cluster {
 
     /// Partitions that each broker leads, in the order of their ports; none while one has no leader.
     fn led(&self) -> Option<Vec<usize>> {
-        let metadata = self.client().metadata()?;
+        self.led_by(self.client())
+    }
+
+    /// The same, by those whom this client asks.
+    fn led_by(&self, mut client: Steady) -> Option<Vec<usize>> {
+        let metadata = client.metadata()?;
         let mut led = vec![0; self.bootstrap.len()];
         for partition in &metadata.topics[0].partitions {
             let node = metadata.brokers.iter().find(|broker| broker.node_id == partition.leader_id)?;
@@ -226,6 +233,47 @@ fn what_a_killed_process_had_is_taken_by_the_other_and_every_acknowledged_record
     });
     eprintln!("longest silences, lease 2 s: {silences:?}");
     brokers.remove(0).stop();
+}
+
+#[test]
+fn what_a_process_has_goes_to_the_other_while_one_of_its_threads_is_stuck_and_it_gets_work_again_after_that() {
+    if is_missing() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let brokers = cluster.start(2);
+    brokers[0].topic(&["create", "t", "--partitions", "4"]).expect("created");
+    let of_other = || Steady::new(&cluster.bootstrap[1..2], "t");
+    let led = || cluster.led_by(of_other()).map(|led| led[..2].to_vec());
+    until("both lead", || led().filter(|led| *led == [2, 2]));
+    let mut values = Vec::new();
+    let mut write_and_read = |value: &str| {
+        values.push(value.to_owned());
+        for partition in 0..4 {
+            let mut client = of_other();
+            client.append(partition, &batch(&[value])).expect("a producer sees no error");
+            let read = steady::consume(client, partition, &AtomicBool::new(true), || values.len());
+            assert_eq!(read.as_ref(), Ok(&values));
+        }
+    };
+    write_and_read("at first");
+    for thread in ["shard-0", "lane-0", "control"] {
+        let stuck = Standing::of(brokers[0].process.id(), thread);
+        until("the other leads all", || led().filter(|led| *led == [0, 4]));
+        write_and_read(thread);
+        drop(stuck);
+        until("both lead again", || led().filter(|led| *led == [2, 2]));
+        write_and_read("in between");
+    }
+    let log = brokers[0].process.err();
+    for thread in ["shard-0", "lane-0"] {
+        let said = |what: &str| {
+            let of_it = |line: &&str| line.contains(what) && line.contains(&format!("\"thread\":\"{thread}\""));
+            log.lines().filter(of_it).count()
+        };
+        assert_eq!((said("a thread is stuck"), said("a thread that was stuck")), (1, 1), "{thread}: {log}");
+    }
+    brokers.into_iter().for_each(Broker::stop);
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod segment_copy;
 mod segments;
 mod settings;
 mod shared_port;
+mod standing;
 mod start;
 mod steady;
 mod stores;

@@ -116,7 +116,7 @@ impl Steady {
     }
 
     /// Appends a batch; its base offset.
-    fn append(&mut self, partition: i32, batch: &[u8]) -> Result<i64, String> {
+    pub(crate) fn append(&mut self, partition: i32, batch: &[u8]) -> Result<i64, String> {
         let request = produce_request(&self.topic, partition, -1, batch.to_vec());
         self.insist("produce", |client| {
             let response = client.at_leader(partition, &request, 11)?;

@@ -159,7 +159,7 @@ impl Broker {
         let control_stores = stores(&control_env);
         let identity =
             assembly::prepare(&control_env, &control_stores, boot, &process, true).await.expect("empty stores");
-        let Wiring { mut shards, mut lanes, control, stop } = assembly::wire(1, 1, None);
+        let Wiring { mut shards, mut lanes, control, stop, .. } = assembly::wire(1, 1, None);
         let mut lane_ends = lanes.remove(0);
         let (to_shard, relayed) = mailbox(TO_SHARD);
         let counted = Rc::new(Cell::new(0));

@@ -8,7 +8,7 @@
 //! 4. A run ends: at its main task's end, when nothing can ever happen again, or at the bound of steps.
 
 use super::dice::Dice;
-use super::process::ProcessRuntime;
+use super::process::{Clocks, ProcessRuntime};
 use super::trace::Trace;
 use crate::env::Env;
 use futures::future::LocalBoxFuture;
@@ -30,6 +30,15 @@ impl ProcessId {
     pub const WORLD: ProcessId = ProcessId(0);
 }
 
+/// A thread of a process, which its tasks share. It matters only where one of them stands still ([`Sim::stall`]).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ThreadId(pub u32);
+
+impl ThreadId {
+    /// The one that a process begins with.
+    pub const FIRST: ThreadId = ThreadId(0);
+}
+
 /// Why a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
@@ -46,6 +55,7 @@ type Effect = Box<dyn FnOnce()>;
 
 struct Task {
     owner: ProcessId,
+    thread: ThreadId,
     name: &'static str,
     // Out while it is polled.
     future: Option<LocalBoxFuture<'static, ()>>,
@@ -78,6 +88,9 @@ enum Event {
 struct Life {
     dead: bool,
     paused_until: u64,
+    /// Threads that stand still, or did, and until when.
+    stalled_until: BTreeMap<ThreadId, u64>,
+    clocks: Option<Clocks>,
     /// Nanoseconds for which its machine stood still, so that its timers did too.
     suspended: u64,
     /// How far its wall clock was set away from where it would be.
@@ -85,6 +98,12 @@ struct Life {
     polls: u64,
     dies_at_poll: Option<u64>,
     watchers: Vec<Waker>,
+}
+
+impl Life {
+    fn stands_until(&self, thread: ThreadId) -> u64 {
+        self.stalled_until.get(&thread).copied().unwrap_or(0).max(self.paused_until)
+    }
 }
 
 struct Inner {
@@ -216,22 +235,35 @@ impl Sim {
 
     /// An `Env` of a process. Its clocks start anywhere.
     pub fn env(&self, process: ProcessId) -> Env {
-        Env::new(Rc::new(ProcessRuntime::new(self.clone(), process)))
+        let clocks = self.dice(Clocks::drawn);
+        self.0.lives.borrow_mut().get_mut(&process).expect("a process that was started").clocks = Some(clocks);
+        self.thread(process, ThreadId::FIRST)
+    }
+
+    /// The `Env` of a thread of a process, which has the clocks of its others.
+    pub fn thread(&self, process: ProcessId, thread: ThreadId) -> Env {
+        let clocks = self.0.lives.borrow()[&process].clocks.expect("a process has an `Env` first of all");
+        Env::new(Rc::new(ProcessRuntime::new(self.clone(), process, thread, clocks)))
     }
 
     /// Adds a task. Of a dead process: drops it.
     pub fn spawn(&self, owner: ProcessId, name: &'static str, task: impl Future<Output = ()> + 'static) {
-        self.spawn_boxed(owner, name, Box::pin(task));
+        self.spawn_boxed((owner, ThreadId::FIRST), name, Box::pin(task));
     }
 
-    pub(super) fn spawn_boxed(&self, owner: ProcessId, name: &'static str, future: LocalBoxFuture<'static, ()>) {
+    pub(super) fn spawn_boxed(
+        &self,
+        (owner, thread): (ProcessId, ThreadId),
+        name: &'static str,
+        future: LocalBoxFuture<'static, ()>,
+    ) {
         if !self.is_alive(owner) {
             return;
         }
         let id = self.0.next_task.get();
         self.0.next_task.set(id + 1);
         let wake = Arc::new(TaskWake { id, queued: AtomicBool::new(false), ready: self.0.ready.clone() });
-        self.0.tasks.borrow_mut().insert(id, Task { owner, name, future: Some(future), wake: wake.clone() });
+        self.0.tasks.borrow_mut().insert(id, Task { owner, thread, name, future: Some(future), wake: wake.clone() });
         wake.wake_by_ref();
     }
 
@@ -293,6 +325,16 @@ impl Sim {
         let mut lives = self.0.lives.borrow_mut();
         let life = lives.get_mut(&process).expect("a process that was started");
         life.paused_until = life.paused_until.max(until);
+    }
+
+    /// Runs none of the tasks of one thread of the process for a while, as if it were stuck; its others go on.
+    pub fn stall(&self, process: ProcessId, thread: ThreadId, length: Duration) {
+        let until = self.now().saturating_add(length.as_nanos() as u64);
+        self.note(format_args!("thread {} of p{} is stuck for {length:?}", thread.0, process.0));
+        let mut lives = self.0.lives.borrow_mut();
+        let life = lives.get_mut(&process).expect("a process that was started");
+        let known = life.stalled_until.entry(thread).or_default();
+        *known = until.max(*known);
     }
 
     /// The process's machine stands still for a while: its clocks run on, its timers do not.
@@ -389,16 +431,16 @@ impl Sim {
             let choice = if ready.len() == 1 { 0 } else { self.dice(|d| d.index(ready.len())) };
             ready.swap_remove(choice)
         };
-        let (owner, name, wake) = {
+        let (owner, thread, name, wake) = {
             let tasks = self.0.tasks.borrow();
             // A task that ended or died after it was woken.
             let Some(task) = tasks.get(&id) else { return true };
-            (task.owner, task.name, task.wake.clone())
+            (task.owner, task.thread, task.name, task.wake.clone())
         };
         wake.queued.store(false, Ordering::Relaxed);
-        let paused_until = self.0.lives.borrow()[&owner].paused_until;
-        if paused_until > self.now() {
-            self.add_event(paused_until, Event::Wake(wake.into()));
+        let stands_until = self.0.lives.borrow()[&owner].stands_until(thread);
+        if stands_until > self.now() {
+            self.add_event(stands_until, Event::Wake(wake.into()));
             return true;
         }
         self.poll(id, owner, name, wake);
@@ -545,6 +587,32 @@ mod tests {
             assert_eq!(woken.get(), wakes_after);
             sim.shut_down();
         }
+    }
+
+    #[test]
+    fn a_thread_that_is_stuck_stands_still_and_the_others_of_its_process_do_not() {
+        let sim = Sim::new(6, false);
+        let (process, env) = sim.start_process();
+        let stuck = sim.thread(process, ThreadId(1));
+        assert_eq!(stuck.now(), env.now(), "they have one clock");
+        let (here, there) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        env.spawn("here", counting(sim.clone(), here.clone()));
+        let (s, counted) = (sim.clone(), there.clone());
+        // What a thread's tasks spawn is its own.
+        let inner = stuck.clone();
+        stuck.spawn("spawns", async move { inner.spawn("there", counting(s, counted)) });
+        let (s, counts) = (sim.clone(), (here.clone(), there.clone()));
+        sim.run(10_000, async move {
+            s.sleep(Duration::from_millis(10)).await;
+            s.stall(process, ThreadId(1), Duration::from_millis(100));
+            let before = (counts.0.get(), counts.1.get());
+            s.sleep(Duration::from_millis(99)).await;
+            assert!(counts.0.get() > before.0 + 50 && counts.1.get() == before.1, "{before:?}");
+            s.sleep(Duration::from_millis(10)).await;
+            assert!(counts.1.get() > before.1 + 3);
+        });
+        assert!(there.get() > 8 && here.get() > there.get() + 50);
+        sim.shut_down();
     }
 
     #[test]

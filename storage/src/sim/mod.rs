@@ -24,6 +24,6 @@ mod trace;
 pub use bucket::{BucketChange, SimBucket};
 pub use dice::{Chance, Dice};
 pub use disk::{SimDisk, SimLocalWal};
-pub use executor::{Ended, ProcessId, Sim};
+pub use executor::{Ended, ProcessId, Sim, ThreadId};
 pub use faults::{Cut, Faults, Temper};
 pub use meta::{MetaChange, SimMeta};

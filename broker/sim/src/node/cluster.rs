@@ -1,6 +1,6 @@
 //! The cluster scenario: several processes as they are, on one object store and one metadata store, with clients that speak
-//! real frames. Processes are killed at any await and come back or do not, are suspended for longer than their leases or cut
-//! off and live on, are stopped, drained, suspected, added and taken away, while clocks jump and the stores misbehave
+//! real frames. Processes are killed at any await and come back or do not, are suspended for longer than their leases, have a
+//! thread that is stuck, or are cut off, and live on; are stopped, drained, suspected, added and taken away, while clocks jump and the stores misbehave
 //! ([`accidents`]). At the end everything is healed: what was acknowledged must be there, once, in order, everything must be
 //! taken and served again, and what nobody needs must go.
 
@@ -86,8 +86,8 @@ struct Host {
     is_kept: Cell<bool>,
     /// Whether it was taken away for good.
     is_gone: Cell<bool>,
-    /// Virtual time until which a process of it is suspended.
-    paused_until: Cell<u64>,
+    /// Virtual time until which a process of it, or a thread of one, stands still.
+    stands_until: Cell<u64>,
     /// Told that its process is taken for dead, whether or not it is.
     given_up: RefCell<Option<oneshot::Sender<()>>>,
 }
@@ -99,6 +99,10 @@ impl Host {
 
     fn life(&self) -> Option<Rc<Life>> {
         self.life.borrow().clone()
+    }
+
+    fn stands_at_least(&self, until: u64) {
+        self.stands_until.set(until.max(self.stands_until.get()));
     }
 }
 
@@ -164,8 +168,8 @@ impl Cluster {
     fn add_host(self: &Rc<Self>) {
         let number = u8::try_from(self.hosts.borrow().len() + 1).expect("a handful");
         let (life, given_up) = Default::default();
-        let (is_kept, is_gone, paused_until) = (Cell::new(true), Cell::new(false), Cell::new(0));
-        let host = Rc::new(Host { number, life, is_kept, is_gone, paused_until, given_up });
+        let (is_kept, is_gone, stands_until) = (Cell::new(true), Cell::new(false), Cell::new(0));
+        let host = Rc::new(Host { number, life, is_kept, is_gone, stands_until, given_up });
         self.hosts.borrow_mut().push(host.clone());
         self.sim.spawn(ProcessId::WORLD, "supervisor", self.clone().supervise(host));
     }
@@ -228,7 +232,7 @@ impl Cluster {
         hosts[self.sim.dice(|d| d.index(hosts.len()))].clone()
     }
 
-    /// Nothing fails any more, every host has a process, none is suspended.
+    /// Nothing fails any more, every host has a process, none is suspended; but a shard of one of several may be stuck.
     async fn heal(&self) {
         self.bucket.heal();
         self.meta.heal();
@@ -244,11 +248,14 @@ impl Cluster {
         for (suspicion, _) in self.meta.contents(keys::SUSPECTS) {
             self.put(suspicion, None).await;
         }
-        let paused = || self.hosts.borrow().iter().map(|host| host.paused_until.get()).max().unwrap_or(0);
-        self.sim.sleep_until(paused()).await;
+        let stand_until = self.hosts.borrow().iter().map(|host| host.stands_until.get()).max().unwrap_or(0);
+        self.sim.sleep_until(stand_until).await;
         let runs = || self.hosts.borrow().iter().all(|host| host.life.borrow().is_some());
         assert!(self.sim.within(LIVENESS, runs).await, "FINDING liveness: a process is not started");
-        // Whoever was suspended learns that it was replaced.
+        if self.plan.zombies && self.hosts.borrow().len() > 1 && self.sim.dice(|d| d.index(2)) == 0 {
+            self.stall_for_good();
+        }
+        // Whoever was suspended learns that it was replaced, and the others that somebody is stuck.
         self.sim.sleep(2 * self.plan.lease + Duration::from_secs(10)).await;
         self.world.healed.set(true);
         let replaced = || self.replaced.borrow().iter().all(|(_, process)| !self.sim.is_alive(*process));

@@ -24,6 +24,7 @@ use millrace_broker::control::cluster::{self as joining, ClusterConfig};
 use millrace_broker::control::core::ControlConfig;
 use millrace_broker::control::pump::Pinger;
 use millrace_broker::control::start::{Process, StartError};
+use millrace_broker::control::ticks::Thread;
 use millrace_broker::net::budget::Pools;
 use millrace_broker::process::assembly::{self, Wiring};
 use millrace_broker::process::housekeeping::Housekeeping;
@@ -34,7 +35,7 @@ use millrace_storage::ids::{BootId, TopicPartition};
 use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
 use millrace_storage::mailbox::Sender;
 use millrace_storage::recovery::Stores;
-use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimMeta, Temper};
+use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimMeta, Temper, ThreadId};
 use network::Network;
 use shortener::Shortener;
 use std::cell::{Cell, RefCell};
@@ -94,6 +95,14 @@ fn housekeeping(dice: &mut Dice) -> Housekeeping {
 /// Another partition than this one of a topic that was created on first use.
 fn neighbour(index: u32) -> u32 {
     (index + 1) % u32::try_from(MAX_INDEX).expect("small")
+}
+
+/// The threads of a process by number: the control task's, then those of its lanes and of its shards.
+fn number_of(thread: Thread, lanes: u16) -> ThreadId {
+    ThreadId(match thread {
+        Thread::Lane(lane) => 1 + u32::from(lane),
+        Thread::Shard(shard) => 1 + u32::from(lanes) + u32::from(shard.0),
+    })
 }
 
 /// A running process.
@@ -286,25 +295,35 @@ impl Starting {
             joining::registration(&self.name, &record)
         });
         let lane_config = LaneConfig { registered, ..self.lane_config };
-        let Wiring { shards, lanes, control, stop } = assembly::wire(self.shards, self.lanes, self.to_peer);
+        let Wiring { shards, lanes, control, stop, ticks } = assembly::wire(self.shards, self.lanes, self.to_peer);
         life.stop.replace(Some(stop));
+        // One that is alone has no lease, and nothing rests on its threads' ticks.
+        let env_of = |thread: Thread| {
+            let env = self.sim.thread(self.process, number_of(thread, self.lanes));
+            if self.cluster.is_some() {
+                env.spawn("tick", ticks.clone().keep(thread, env.clone()));
+            }
+            env
+        };
         for (ends, lane) in lanes.into_iter().zip(0..) {
             let identity = LaneIdentity { broker: process.name.clone(), boot, lane };
-            let pump = LanePump::new(self.env.clone(), identity, lane_config.clone(), self.stores.clone(), ends);
-            self.env.spawn("lane", pump.run());
+            let env = env_of(Thread::Lane(lane));
+            let pump = LanePump::new(env.clone(), identity, lane_config.clone(), self.stores.clone(), ends);
+            env.spawn("lane", pump.run());
         }
         for (ends, node) in shards.into_iter().zip(&identity.nodes) {
             let shard = node.shard.expect("its own nodes");
             let pools = Pools::split(SHARD_BYTES);
             let id = if shared_port { identity.nodes[0].id } else { node.id };
             let sharing = shared_port.then_some(self.shards);
-            let pump = assembly::start_shard(self.env.clone(), (shard, id), sharing, &self.stores, pools, None, ends);
+            let env = env_of(Thread::Shard(shard));
+            let pump = assembly::start_shard(env.clone(), (shard, id), sharing, &self.stores, pools, None, ends);
             pump.expire_every(self.expire_every, |_| ());
             if self.cluster.is_some() {
                 pump.tell_loads_every(Duration::from_secs(10));
             }
             let listener = self.network.listen(address_of(self.host, shard.0));
-            self.env.spawn("serve", async move { pump.run(listener).await });
+            env.spawn("serve", async move { pump.run(listener).await });
         }
         let generation = identity.generation;
         let config = ControlConfig {

@@ -9,6 +9,8 @@
 //! 3. While the lease is not fresh, lanes look for a fence every [`PROBE_EVERY`], and once after a jump or a long silence.
 //! 4. At most [`KEEP_ALIVES`] keep-alives are under way: a lost one does not keep the next from being sent.
 //! 5. A process that leaves says so under its lease, and so for this life only; what an operator said of it stays.
+//! 6. While a thread of this process is stuck no lease is taken and none kept: it ends, and others take what is here. The
+//!    first look after the thread is back goes on, with what is left of the lease or with another.
 //!
 //! Nothing that is acknowledged rests on the lease (PROTOCOL.md section 5).
 
@@ -191,14 +193,14 @@ impl Membership {
     // ---- the lease ----
 
     fn grant(&mut self, sink: &mut Sink) {
-        if self.granting.is_none() && self.standing == Standing::Member && !self.has_left {
+        if self.granting.is_none() && self.standing == Standing::Member && !self.has_left && !sink.is_stuck {
             self.granting = Some(sink.now);
             sink.call(Owner::Lease, StoreCall::Grant(self.lease));
         }
     }
 
     fn keep_alive(&mut self, sink: &mut Sink) {
-        let Some(held) = &mut self.held else { return };
+        let Some(held) = self.held.as_mut().filter(|_| !sink.is_stuck) else { return };
         let Some(place) = self.keeping.iter().position(Option::is_none) else { return };
         held.asked = sink.now;
         self.keeping[place] = Some((sink.now, held.id));

@@ -3,14 +3,15 @@
 //! One accident begins after the other, but most of them last while the next ones begin: a process may be suspended while
 //! another is cut off and the metadata store starts again.
 
-use super::{Cluster, Host, LIVENESS, MAX_POLLS, MOST_HOSTS};
-use crate::node::address_of;
+use super::{Cluster, HOURS, Host, LIVENESS, MAX_POLLS, MOST_HOSTS};
+use crate::node::{address_of, number_of};
 use bytes::Bytes;
 use millrace_broker::control::messages::COORDINATOR_SLOTS;
+use millrace_broker::control::ticks::Thread;
 use millrace_storage::ids::ShardIndex;
 use millrace_storage::meta::records::{BrokerRecord, RECORD_VERSION, Record, SuspectRecord, WishRecord};
 use millrace_storage::meta::{Key, MetaStore, Op, Txn, keys};
-use millrace_storage::sim::Cut;
+use millrace_storage::sim::{Cut, ThreadId};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ enum Accident {
     Kill,
     /// A process gets no time for a while (SIGSTOP).
     Stop,
+    /// One thread of a process is stuck for a while, and its others are not.
+    Stall,
     /// A machine stands still for a while: its timers are late when it goes on.
     Suspend,
     /// A process is suspended, and another of its name is started meanwhile.
@@ -50,11 +53,12 @@ enum Accident {
     Suspicion,
 }
 
-const ALL: [Accident; 18] = [
+const ALL: [Accident; 19] = [
     Accident::Kill,
     Accident::Kill,
     Accident::Stop,
     Accident::Stop,
+    Accident::Stall,
     Accident::Suspend,
     Accident::Twin,
     Accident::Shutdown,
@@ -75,7 +79,7 @@ impl Accident {
     /// Whether a process may live on beside its successors, not knowing of them, or with a clock of its own.
     fn makes_zombies(self) -> bool {
         use Accident::*;
-        matches!(self, Stop | Suspend | Twin | CutFromStore | Clock | Suspicion)
+        matches!(self, Stop | Stall | Suspend | Twin | CutFromStore | Clock | Suspicion)
     }
 
     /// Whether it is what a careful operator does.
@@ -126,6 +130,7 @@ impl Cluster {
         match accident {
             Accident::Kill => self.kill(host).await,
             Accident::Stop | Accident::Suspend => self.pause(host, accident == Accident::Suspend),
+            Accident::Stall => self.stall(host),
             Accident::Twin => {
                 self.pause(host, self.sim.dice(|d| d.index(2)) == 0);
                 self.sim.sleep(self.ms(0..8_000)).await;
@@ -162,12 +167,28 @@ impl Cluster {
     fn pause(&self, host: &Host, stands_still: bool) {
         let Some(life) = host.life() else { return };
         let length = self.ms(LONG_MS);
-        let until = self.sim.now() + length.as_nanos() as u64;
-        host.paused_until.set(until.max(host.paused_until.get()));
+        host.stands_at_least(self.sim.now() + length.as_nanos() as u64);
         match stands_still {
             true => self.sim.suspend(life.process, length),
             false => self.sim.pause(life.process, length),
         }
+    }
+
+    /// Longer than its lease, mostly: others take over what its process has.
+    fn stall(&self, host: &Host) {
+        let Some(life) = host.life() else { return };
+        let threads = 1 + u64::from(self.node.lanes) + u64::from(self.node.shards);
+        let (thread, length) = (self.sim.dice(|d| d.below(0..threads)) as u32, self.ms(LONG_MS));
+        host.stands_at_least(self.sim.now() + length.as_nanos() as u64);
+        self.sim.stall(life.process, ThreadId(thread), length);
+    }
+
+    /// A shard of one of several processes comes back no more, so that the others must do without it.
+    pub(super) fn stall_for_good(&self) {
+        let host = self.any_host();
+        let Some(life) = host.life() else { return };
+        let shard = ShardIndex(self.sim.dice(|d| d.below(0..u64::from(self.node.shards))) as u16);
+        self.sim.stall(life.process, number_of(Thread::Shard(shard), self.node.lanes), HOURS);
     }
 
     fn start_twin(&self, host: &Host) {

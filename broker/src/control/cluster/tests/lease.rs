@@ -145,6 +145,38 @@ fn a_lease_that_has_ended_is_taken_anew_and_the_same_key_put_under_it() {
 }
 
 #[test]
+fn while_a_thread_is_stuck_the_lease_is_not_kept_and_at_its_next_look_after_that_it_is() {
+    let mut joining = Joining::joined();
+    joining.sink.is_stuck = true;
+    for _ in 0..8 {
+        joining.pass(Duration::from_millis(450));
+    }
+    assert!(joining.calls.is_empty() && joining.is_fresh(), "{:?}", joining.calls);
+    joining.sink.is_stuck = false;
+    joining.pass(Duration::from_millis(450));
+    joining.kept(0, Ok(KeptAlive::For(LEASE)));
+    joining.pass(LEASE - Duration::from_millis(10));
+    assert!(joining.is_fresh(), "counted from that keep-alive");
+}
+
+#[test]
+fn while_a_thread_is_stuck_no_other_lease_is_taken_and_it_is_not_fresh() {
+    let mut joining = Joining::joined();
+    joining.pass(Duration::from_secs(2));
+    joining.sink.is_stuck = true;
+    joining.pass(LEASE);
+    joining.kept(0, Ok(KeptAlive::Ended));
+    joining.pass(LEASE);
+    assert!(joining.calls.is_empty() && !joining.is_fresh(), "{:?}", joining.calls);
+    assert!(joining.commands > 0, "lanes look for a fence");
+    joining.sink.is_stuck = false;
+    joining.pass(Duration::from_millis(450));
+    joining.granted(2);
+    assert_eq!(joining.registers(None), LeaseId(2));
+    assert!(joining.is_fresh());
+}
+
+#[test]
 fn the_key_of_an_earlier_life_is_replaced_and_that_of_a_later_one_is_the_end() {
     let mut joining = Joining::new();
     joining.granted(1);
