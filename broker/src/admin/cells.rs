@@ -35,7 +35,7 @@ const LANE_COUNTERS: [LaneValue; 7] = [
     ("merge_read_bytes", "Bytes of the segments that they replaced", |totals| totals.merge_read_bytes),
     ("merge_written_bytes", "Bytes of the segments that they made", |totals| totals.merge_written_bytes),
 ];
-const LANE_GAUGES: [LaneValue; 4] = [
+const LANE_GAUGES: [LaneValue; 5] = [
     ("uncovered_bytes", "Bytes of committed records that are in no segment yet; 0 where none are made", |totals| {
         totals.uncovered_bytes
     }),
@@ -45,6 +45,11 @@ const LANE_GAUGES: [LaneValue; 4] = [
     ("put_last_success_seconds", "Unix seconds at which a write-ahead object was last stored; 0 before", |totals| {
         totals.put_at
     }),
+    (
+        "damaged_partitions",
+        "Partitions that are not served here because data of theirs is missing or contradicts itself; the log says which",
+        |totals| totals.damaged,
+    ),
     ("merges_due", "Partitions of which segments wait to be merged", |totals| totals.merges_due),
 ];
 
@@ -295,6 +300,7 @@ mod tests {
         assert!(text.contains("millrace_roll_memory_bytes{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_merges_total{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_merges_due{lane=\"0\"} 0"), "{text}");
+        assert!(text.contains("millrace_damaged_partitions{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_uncovered_bytes{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_put_last_success_seconds{lane=\"0\"} 0"), "{text}");
         assert!(text.contains("millrace_store_puts_total 0"), "{text}");

@@ -40,6 +40,12 @@ fn text(status: &Status) -> String {
         if let Some(why) = &broker.silent {
             text.push_str(&format!("{} told nothing of its logs: {why}\n", broker.name));
         }
+        if let Some(damaged) = broker.damaged.filter(|damaged| *damaged > 0) {
+            text.push_str(&format!(
+                "{} does not serve {damaged} partitions, data of which is missing or contradicts itself: its log says which\n",
+                broker.name
+            ));
+        }
     }
     table(
         &mut text,
@@ -138,6 +144,7 @@ mod tests {
             renewed_ms: Some(1_000),
             admin: None,
             silent: Some("it has no --admin endpoint".to_owned()),
+            damaged: Some(2),
         };
         let log = Log {
             wid: "w".to_owned(),
@@ -168,6 +175,7 @@ mod tests {
             "groups      32 coordinator slots are nobody's",
             "a       serving  -     4@h:9092 leads 25  25   32     1       5.0 s, renewed 1.0 s ago",
             "a told nothing of its logs: it has no --admin endpoint",
+            "a does not serve 2 partitions, data of which is missing or contradicts itself: its log says which",
             "w    a       0     open   25          3 s ago   -",
             "t-19   -     a/0",
             "and 5 more (--json lists all)",

@@ -79,6 +79,8 @@ pub struct Broker {
     pub admin: Option<String>,
     /// Why it told nothing of itself.
     pub silent: Option<String>,
+    /// Partitions that it would lead, and does not serve because data of theirs is missing or contradicts itself.
+    pub damaged: Option<u64>,
 }
 
 /// One shard.
@@ -188,6 +190,7 @@ struct Told {
     /// Unix seconds of the last put by lane; 0: none yet.
     put_at: BTreeMap<u16, u64>,
     uncompacted: BTreeMap<u16, u64>,
+    damaged: u64,
 }
 
 type Answers = BTreeMap<String, Result<Told, String>>;
@@ -232,6 +235,7 @@ fn told_by(text: &str) -> Told {
         match name {
             "millrace_put_last_success_seconds" => _ = told.put_at.insert(lane, value),
             "millrace_uncovered_bytes" => _ = told.uncompacted.insert(lane, value),
+            "millrace_damaged_partitions" => told.damaged += value,
             _ => {}
         }
     }
@@ -310,6 +314,7 @@ impl Look<'_> {
                 None if record.is_some() => Some("it has no --admin endpoint".to_owned()),
                 Some(Ok(_)) | None => None,
             };
+            let told = self.told.get(name).and_then(|told| told.as_ref().ok());
             brokers.push(Broker {
                 name: name.clone(),
                 state,
@@ -322,6 +327,7 @@ impl Look<'_> {
                 renewed_ms: age.map(|age| millis(age.granted.saturating_sub(age.left))),
                 admin,
                 silent,
+                damaged: told.map(|told| told.damaged),
             });
         }
         brokers
@@ -372,10 +378,12 @@ mod tests {
     fn what_a_broker_tells_of_its_lanes_is_read_from_its_metrics() {
         let text = "HTTP/1.1 200 OK\r\n\r\n# TYPE millrace_uncovered_bytes gauge\nmillrace_uncovered_bytes{lane=\"0\"} 7\r\n\
                     millrace_uncovered_bytes{lane=\"1\"} 9\nmillrace_put_last_success_seconds{lane=\"1\"} 1700000000\n\
-                    millrace_requests_total{shard=\"0\"} 3\nmillrace_started 5\n# EOF\n";
+                    millrace_requests_total{shard=\"0\"} 3\nmillrace_started 5\n\
+                    millrace_damaged_partitions{lane=\"0\"} 2\nmillrace_damaged_partitions{lane=\"1\"} 1\n# EOF\n";
         let told = told_by(text);
         assert_eq!(told.uncompacted, BTreeMap::from([(0, 7), (1, 9)]));
         assert_eq!(told.put_at, BTreeMap::from([(1, 1_700_000_000)]));
+        assert_eq!(told.damaged, 3);
         assert_eq!(told_by("nonsense"), Told::default());
     }
 }

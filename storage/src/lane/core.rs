@@ -88,6 +88,8 @@ pub struct LaneCore {
     pub(super) checkpoint_at: u64,
     /// When a write-ahead object was last stored, likewise.
     put_at: u64,
+    /// Partitions that alarms were of.
+    damaged: u64,
     pub(super) producer_ids: i64,
     pub(super) stop: Option<Stop>,
     /// The sequence that is looked at for a fence.
@@ -152,6 +154,7 @@ impl LaneCore {
             rolled_at: 0,
             checkpoint_at: 0,
             put_at: 0,
+            damaged: 0,
             producer_ids: 0,
             stop: None,
             probing: None,
@@ -325,6 +328,7 @@ impl LaneCore {
             rolled_at: self.rolled_at,
             checkpoint_at: self.checkpoint_at,
             put_at: self.put_at,
+            damaged: self.damaged,
             unneeded_since: self.unneeded_since(),
             ..self.flights.totals()
         };
@@ -349,6 +353,9 @@ impl LaneCore {
     }
 
     pub(super) fn report(&mut self, report: LaneReport) {
+        if matches!(report, LaneReport::Alarm { partition: Some(_), .. }) {
+            self.damaged += 1;
+        }
         self.effects.push_back(Effect::Report(report));
     }
 

@@ -39,6 +39,8 @@ pub struct LaneTotals {
     /// Since when the oldest of the write-ahead objects that nothing needs have waited for their readers' grace, Unix
     /// seconds; 0: none does.
     pub unneeded_since: u64,
+    /// Partitions that are not served because data of theirs is missing or contradicts itself.
+    pub damaged: u64,
 }
 
 /// Since when the oldest of some objects wait to be deleted by the pump, Unix seconds; 0: none does.
@@ -62,7 +64,7 @@ pub struct LaneCells {
     pub(super) checkpoints: Undeleted,
 }
 
-const FIELDS: usize = 15;
+const FIELDS: usize = 16;
 
 /// The fields, in one order for writing and reading.
 fn fields(totals: &mut LaneTotals) -> [&mut u64; FIELDS] {
@@ -82,6 +84,7 @@ fn fields(totals: &mut LaneTotals) -> [&mut u64; FIELDS] {
         checkpoint_at,
         put_at,
         unneeded_since,
+        damaged,
     } = totals;
     [
         objects,
@@ -99,6 +102,7 @@ fn fields(totals: &mut LaneTotals) -> [&mut u64; FIELDS] {
         checkpoint_at,
         put_at,
         unneeded_since,
+        damaged,
     ]
 }
 

@@ -33,6 +33,7 @@ fn alarms(life: &mut Life) -> bool {
     let served = life.heard(0).iter().any(|message| matches!(message, ToShard::Acquired { .. }));
     let alarm = life.reports(0).iter().any(|report| matches!(report, LaneReport::Alarm { .. }));
     assert_ne!(served, alarm, "either served or an alarm");
+    assert_eq!(life.totals(0).damaged, u64::from(alarm));
     alarm
 }
 

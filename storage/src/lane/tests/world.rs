@@ -3,8 +3,8 @@
 use crate::env::{Env, Mono, Runtime, WallMs};
 use crate::ids::{BootId, LeaderEpoch, Offset, ShardIndex, TopicId, TopicPartition, Wid};
 use crate::lane::{
-    BatchDescription, LaneCommand, LaneConfig, LaneEnds, LaneIdentity, LanePump, LaneReport, Seal, SealEntry, ShardEnd,
-    ToLane, ToShard,
+    BatchDescription, LaneCells, LaneCommand, LaneConfig, LaneEnds, LaneIdentity, LanePump, LaneReport, LaneTotals,
+    Seal, SealEntry, ShardEnd, ToLane, ToShard,
 };
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::meta::memory::MemoryMeta;
@@ -21,6 +21,7 @@ use futures::task::LocalSpawnExt;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -95,6 +96,7 @@ pub(super) struct LaneHandle {
     pub commands: Sender<LaneCommand>,
     pub reports: Receiver<LaneReport>,
     pub shards: BTreeMap<ShardIndex, ShardHandle>,
+    pub cells: Arc<LaneCells>,
 }
 
 /// The test's ends of one shard.
@@ -172,9 +174,15 @@ impl Life {
         }
         let identity = LaneIdentity { broker: "test".into(), boot: self.boot, lane };
         let ends = LaneEnds { shards: ends, commands: command_end, reports: report_end };
+        let cells: Arc<LaneCells> = Arc::default();
         let pump = LanePump::new(self.env.clone(), identity, config.clone(), self.stores.clone(), ends);
-        self.pool.spawner().spawn_local(pump.run()).expect("the pool lives");
-        self.lanes.push(LaneHandle { commands, reports, shards: handles });
+        self.pool.spawner().spawn_local(pump.counted(cells.clone()).run()).expect("the pool lives");
+        self.lanes.push(LaneHandle { commands, reports, shards: handles, cells });
+    }
+
+    /// What a lane has counted.
+    pub(super) fn totals(&self, lane: usize) -> LaneTotals {
+        self.lanes[lane].cells.totals()
     }
 
     /// Runs until nothing can go on at this instant.
