@@ -26,12 +26,13 @@ use super::slots::Slots;
 use super::start::Loaded;
 use super::topics::{Counts, PartitionNumbers, Topics};
 use millrace_storage::env::{Mono, WallMs};
-use millrace_storage::ids::{BootId, ShardIndex, TopicId, Wid};
+use millrace_storage::ids::{BootId, ShardIndex, TopicId, TopicPartition, Wid};
 use millrace_storage::lane::{LaneCommand, LaneReport};
 use millrace_storage::meta::{Change, WatchError, keys};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Questions (topics counted singly) that may wait; above it no more are taken from the shards' mailboxes.
 pub const QUESTIONS_LIMIT: usize = 4_096;
@@ -101,6 +102,8 @@ pub struct ControlCore {
     phase: Phase,
     /// How long a graceful stop waits for others.
     drain: Duration,
+    /// What was found last that still waits for one of them.
+    left_here: TopicPartition,
 }
 
 impl ControlCore {
@@ -157,6 +160,7 @@ impl ControlCore {
             placements: 0,
             phase: Phase::Running,
             drain: config.cluster.map_or(Duration::ZERO, |cluster| cluster.drain),
+            left_here: TopicPartition { topic: TopicId(Uuid::nil()), index: 0 },
         }
     }
 
@@ -418,13 +422,21 @@ impl ControlCore {
     /// Goes on with the stop once nothing is left here that another process could take, or the time for it is over.
     fn drained(&mut self, is_over: bool) {
         let Some(cluster) = self.cluster.as_ref().filter(|_| self.phase == Phase::Draining) else { return };
-        let (named, slots) = cluster.own_by_record();
-        let (partitions, slots) = (self.topics.left_here(named), slots.max(self.slots.here()));
-        if partitions + slots > 0 && cluster.others_stay() {
-            if !is_over {
+        if cluster.others_stay() {
+            let slots = self.slots.here().max(cluster.own_slots_by_record());
+            let is_named = |partition| cluster.is_own_by_record(partition);
+            let mut left = self.topics.left_here(self.left_here, is_named);
+            if is_over {
+                let partitions = left.count();
+                if partitions + slots > 0 {
+                    tracing::warn!(partitions, slots, "not all was taken by others in time");
+                }
+            } else if slots > 0 {
+                return;
+            } else if let Some(found) = left.next() {
+                self.left_here = found;
                 return;
             }
-            tracing::warn!(partitions, slots, "not all was taken by others in time");
         }
         self.stop_shards();
     }

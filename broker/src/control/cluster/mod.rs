@@ -297,10 +297,14 @@ impl Cluster {
         self.view.is_complete() && self.view.brokers().any(|(name, _)| stays(name))
     }
 
-    /// What records say that this life has, or had until nobody has taken it: partitions and slots.
-    pub(super) fn own_by_record(&self) -> (impl Iterator<Item = TopicPartition> + '_, usize) {
-        let boot = Some(self.boot);
-        (self.view.named_by(&self.name, boot), self.view.slots_of(&self.name, boot).count())
+    /// Whether a partition's record says that this life has it, or had it until nobody has taken it.
+    pub(super) fn is_own_by_record(&self, partition: TopicPartition) -> bool {
+        self.view.is_named_by(partition, &self.name, Some(self.boot))
+    }
+
+    /// The number of slots whose records say so.
+    pub(super) fn own_slots_by_record(&self) -> usize {
+        self.view.slots_of(&self.name, Some(self.boot)).count()
     }
 
     /// Gives the lease back; whether an answer will come.

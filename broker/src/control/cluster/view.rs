@@ -500,13 +500,20 @@ impl View {
         broker: &'a str,
         boot: Option<BootId>,
     ) -> impl Iterator<Item = TopicPartition> + use<'a> {
-        let is_its = move |wid: &Wid| {
-            self.wals.get(wid).is_some_and(|known| {
-                let WalRecord { broker: of, boot: life, state, .. } = &known.value;
-                of == broker && boot.is_none_or(|boot| boot == *life) && !matches!(state, WalState::Sealed { .. })
-            })
-        };
-        self.named.iter().filter(move |(wid, _)| is_its(wid)).flat_map(|(_, partitions)| partitions.iter().copied())
+        let logs = self.named.iter().filter(move |(wid, _)| self.is_unsealed_log_of(**wid, broker, boot));
+        logs.flat_map(|(_, partitions)| partitions.iter().copied())
+    }
+
+    /// Whether a partition is one of those.
+    pub fn is_named_by(&self, partition: TopicPartition, broker: &str, boot: Option<BootId>) -> bool {
+        self.partitions.get(&partition).is_some_and(|known| self.is_unsealed_log_of(known.value.wid, broker, boot))
+    }
+
+    fn is_unsealed_log_of(&self, wid: Wid, broker: &str, boot: Option<BootId>) -> bool {
+        self.wals.get(&wid).is_some_and(|known| {
+            let WalRecord { broker: of, boot: life, state, .. } = &known.value;
+            of == broker && boot.is_none_or(|boot| boot == *life) && !matches!(state, WalState::Sealed { .. })
+        })
     }
 
     /// Slots whose records name this broker, those that it has let go too; `boot`: this life only.

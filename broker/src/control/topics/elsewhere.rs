@@ -17,7 +17,7 @@ use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicId, TopicPartition};
 use millrace_storage::lane::LaneCommand;
 use millrace_storage::meta::Revision;
 use millrace_storage::meta::records::{TopicRecord, TopicState};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 impl Topics {
     /// What is to be learned or placed again.
@@ -239,19 +239,33 @@ impl Topics {
         }
     }
 
-    /// Of what a process that leaves has, how many partitions still wait for another one: what its lanes have, and what
-    /// `named` says that is in its logs, except what is damaged or deleted.
-    pub(in crate::control) fn left_here(&self, named: impl Iterator<Item = TopicPartition>) -> usize {
-        let leadership = |partition: &TopicPartition| {
-            let index = usize::try_from(partition.index).expect("32 bits fit");
-            let topic = self.topics.get(&partition.topic).filter(|topic| topic.record.state == TopicState::Live);
-            topic.and_then(|topic| topic.partitions.get(index)).map(|state| state.leadership)
-        };
-        let waits = |partition: &TopicPartition| !matches!(leadership(partition), None | Some(Leadership::Damaged));
-        let of_lanes = |partition: &TopicPartition| waits(partition) && leadership(partition) != Some(Leadership::Away);
-        let mut left: BTreeSet<TopicPartition> = named.filter(waits).collect();
-        left.extend(self.all_partitions().into_iter().filter(of_lanes));
-        left.len()
+    /// Of what a process that leaves has, what still waits for another one: what its lanes have, and what is by its record
+    /// in its logs (`is_named`), except what is damaged or deleted. From `first` on, round to what comes before it: whoever
+    /// looks again begins with what was found last, and so looks at everything a few times in all, not each time.
+    pub(in crate::control) fn left_here(
+        &self,
+        first: TopicPartition,
+        is_named: impl Fn(TopicPartition) -> bool,
+    ) -> impl Iterator<Item = TopicPartition> {
+        let here = self.topics.range(first.topic..).map(move |(&id, topic)| {
+            let begun = if id == first.topic { first.index } else { 0 };
+            (id, topic, begun..u32::MAX)
+        });
+        let round = self.topics.range(..=first.topic).map(move |(&id, topic)| {
+            let end = if id == first.topic { first.index } else { u32::MAX };
+            (id, topic, 0..end)
+        });
+        let live = here.chain(round).filter(|(_, topic, _)| topic.record.state == TopicState::Live);
+        let all = live.flat_map(|(topic, of, indexes)| {
+            let states = of.partitions.get(usize::try_from(indexes.start).expect("32 bits fit")..).unwrap_or_default();
+            indexes.zip(states).map(move |(index, state)| (TopicPartition { topic, index }, state.leadership))
+        });
+        all.filter(move |(partition, leadership)| match leadership {
+            Leadership::Damaged => false,
+            Leadership::Away => is_named(*partition),
+            Leadership::Undecided | Leadership::Leads | Leadership::Lost | Leadership::Leaving => true,
+        })
+        .map(|(partition, _)| partition)
     }
 
     /// Tells its lane to lead a partition for a shard.

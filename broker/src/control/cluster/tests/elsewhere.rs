@@ -138,6 +138,37 @@ fn a_partition_is_led_once_nobody_else_may_and_released_when_its_home_is_elsewhe
     topics.on_lane(0, LaneReport::NotLeading { partition: partition(0) }, &mut sink);
     topics.place(partition(0), home(None, true, Some(20)), &mut sink);
     assert_eq!((commands(&mut sink), leader(&mut topics)), (vec![], Some(Some(20))), "its home has it in a moment");
-    assert_eq!(topics.left_here([partition(0)].into_iter()), 1, "its record names a log of this process");
-    assert_eq!(topics.left_here(std::iter::empty()), 0);
+    let left = |is_named: bool| topics.left_here(partition(0), move |_| is_named).collect::<Vec<_>>();
+    assert_eq!(left(true), [partition(0)], "its record names a log of this process");
+    assert_eq!(left(false), []);
+}
+
+#[test]
+fn what_is_left_here_is_found_from_any_place_on_each_once_and_the_damaged_and_deleted_are_not() {
+    let mut sink = Sink::default();
+    let numbers = PartitionNumbers { default: 1, most: 100 };
+    let mut topics =
+        Topics::new(Counts { shards: 1, lanes: 1 }, numbers, true, Box::new(|| unreachable!("none is made")));
+    topics.on_lane(0, LaneReport::Opened { wid: Wid(1) }, &mut sink);
+    let id = |number: u128| TopicId(Uuid::from_u128(number));
+    let at = |topic: u128, index| TopicPartition { topic: id(topic), index };
+    for (topic, state) in
+        [(1, TopicState::Live), (2, TopicState::Deleting), (3, TopicState::Live), (4, TopicState::Live)]
+    {
+        let record = TopicRecord { v: RECORD_VERSION, id: id(topic), state, partitions: 3, settings: BTreeMap::new() };
+        topics.learn(&format!("t{topic}"), Some(&record), Revision(5), &mut sink);
+    }
+    let home = Home { own: Some(ShardIndex(0)), is_free: true, leader: None, epoch: LeaderEpoch(4) };
+    for partition in [at(1, 0), at(1, 2), at(3, 1), at(4, 0)] {
+        topics.place(partition, home, &mut sink);
+    }
+    topics.on_lane(0, LaneReport::Alarm { partition: Some(at(4, 0)), detail: "gone".to_owned() }, &mut sink);
+    let all = [at(1, 0), at(1, 2), at(3, 1), at(4, 2)];
+    for first in (0..6).flat_map(|topic| (0..4).map(move |index| at(topic, index))) {
+        let found: Vec<_> =
+            topics.left_here(first, |partition| partition == at(4, 2) || partition == at(2, 0)).collect();
+        let begun = all.iter().position(|partition| *partition >= first).unwrap_or(0);
+        let round = [&all[begun..], &all[..begun]].concat();
+        assert_eq!(found, round, "from {first}");
+    }
 }
