@@ -79,6 +79,7 @@ pub const CAUGHT: &[Mistake] = &[
     of_clusters(Wrong::LeaseTrusted, "lease-trusted"),
     of_clusters(Wrong::LateReadTakenForNewest, "late-read-taken-for-newest"),
     of_clusters(Wrong::LeaseKeptWhileStuck, "lease-kept-while-stuck"),
+    of_clusters(Wrong::UnknownTopicTakenForGone, "unknown-topic-taken-for-gone"),
 ];
 
 /// A mistake of PROTOCOL.md section 9 that no run can show.
