@@ -257,6 +257,7 @@ impl ControlCore {
             | Owner::Suspicions
             | Owner::Loads
             | Owner::Wishes
+            | Owner::Costs
             | Owner::CheckDead) => {
                 if owner == Owner::Lease && matches!(answer, StoreAnswer::Grant(Ok(_))) {
                     self.slots.doubt_all(&mut self.sink);
@@ -285,8 +286,8 @@ impl ControlCore {
     pub fn on_watch(&mut self, now: Mono, prefix: &'static str, changes: Result<Vec<Change>, WatchError>) {
         self.sink.now = now;
         let cluster = self.cluster.as_mut().expect("only a cluster watches");
+        // What follows is looked at once a turn: many changes come together, and one of a broker concerns every partition.
         cluster.on_watch(prefix, changes, &mut self.sink);
-        self.settle();
     }
 
     /// A question asked for by [`Effect::Ping`] came to its end.
@@ -390,6 +391,7 @@ impl ControlCore {
                 | Owner::Leaving
                 | Owner::Suspicions
                 | Owner::Wishes
+                | Owner::Costs
                 | Owner::CheckDead => unreachable!("these have no timers"),
             }
         }
@@ -493,6 +495,7 @@ impl ControlCore {
 
     /// What is to be done, in order; the image and then the answers come last.
     pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.settle();
         self.drained(false);
         let image = if self.renew_image() {
             let image = Arc::new(self.image.clone());

@@ -125,6 +125,8 @@ pub(super) enum Owner {
     Suspicions,
     /// Tells what partitions cost; also a timer.
     Loads,
+    /// What partitions cost all: its listing.
+    Costs,
     /// A watched prefix, by its place: its listing.
     Listing(u8),
     Wishes,

@@ -11,6 +11,7 @@
 
 use super::super::effects::{Effect, Owner, Sink, StoreAnswer, StoreCall};
 use super::super::messages::COORDINATOR_SLOTS;
+use super::costs::Costs;
 use super::membership::Membership;
 use super::planner::{self, Item, Limits, Member, Seat};
 use super::view::{OpenLog, View};
@@ -36,9 +37,7 @@ const PLAN_AFTER: Duration = Duration::from_millis(20);
 const PLAN_LATER: Duration = Duration::from_millis(5);
 /// What is half-done for so long has been left by its maker.
 const HALF_DONE_FOR: Duration = Duration::from_secs(10);
-/// Loads are evened out this often at most: each swap costs two partitions a moment without a leader.
-const EVEN_EVERY: Duration = Duration::from_secs(60);
-/// Swaps then.
+/// Swaps for each time that loads were listed: each costs two partitions a moment without a leader.
 const SWAPS: usize = 4;
 /// What a swap must even out: this much of what a seat has on average, and
 const WORTH_PERCENT: u64 = 20;
@@ -72,8 +71,8 @@ pub(in crate::control) struct Controller {
     /// When seals were begun, oldest first.
     begun: VecDeque<Mono>,
     half_done: BTreeMap<String, (Mono, TopicRecord)>,
-    /// When loads were evened out last, or were first looked at.
-    evened: Option<Mono>,
+    costs: Costs,
+    /// What partitions cost was listed anew: the next plan evens it out.
     evens: bool,
 }
 
@@ -96,18 +95,31 @@ impl Controller {
         self.missed = self.writing || !self.writes.is_empty();
         if !self.missed {
             let swaps = if std::mem::take(&mut self.evens) { SWAPS } else { 0 };
-            self.writes = planned(view, swaps).into();
+            self.writes = planned(view, &self.costs, swaps).into();
         }
         self.write(view, membership, sink);
         self.find_dead(view, sink);
     }
 
-    /// Now and then the next look evens out loads too.
-    pub(in crate::control) fn even_loads_now_and_then(&mut self, view: &View, sink: &mut Sink) {
-        let since = *self.evened.get_or_insert(sink.now);
-        if sink.now.since(since) >= EVEN_EVERY {
-            (self.evened, self.evens) = (Some(sink.now), true);
-            self.touch(view.partitions().count(), sink);
+    /// Now and then loads are listed, and then evened out.
+    pub(in crate::control) fn even_loads_now_and_then(
+        &mut self,
+        view: &View,
+        membership: &Membership,
+        sink: &mut Sink,
+    ) {
+        if membership.as_controller(view).is_some() {
+            self.costs.look(sink);
+        } else {
+            self.costs.forget();
+        }
+    }
+
+    /// A part of what partitions cost came.
+    pub(in crate::control) fn on_costs(&mut self, view: &View, answer: StoreAnswer, sink: &mut Sink) {
+        if self.costs.on_page(answer, sink) {
+            self.evens = true;
+            self.touch(view.partition_count(), sink);
         }
     }
 
@@ -140,7 +152,7 @@ impl Controller {
             self.failures = 0;
             self.write(view, membership, sink);
             if !self.writing && std::mem::take(&mut self.missed) {
-                self.touch(view.partitions().count(), sink);
+                self.touch(view.partition_count(), sink);
             }
             return;
         }
@@ -266,8 +278,7 @@ fn is_dead(log: &OpenLog, broker: Option<&Bytes>, wal: Option<&Bytes>, view: &Vi
 }
 
 /// The changes of wishes that a plan comes to, with so many swaps for the sake of loads.
-fn planned(view: &View, swaps: usize) -> Vec<Op> {
-    let loads = view.loads();
+fn planned(view: &View, costs: &Costs, swaps: usize) -> Vec<Op> {
     let member = |(name, record): (&String, &BrokerRecord)| {
         let shards = u16::try_from(record.shards.len()).unwrap_or(u16::MAX);
         (name.clone(), Member { shards, zone: record.zone.clone(), leaving: view.is_leaving(name) })
@@ -279,8 +290,7 @@ fn planned(view: &View, swaps: usize) -> Vec<Op> {
     for (&topic, &partitions) in &live {
         for index in 0..partitions {
             let partition = TopicPartition { topic, index };
-            let load = loads.get(&partition).copied().unwrap_or(0);
-            items.insert(partition, Item { load, ..item(view, partition) });
+            items.insert(partition, Item { load: costs.of(partition), ..item(view, partition) });
         }
     }
     let mut ops = Vec::new();
@@ -300,8 +310,7 @@ fn planned(view: &View, swaps: usize) -> Vec<Op> {
 }
 
 fn item(view: &View, partition: TopicPartition) -> Item {
-    let owner = view.owner(partition);
-    let owner = owner.and_then(|owner| Some(Seat { broker: owner.broker?, shard: owner.shard.0 }));
+    let owner = view.seat(partition).map(|(broker, shard)| Seat { broker: broker.to_owned(), shard: shard.0 });
     Item { group: partition.topic.0.as_u128(), owner, wish: view.wish(partition).map(|(wish, _)| seat(wish)), load: 0 }
 }
 
@@ -322,9 +331,13 @@ fn wish(seat: Seat) -> Bytes {
 fn limits<I>(members: &BTreeMap<String, Member>, items: &BTreeMap<I, Item>) -> Limits {
     let lives = |seat: &Seat| members.get(&seat.broker).is_some_and(|member| seat.shard < member.shards);
     let on_its_way = |item: &&Item| {
+        // Most are where they shall be.
+        if item.wish == item.owner {
+            return false;
+        }
         let (wish, owner) =
             (item.wish.as_ref().filter(|seat| lives(seat)), item.owner.as_ref().filter(|seat| lives(seat)));
-        matches!((wish, owner), (Some(wish), Some(owner)) if wish != owner)
+        matches!((wish, owner), (Some(_), Some(_)))
     };
     let limits = Limits { worth_percent: WORTH_PERCENT, worth_bytes: WORTH_BYTES, ..Limits::default() };
     Limits { moves: limits.moves.saturating_sub(items.values().filter(on_its_way).count()), ..limits }

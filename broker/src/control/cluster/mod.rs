@@ -2,7 +2,7 @@
 //!
 //! [`view`] is what the metadata store says of all, [`membership`] this process's own lease, [`observer`] whether others
 //! answer, [`loads`] what partitions cost here, [`planner`] where things shall be, [`controller`] what the one does that is
-//! controller. This file lists and watches, and tells the rest of the core what concerns this process: [`Home`] of each
+//! controller, [`costs`] what it knows of loads. This file lists and watches, and tells the rest of the core what concerns this process: [`Home`] of each
 //! partition and slot.
 //!
 //! Invariants:
@@ -10,10 +10,12 @@
 //! 2. Nothing is told before every prefix was listed once.
 
 pub(in crate::control) mod controller;
+pub(in crate::control) mod costs;
 pub(in crate::control) mod loads;
 pub(in crate::control) mod membership;
 pub mod observer;
 pub mod planner;
+mod spread;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -242,6 +244,7 @@ impl Cluster {
             }
             Owner::Wishes => self.controller.on_written(&self.view, &self.membership, &answer, sink),
             Owner::CheckDead => self.controller.on_checked(&self.view, answer, sink),
+            Owner::Costs => self.controller.on_costs(&self.view, answer, sink),
             other => unreachable!("{other:?} is no part of the cluster"),
         }
     }
@@ -258,7 +261,7 @@ impl Cluster {
                 if self.view.is_complete() {
                     self.membership.stand(&self.view, sink);
                     self.membership.say_so(&self.view, sink);
-                    self.controller.even_loads_now_and_then(&self.view, sink);
+                    self.controller.even_loads_now_and_then(&self.view, &self.membership, sink);
                     return self.controller.find_half_done(&self.view, &self.membership, sink);
                 }
             }
@@ -329,8 +332,7 @@ impl Cluster {
         if touched.members || touched.brokers {
             self.membership.on_view(&self.view, sink);
         }
-        let items = self.view.partitions().count();
-        self.controller.touch(items, sink);
+        self.controller.touch(self.view.partition_count(), sink);
         touched
     }
 

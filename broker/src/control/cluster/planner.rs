@@ -12,6 +12,7 @@
 //!
 //! It does not know how a move is made, nor whether one is under way.
 
+use super::spread::Around;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A shard of a broker.
@@ -73,128 +74,175 @@ pub fn plan<I: Copy + Ord>(
     limits: Limits,
 ) -> BTreeMap<I, Seat> {
     let mut board = Board::new(members, items, limits.moves);
-    if board.seats.is_empty() {
+    if board.by_count.is_empty() {
         return BTreeMap::new();
     }
     board.seat_homeless();
     board.empty_leaving();
     board.even_counts();
     board.even_loads(limits);
-    board.planned
+    board.planned.iter().map(|(&item, &seat)| (item, board.seats[seat].name())).collect()
 }
 
-/// What a seat holds.
-#[derive(Default)]
-struct Held<I> {
+/// A seat and what it holds.
+struct Held<'a, I> {
+    broker: &'a str,
+    shard: u16,
+    /// Number of its broker, in the order of names, and of its zone.
+    broker_at: usize,
+    zone_at: usize,
+    /// Whether it may be given more.
+    stays: bool,
     items: BTreeSet<I>,
     load: u64,
 }
 
+impl<I> Held<'_, I> {
+    fn name(&self) -> Seat {
+        Seat { broker: self.broker.to_owned(), shard: self.shard }
+    }
+}
+
+/// Seats have numbers here, in the order of names: what is done for each item looks at many of them.
 struct Board<'a, I> {
-    members: &'a BTreeMap<String, Member>,
     items: &'a BTreeMap<I, Item>,
-    /// Seats that may be given more.
-    seats: BTreeMap<Seat, Held<I>>,
-    /// Where each item is taken to be; a seat that is to be left is none of `seats`.
-    at: BTreeMap<I, Seat>,
-    /// Items of a group by zone, by broker, by seat: for spreading.
-    by_zone: BTreeMap<(u128, Option<&'a str>), u32>,
-    by_broker: BTreeMap<(u128, &'a str), u32>,
-    by_seat: BTreeMap<(u128, Seat), u32>,
+    /// All seats of brokers that live.
+    seats: Vec<Held<'a, I>>,
+    /// Number of a broker's first seat.
+    first_seats: BTreeMap<&'a str, usize>,
+    /// Seats that may be given more, by how many items they hold.
+    by_count: BTreeMap<usize, BTreeSet<usize>>,
+    /// How many of those seats there are.
+    staying: usize,
+    /// Where each item is taken to be.
+    at: BTreeMap<I, usize>,
+    around: Around,
     homeless: Vec<I>,
     moves_left: usize,
     moved: BTreeSet<I>,
-    planned: BTreeMap<I, Seat>,
+    planned: BTreeMap<I, usize>,
 }
 
 impl<'a, I: Copy + Ord> Board<'a, I> {
     fn new(members: &'a BTreeMap<String, Member>, items: &'a BTreeMap<I, Item>, moves: usize) -> Board<'a, I> {
         // Where all are to be left, somebody must have it all the same.
         let nobody_stays = members.values().all(|member| member.leaving);
-        let staying = members.iter().filter(|(_, member)| nobody_stays || !member.leaving);
-        let seats = staying.flat_map(|(name, member)| {
-            (0..member.shards)
-                .map(|shard| (Seat { broker: name.clone(), shard }, Held { items: BTreeSet::new(), load: 0 }))
-        });
+        let zones: BTreeSet<Option<&str>> = members.values().map(|member| member.zone.as_deref()).collect();
+        let zones: BTreeMap<Option<&str>, usize> = zones.into_iter().zip(0..).collect();
+        let (mut seats, mut first_seats) = (Vec::new(), BTreeMap::new());
+        for (broker_at, (name, member)) in members.iter().enumerate() {
+            first_seats.insert(name.as_str(), seats.len());
+            let (zone_at, stays) = (zones[&member.zone.as_deref()], nobody_stays || !member.leaving);
+            let (broker, items) = (name.as_str(), BTreeSet::new());
+            let held = |shard| Held { broker, shard, broker_at, zone_at, stays, items: items.clone(), load: 0 };
+            seats.extend((0..member.shards).map(held));
+        }
+        let staying = seats.iter().filter(|held: &&Held<'a, I>| held.stays).count();
+        let around = Around::new(zones.len(), members.len(), seats.len());
         let mut board = Board {
-            members,
             items,
-            seats: seats.collect(),
+            seats,
+            first_seats,
+            staying,
+            by_count: BTreeMap::new(),
             at: BTreeMap::new(),
-            by_zone: BTreeMap::new(),
-            by_broker: BTreeMap::new(),
-            by_seat: BTreeMap::new(),
+            around,
             homeless: Vec::new(),
             moves_left: moves,
             moved: BTreeSet::new(),
             planned: BTreeMap::new(),
         };
         for (&item, what) in items {
-            let lives = |seat: &&Seat| members.get(&seat.broker).is_some_and(|member| seat.shard < member.shards);
-            match what.wish.as_ref().filter(lives).or(what.owner.as_ref().filter(lives)) {
-                Some(seat) => board.put(item, seat.clone()),
+            let number = |seat: &Option<Seat>| seat.as_ref().and_then(|seat| board.number(members, seat));
+            match number(&what.wish).or_else(|| number(&what.owner)) {
+                Some(seat) => {
+                    board.hold(item, seat);
+                    board.at.insert(item, seat);
+                }
                 None => board.homeless.push(item),
             }
+        }
+        for (seat, held) in board.seats.iter().enumerate().filter(|(_, held)| held.stays) {
+            board.by_count.entry(held.items.len()).or_default().insert(seat);
         }
         board
     }
 
-    fn zone(&self, broker: &str) -> Option<&'a str> {
-        self.members[broker].zone.as_deref()
+    /// The number of a seat, if that lives.
+    fn number(&self, members: &BTreeMap<String, Member>, seat: &Seat) -> Option<usize> {
+        let first = *self.first_seats.get(seat.broker.as_str())?;
+        (seat.shard < members[&seat.broker].shards).then(|| first + usize::from(seat.shard))
     }
 
-    fn put(&mut self, item: I, seat: Seat) {
-        let Item { group, load, .. } = self.items[&item];
-        let (name, member) = self.members.get_key_value(&seat.broker).expect("only living brokers have seats");
-        *self.by_zone.entry((group, member.zone.as_deref())).or_default() += 1;
-        *self.by_broker.entry((group, name.as_str())).or_default() += 1;
-        *self.by_seat.entry((group, seat.clone())).or_default() += 1;
-        if let Some(held) = self.seats.get_mut(&seat) {
-            held.items.insert(item);
-            held.load = held.load.saturating_add(load);
-        }
+    fn put(&mut self, item: I, seat: usize) {
+        let before = self.seats[seat].items.len();
+        self.hold(item, seat);
+        self.recount(seat, before);
         self.at.insert(item, seat);
     }
 
+    fn hold(&mut self, item: I, seat: usize) {
+        let what = &self.items[&item];
+        let held = &mut self.seats[seat];
+        self.around.count(what.group, (held.zone_at, held.broker_at, seat), 1);
+        held.items.insert(item);
+        held.load = held.load.saturating_add(what.load);
+    }
+
     fn take(&mut self, item: I) {
-        let Item { group, load, .. } = self.items[&item];
         let seat = self.at.remove(&item).expect("only what has a seat is taken from it");
-        let (name, member) = self.members.get_key_value(&seat.broker).expect("only living brokers have seats");
-        let fewer = |count: Option<&mut u32>| *count.expect("it was counted") -= 1;
-        fewer(self.by_zone.get_mut(&(group, member.zone.as_deref())));
-        fewer(self.by_broker.get_mut(&(group, name.as_str())));
-        fewer(self.by_seat.get_mut(&(group, seat.clone())));
-        if let Some(held) = self.seats.get_mut(&seat) {
-            held.items.remove(&item);
-            held.load = held.load.saturating_sub(load);
+        let what = &self.items[&item];
+        let held = &mut self.seats[seat];
+        let before = held.items.len();
+        self.around.count(what.group, (held.zone_at, held.broker_at, seat), -1);
+        held.items.remove(&item);
+        held.load = held.load.saturating_sub(what.load);
+        self.recount(seat, before);
+    }
+
+    /// What a seat holds has changed; what is to be left is not compared with others.
+    fn recount(&mut self, seat: usize, before: usize) {
+        let Held { stays: true, ref items, .. } = self.seats[seat] else { return };
+        let of_before = self.by_count.get_mut(&before).expect("it was counted");
+        of_before.remove(&seat);
+        if of_before.is_empty() {
+            self.by_count.remove(&before);
         }
+        self.by_count.entry(items.len()).or_default().insert(seat);
     }
 
     /// A plan that ends where the item is already wished, or is without a wish, is none.
-    fn give(&mut self, item: I, seat: Seat) {
+    fn give(&mut self, item: I, seat: usize) {
         let what = &self.items[&item];
-        let stands = what.wish.as_ref().or(what.owner.as_ref()) == Some(&seat);
-        if stands {
+        let held = &self.seats[seat];
+        let stands = what.wish.as_ref().or(what.owner.as_ref());
+        if stands.is_some_and(|stands| stands.broker == held.broker && stands.shard == held.shard) {
             self.planned.remove(&item);
         } else {
-            self.planned.insert(item, seat.clone());
+            self.planned.insert(item, seat);
         }
         self.put(item, seat);
     }
 
-    /// How a group's items stand around a seat, fewest first: in its zone, at its broker, at the seat.
-    fn neighbours(&self, group: u128, seat: &Seat) -> (u32, u32, u32) {
-        let zone = self.by_zone.get(&(group, self.zone(&seat.broker))).copied().unwrap_or(0);
-        let broker = self.by_broker.get(&(group, seat.broker.as_str())).copied().unwrap_or(0);
-        (zone, broker, self.by_seat.get(&(group, seat.clone())).copied().unwrap_or(0))
-    }
-
     /// The seat with the fewest items, of those the one farthest from the group's others, of those the least loaded.
-    fn best_seat(&self, group: u128) -> Seat {
-        let fewest = self.seats.values().map(|held| held.items.len()).min().expect("there are seats");
-        let emptiest = self.seats.iter().filter(|(_, held)| held.items.len() == fewest);
-        let best = emptiest.min_by_key(|(seat, held)| (self.neighbours(group, seat), held.load, *seat));
-        best.map(|(seat, _)| seat.clone()).expect("one of them has the fewest")
+    fn best_seat(&mut self, group: u128) -> usize {
+        self.around.turn_to(group);
+        let least = self.around.least();
+        let (_, emptiest) = self.by_count.first_key_value().expect("there are seats");
+        let mut best: Option<((u32, u32, u32, u64), usize)> = None;
+        for &seat in emptiest {
+            let Held { zone_at, broker_at, load, .. } = self.seats[seat];
+            let (zone, broker, here) = self.around.of((zone_at, broker_at, seat));
+            let key = (zone, broker, here, load);
+            if best.is_none_or(|(known, _)| key < known) {
+                best = Some((key, seat));
+                // None is better, and of equals the first is taken.
+                if key == (least, 0, 0, 0) {
+                    break;
+                }
+            }
+        }
+        best.map(|(_, seat)| seat).expect("one of them has the fewest")
     }
 
     /// Invariant 2: whoever lost its owner is not counted as moved.
@@ -215,31 +263,29 @@ impl<'a, I: Copy + Ord> Board<'a, I> {
     }
 
     fn empty_leaving(&mut self) {
-        let leaving: Vec<I> =
-            self.at.iter().filter(|(_, seat)| !self.seats.contains_key(seat)).map(|(&item, _)| item).collect();
-        for item in leaving {
-            if self.moves_left == 0 {
-                return;
-            }
-            self.move_to_best_seat(item);
+        if self.staying == self.seats.len() {
+            return;
         }
+        let is_left = |seat: usize| !self.seats[seat].stays;
+        let leaving = self.at.iter().filter(|(_, seat)| is_left(**seat)).map(|(&item, _)| item);
+        let leaving: Vec<I> = leaving.take(self.moves_left).collect();
+        leaving.into_iter().for_each(|item| self.move_to_best_seat(item));
     }
 
     /// Moves one item at a time from a fullest seat to an emptiest, while they differ by two or more.
     fn even_counts(&mut self) {
         loop {
-            let count = |seat: &Seat| self.seats[seat].items.len();
-            let fullest =
-                self.seats.keys().max_by_key(|seat| (count(seat), self.seats[*seat].load, std::cmp::Reverse(*seat)));
-            let fullest = fullest.expect("there are seats").clone();
-            let fewest = self.seats.values().map(|held| held.items.len()).min().expect("there are seats");
-            if count(&fullest) < fewest + 2 || self.moves_left == 0 {
+            let (&fewest, _) = self.by_count.first_key_value().expect("there are seats");
+            let (&most, fullest) = self.by_count.last_key_value().expect("there are seats");
+            if most < fewest + 2 || self.moves_left == 0 {
                 return;
             }
+            let hottest = fullest.iter().max_by_key(|seat| (self.seats[**seat].load, std::cmp::Reverse(**seat)));
+            let fullest = *hottest.expect("one of them has the most");
             // What was placed in this very plan moves for nothing.
             let free = |item: &&I| !self.planned.contains_key(item) && !self.moved.contains(item);
-            let crowd = |item: &I| self.by_seat.get(&(self.items[item].group, fullest.clone())).copied().unwrap_or(0);
-            let items = &self.seats[&fullest].items;
+            let crowd = |item: &I| self.around.at_seat(self.items[item].group, fullest);
+            let items = &self.seats[fullest].items;
             // Of the groups that crowd here most; of those what costs most, since the seat has more than others.
             let Some(&item) = items.iter().filter(free).max_by_key(|item| (crowd(item), self.items[item].load)) else {
                 return;
@@ -250,18 +296,19 @@ impl<'a, I: Copy + Ord> Board<'a, I> {
 
     /// Swaps an item of the most loaded seat with one of the least loaded, while that evens out enough.
     fn even_loads(&mut self, limits: Limits) {
-        let total: u64 = self.seats.values().map(|held| held.load).fold(0, u64::saturating_add);
-        let worth = (total / self.seats.len() as u64).saturating_mul(limits.worth_percent) / 100;
+        let staying: Vec<usize> = (0..self.seats.len()).filter(|seat| self.seats[*seat].stays).collect();
+        let total: u64 = staying.iter().map(|seat| self.seats[*seat].load).fold(0, u64::saturating_add);
+        let worth = (total / staying.len() as u64).saturating_mul(limits.worth_percent) / 100;
         let worth = worth.max(limits.worth_bytes).max(1);
         for _ in 0..limits.swaps {
             if total == 0 || self.moves_left < 2 {
                 return;
             }
-            let key = |seat: &&Seat| (self.seats[*seat].load, (*seat).clone());
-            let hot = self.seats.keys().max_by_key(key).expect("there are seats").clone();
-            let cold = self.seats.keys().min_by_key(key).expect("there are seats").clone();
-            let gap = self.seats[&hot].load - self.seats[&cold].load;
-            let Some((from_hot, from_cold)) = self.best_swap(&hot, &cold, gap, worth) else { return };
+            let key = |seat: &&usize| (self.seats[**seat].load, **seat);
+            let hot = *staying.iter().max_by_key(key).expect("there are seats");
+            let cold = *staying.iter().min_by_key(key).expect("there are seats");
+            let gap = self.seats[hot].load - self.seats[cold].load;
+            let Some((from_hot, from_cold)) = self.best_swap(hot, cold, gap, worth) else { return };
             self.moves_left -= 2;
             self.take(from_hot);
             self.take(from_cold);
@@ -273,10 +320,10 @@ impl<'a, I: Copy + Ord> Board<'a, I> {
 
     /// The pair whose difference is nearest to half of the gap, if swapping it brings both seats nearer to each other by
     /// at least `worth`.
-    fn best_swap(&self, hot: &Seat, cold: &Seat, gap: u64, worth: u64) -> Option<(I, I)> {
+    fn best_swap(&self, hot: usize, cold: usize, gap: u64, worth: u64) -> Option<(I, I)> {
         let free = |item: &&I| !self.planned.contains_key(item) && !self.moved.contains(item);
         let load = |item: &I| self.items[item].load;
-        let by_load = |seat: &Seat| {
+        let by_load = |seat: usize| {
             let mut items: Vec<(u64, I)> = self.seats[seat].items.iter().filter(free).map(|i| (load(i), *i)).collect();
             items.sort_unstable();
             items

@@ -14,19 +14,18 @@
 use bytes::Bytes;
 use millrace_storage::ids::{BootId, LeaderEpoch, Offset, ShardIndex, TopicPartition, Wid};
 use millrace_storage::meta::records::{
-    BrokerRecord, ControllerRecord, DrainRecord, LoadRecord, PartitionRecord, Record, RecordError, SlotRecord,
-    SuspectRecord, TopicRecord, TopicState, WalRecord, WalState, WishRecord,
+    BrokerRecord, ControllerRecord, DrainRecord, PartitionRecord, Record, RecordError, SlotRecord, SuspectRecord,
+    TopicRecord, TopicState, WalRecord, WalState, WishRecord,
 };
 use millrace_storage::meta::{Change, Key, Revision, Versioned, keys};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is watched, each by a watch of its own.
-pub const WATCHED: [&str; 14] = [
+pub const WATCHED: [&str; 13] = [
     keys::BROKERS,
     keys::CONTROLLER,
     keys::DRAINS,
     keys::SUSPECTS,
-    keys::LOADS,
     keys::WALS,
     keys::PARTITIONS,
     keys::WISHES,
@@ -125,7 +124,6 @@ pub struct View {
     suspects: Table<(String, String), SuspectRecord>,
     /// Invariant 4.
     suspected: BTreeSet<String>,
-    loads: Table<String, LoadRecord>,
     wals: Table<Wid, WalRecord>,
     partitions: Table<TopicPartition, PartitionRecord>,
     wishes: Table<TopicPartition, WishRecord>,
@@ -254,9 +252,6 @@ impl View {
             put(&mut self.suspects, pair, value, revision)?;
             self.touched.members = true;
             self.renew_suspected();
-        } else if let Some(name) = keys::parse_load(key) {
-            // Nothing follows from it at once.
-            put(&mut self.loads, name, value, revision)?;
         } else if SETTINGS.iter().any(|prefix| key.starts_with(prefix)) {
             put_with(&mut self.settings, key.to_owned(), value, revision, |_| Ok(()))?;
             self.touched.settings.insert(key.to_owned());
@@ -306,7 +301,6 @@ impl View {
             keys::CONTROLLER => all(&self.controller, |()| keys::CONTROLLER.to_owned()),
             keys::DRAINS => all(&self.drains, |name| keys::drain(name)),
             keys::SUSPECTS => all(&self.suspects, |(name, observer)| keys::suspect(name, observer)),
-            keys::LOADS => all(&self.loads, |name| keys::load(name)),
             keys::WALS => all(&self.wals, |wid| keys::wal(*wid)),
             keys::PARTITIONS => all(&self.partitions, |partition| keys::partition(*partition)),
             keys::WISHES => all(&self.wishes, |partition| keys::wish(*partition)),
@@ -391,6 +385,11 @@ impl View {
         self.partitions.iter().map(|(partition, known)| (*partition, &known.value))
     }
 
+    /// How many those are.
+    pub fn partition_count(&self) -> usize {
+        self.partitions.len()
+    }
+
     /// The wish for a partition and the bytes of its record.
     pub fn wish(&self, partition: TopicPartition) -> Option<(&WishRecord, &Bytes)> {
         self.wishes.get(&partition).map(|known| (&known.value, &known.bytes))
@@ -434,6 +433,13 @@ impl View {
         })
     }
 
+    /// The broker and the shard that have a partition, if its record and that of its log are known.
+    pub fn seat(&self, partition: TopicPartition) -> Option<(&str, ShardIndex)> {
+        let record = &self.partitions.get(&partition)?.value;
+        let wal = self.wals.get(&record.wid)?;
+        Some((&wal.value.broker, record.shard))
+    }
+
     /// Where a partition shall be: its wish, or else its owner, if that lives.
     pub fn home(&self, partition: TopicPartition) -> Option<Place> {
         let wish = self.wish(partition).and_then(|(wish, _)| self.living(&wish.broker, wish.shard));
@@ -470,18 +476,6 @@ impl View {
         let told = if record.shared_port { 0 } else { usize::from(shard.0) };
         let exists = usize::from(shard.0) < record.shards.len();
         record.shards.get(told).filter(|_| exists).map(|shard| shard.node)
-    }
-
-    /// What partitions cost, bytes a second; those that are not here cost little.
-    pub fn loads(&self) -> BTreeMap<TopicPartition, u64> {
-        let mut loads = BTreeMap::new();
-        for load in self.loads.values().flat_map(|known| &known.value.partitions) {
-            // One that moved is told by both for a while.
-            let partition = TopicPartition { topic: load.topic, index: load.index };
-            let known = loads.entry(partition).or_insert(0);
-            *known = load.rate.max(*known);
-        }
-        loads
     }
 
     /// Write-ahead logs.

@@ -14,6 +14,8 @@ struct Desk {
     holds: bool,
     /// What a read finds, instead of what the view says.
     stored: BTreeMap<Key, Bytes>,
+    /// Times that loads were listed.
+    listings: u32,
 }
 
 impl Desk {
@@ -24,7 +26,7 @@ impl Desk {
         let entries = [entries, vec![(keys::CONTROLLER.to_owned(), own.encode())]].concat();
         let stored = entries.iter().cloned().collect();
         let (controller, view, sealed, txns) = (Controller::default(), view_of(entries), Vec::new(), Vec::new());
-        Desk { sink, controller, membership, view, sealed, txns, holds: false, stored }
+        Desk { sink, controller, membership, view, sealed, txns, holds: false, stored, listings: 0 }
     }
 
     fn look(&mut self) {
@@ -57,12 +59,26 @@ impl Desk {
                             self.written();
                         }
                     }
+                    Effect::Call(id, StoreCall::List { prefix, after: None, .. }) => {
+                        assert_eq!((self.sink.ended(id), prefix.as_str()), (Owner::Costs, keys::LOADS));
+                        let told = self.stored.iter().filter(|(key, _)| key.starts_with(keys::LOADS));
+                        let versioned = |value: &Bytes| Versioned { value: value.clone(), modified: Revision(1) };
+                        let entries = told.map(|(key, value)| (key.clone(), versioned(value))).collect();
+                        let answer = StoreAnswer::List(Ok(Page { revision: Revision(1), entries, more: false }));
+                        self.listings += 1;
+                        self.controller.on_costs(&self.view, answer, &mut self.sink);
+                    }
                     Effect::Seal(wid) => self.sealed.push(wid),
                     Effect::Shard(_, FromControl::Fresh(_)) => {}
                     other => panic!("{other:?}"),
                 }
             }
         }
+    }
+
+    fn even_loads(&mut self) {
+        self.controller.even_loads_now_and_then(&self.view, &self.membership, &mut self.sink);
+        self.carry_out();
     }
 
     fn written(&mut self) {
@@ -245,20 +261,40 @@ fn what_costs_much_is_swapped_now_and_then_with_what_costs_little() {
     let loads =
         |which: u32| LoadRecord { v: RECORD_VERSION, partitions: (0..4).map(|at| load(2 * at + which)).collect() };
     let told = vec![(keys::load("a"), loads(0).encode()), (keys::load("b"), loads(1).encode())];
-    let mut desk = Desk::new([two_brokers(), vec![(keys::topic("t"), live.encode())], seats.collect(), told].concat());
+    let mut desk = Desk::new([two_brokers(), vec![(keys::topic("t"), live.encode())], seats.collect()].concat());
     let moved = |desk: &Desk| {
         let ops = desk.txns.concat();
         ops.iter().filter(|op| matches!(op, Op::Put(key, _) if keys::parse_wish(key).is_some())).count()
     };
     desk.look();
     assert_eq!(moved(&desk), 0, "counts are even");
-    desk.controller.even_loads_now_and_then(&desk.view, &mut desk.sink);
-    desk.pass(Duration::from_secs(59));
-    assert_eq!(moved(&desk), 0);
-    desk.sink.now = desk.sink.now.plus(Duration::from_secs(2));
-    desk.controller.even_loads_now_and_then(&desk.view, &mut desk.sink);
+    desk.even_loads();
     desk.pass(Duration::from_secs(1));
-    assert_eq!(moved(&desk), 4, "a swap of each pair of shards");
+    assert_eq!(moved(&desk), 0, "nobody said anything");
+    desk.stored.extend(told);
+    desk.even_loads();
+    desk.pass(Duration::from_secs(58));
+    assert_eq!((moved(&desk), desk.listings), (0, 1));
+    desk.pass(Duration::from_secs(1));
+    desk.even_loads();
+    desk.pass(Duration::from_secs(1));
+    assert_eq!((moved(&desk), desk.listings), (4, 2), "a swap of each pair of shards");
+}
+
+#[test]
+fn loads_are_listed_by_the_controller_alone() {
+    let mut desk = Desk::new(two_brokers());
+    desk.even_loads();
+    assert_eq!(desk.listings, 1);
+    let other = ControllerRecord { v: RECORD_VERSION, broker: "b".to_owned(), boot: BootId(2) };
+    change(&mut desk.view, keys::CONTROLLER.to_owned(), Some(other.encode()), 12);
+    desk.pass(Duration::from_secs(100));
+    desk.even_loads();
+    assert_eq!(desk.listings, 1);
+    let own = ControllerRecord { v: RECORD_VERSION, broker: "a".to_owned(), boot: BootId(1) };
+    change(&mut desk.view, keys::CONTROLLER.to_owned(), Some(own.encode()), 13);
+    desk.even_loads();
+    assert_eq!(desk.listings, 2, "at once");
 }
 
 #[test]
