@@ -17,10 +17,10 @@ const SOON: Duration = Duration::from_secs(10);
 /// How long the end of a process waits for its last snapshot.
 const LAST_WITHIN: Duration = Duration::from_secs(5);
 
-/// What the control task says to the journal's, on the same thread.
+/// What the control task says to the journal's and to the collectors', on the same thread.
 #[derive(Debug, Default)]
 pub struct Cues {
-    /// Whether this process is the one that writes.
+    /// Whether this process is the one that writes, and collects: it is alone, or controller.
     pub(crate) writes: Cell<bool>,
     /// Rises whenever partitions are placed or born.
     pub(crate) placements: Cell<u64>,

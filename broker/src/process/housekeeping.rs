@@ -1,5 +1,8 @@
 //! Work beside the control task: collection of sealed logs that hold nothing any more and of segments that no manifest
 //! names, and the journal.
+//!
+//! In a cluster only the controller collects: a pass reads every record and every newest checkpoint, and N that do so each
+//! minute read N times as much of what has grown N times.
 
 use crate::admin::jobs::JobCells;
 use crate::control::topic_object::{self, TopicObject};
@@ -39,14 +42,19 @@ impl Housekeeping {
             let (jobs, cues) = (self.jobs.clone(), cues.clone());
             env.spawn("journal", task::run(env.clone(), journal.clone(), every, cues, jobs));
         }
-        env.spawn("collector of logs", collect_logs(env.clone(), stores.clone(), self.jobs.clone()));
-        env.spawn("collector of segments", self.collect_segments(env.clone(), stores.clone()));
+        env.spawn("collector of logs", collect_logs(env.clone(), stores.clone(), cues.clone(), self.jobs.clone()));
+        env.spawn("collector of segments", self.collect_segments(env.clone(), stores.clone(), cues.clone()));
     }
 
-    async fn collect_segments(self, env: Env, stores: Stores) {
+    async fn collect_segments(self, env: Env, stores: Stores, cues: Rc<Cues>) {
         let mut collector = SegmentCollector::new(self.segments_grace);
         loop {
             env.sleep(self.segments_every).await;
+            if !cues.writes.get() {
+                // What was found so long ago is found anew before it goes.
+                collector = SegmentCollector::new(self.segments_grace);
+                continue;
+            }
             match pass(&mut collector, &env, &stores).await {
                 Ok(done) => {
                     self.jobs.segments_collected(env.wall(), &done);
@@ -82,10 +90,13 @@ pub(crate) async fn deleted_topics(
     Ok(gone)
 }
 
-async fn collect_logs(env: Env, stores: Stores, jobs: Arc<JobCells>) {
+async fn collect_logs(env: Env, stores: Stores, cues: Rc<Cues>, jobs: Arc<JobCells>) {
     let mut collector = Collector::default();
     loop {
         env.sleep(COLLECT_LOGS_EVERY).await;
+        if !cues.writes.get() {
+            continue;
+        }
         match collector.pass(&env, &stores).await {
             Ok(done) => {
                 jobs.logs_collected(env.wall(), &done);
