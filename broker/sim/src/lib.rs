@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod node;
 pub mod rebuild;
 pub mod recovery;
+pub mod scale;
 pub mod seeds;
 pub mod segments;
 pub mod table;

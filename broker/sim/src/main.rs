@@ -1,6 +1,7 @@
 //! `millrace-sim`: plays seeds, replays one, and proves that each wrong variant is caught.
 
 use clap::{Parser, Subcommand};
+use millrace_sim::scale::{self, Size};
 use millrace_sim::seeds::{Outcome, Scenario, run_seed};
 use millrace_sim::table::{self, BOUND, by_name, seeds_to_catch, seeds_to_catch_in};
 use millrace_storage::wrong::Wrong;
@@ -50,6 +51,18 @@ enum Command {
         #[arg(long)]
         trace: bool,
     },
+    /// Prints what many brokers cost: their metadata, what is written of it, what the controller computes.
+    Scale {
+        /// Brokers and partitions of clusters whose controller is real: N:P, several times.
+        #[arg(long, value_parser = parse_size)]
+        fleet: Vec<Size>,
+        /// Brokers and partitions of clusters of whole processes: N:P, several times.
+        #[arg(long, value_parser = parse_size)]
+        whole: Vec<Size>,
+        /// Virtual minutes that those are counted for, idle and busy.
+        #[arg(long, default_value_t = 5)]
+        minutes: u32,
+    },
     /// Prints for each mistake how many seeds it takes to catch it; fails if one is not caught.
     Table {
         /// Seeds to try at most.
@@ -59,6 +72,13 @@ enum Command {
         #[arg(long, value_enum)]
         scenario: Option<Scenario>,
     },
+}
+
+fn parse_size(text: &str) -> Result<Size, String> {
+    let parts = text.split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let size = parts.map(|(brokers, partitions)| Size { brokers, partitions });
+    size.filter(|size| size.brokers > 2 && size.partitions > 0)
+        .ok_or_else(|| "expected BROKERS:PARTITIONS, three brokers at least".to_owned())
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {
@@ -75,6 +95,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { seeds, scenario, wrong, threads } => run(seeds, scenario, wrong, threads),
         Command::Replay { seed, scenario, wrong, trace } => replay(seed, scenario, wrong, trace),
+        Command::Scale { fleet, whole, minutes } => print_scale(&fleet, &whole, minutes),
         Command::Table { bound, scenario: None } => print_table(bound),
         Command::Table { bound, scenario: Some(scenario) } => print_caught_in(scenario, bound),
     }
@@ -115,6 +136,17 @@ fn replay(seed: u64, scenario: Scenario, wrong: Option<Wrong>, trace: bool) -> E
         outcome.virtual_nanos as f64 / 1e9
     );
     if report(outcome) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn print_scale(fleet: &[Size], whole: &[Size], minutes: u32) -> ExitCode {
+    fleet.iter().for_each(|size| scale::play_fleet(*size));
+    for size in whole {
+        if let Err(problem) = scale::play_many(*size, minutes) {
+            eprintln!("{problem}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn print_table(bound: u64) -> ExitCode {

@@ -7,7 +7,7 @@
 use super::questions::Question;
 use super::topics::topic_by_id;
 use super::{RequestContext, operations};
-use crate::control::{NewTopic, Node, ToControl, TopicAnswer, TopicImage};
+use crate::control::{ClusterImage, NewTopic, Node, ToControl, TopicAnswer, TopicImage};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
 use millrace_protocol::StrBytes;
@@ -130,19 +130,14 @@ fn respond(
     created: &[(String, ErrorCode)],
 ) {
     let image = core.image.clone();
-    let mut response = MetadataResponse {
-        brokers: image.nodes.values().map(broker).collect(),
-        cluster_id: Some(StrBytes::from(image.cluster_id.as_str())),
-        controller_id: image.controller,
-        ..MetadataResponse::default()
-    };
-    response.topics = match topics {
-        None => image.topics.values().filter(|topic| !topic.deleting).map(|topic| describe(topic)).collect(),
+    let mut response = match topics {
+        None => of_all(&image),
         Some(topics) => {
             // A topic that is named many times is described once, as in Kafka: its description may be long.
             let mut seen = BTreeSet::new();
             let first = |topic: &MetadataRequestTopic| seen.insert((topic.topic_id, topic.name.clone()));
-            topics.into_iter().filter(first).map(|topic| answer_one(core, topic, created)).collect()
+            let topics = topics.into_iter().filter(first).map(|topic| answer_one(core, topic, created)).collect();
+            MetadataResponse { topics, ..without_topics(&image) }
         }
     };
     if operations.cluster {
@@ -154,6 +149,21 @@ fn respond(
         named.for_each(|topic| topic.topic_authorized_operations = operations::ON_TOPIC);
     }
     context.reply(core, &response);
+}
+
+/// What a request for all topics is answered with.
+pub fn of_all(image: &ClusterImage) -> MetadataResponse {
+    let topics = image.topics.values().filter(|topic| !topic.deleting).map(|topic| describe(topic)).collect();
+    MetadataResponse { topics, ..without_topics(image) }
+}
+
+fn without_topics(image: &ClusterImage) -> MetadataResponse {
+    MetadataResponse {
+        brokers: image.nodes.values().map(broker).collect(),
+        cluster_id: Some(StrBytes::from(image.cluster_id.as_str())),
+        controller_id: image.controller,
+        ..MetadataResponse::default()
+    }
 }
 
 fn answer_one(core: &ShardCore, asked: MetadataRequestTopic, created: &[(String, ErrorCode)]) -> MetadataResponseTopic {

@@ -39,7 +39,7 @@ pub(crate) mod list_config_resources;
 pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
 pub(crate) mod list_partition_reassignments;
-pub(crate) mod metadata;
+pub mod metadata;
 pub(crate) mod node_configs;
 pub(crate) mod offset_commit;
 pub(crate) mod offset_delete;

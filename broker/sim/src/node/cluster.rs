@@ -13,7 +13,8 @@ use super::limiter::Limiter;
 use super::network::Network;
 use super::shortener::Shortener;
 use super::{
-    Life, MAX_INDEX, Plan, Starting, Weather, address_of, batch, for_real_batches, housekeeping, topic_of_meta,
+    Life, MAX_INDEX, MAX_PARTITIONS, Plan, Starting, Weather, address_of, batch, for_real_batches, housekeeping,
+    topic_of_meta,
 };
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
@@ -51,12 +52,12 @@ const HOURS: Duration = Duration::from_secs(4 * 3_600);
 /// it had in another. Nobody can read there any more, but it is I6 that is broken.
 const DELETIONS: bool = false;
 /// Hosts at most, those that are added included.
-const MOST_HOSTS: u8 = 5;
+const MOST_HOSTS: u16 = 5;
 
 /// What one seed does besides a node's [`Plan`].
 #[derive(Clone)]
 struct ClusterPlan {
-    hosts: u8,
+    hosts: u16,
     accidents: u64,
     lease: Duration,
     /// Whether processes live on beside their successors, or with clocks of their own. Such a one may serve for a moment
@@ -69,7 +70,7 @@ struct ClusterPlan {
 impl ClusterPlan {
     fn drawn(dice: &mut Dice, is_orderly: bool) -> ClusterPlan {
         ClusterPlan {
-            hosts: dice.below(2..4) as u8,
+            hosts: dice.below(2..4) as u16,
             accidents: dice.below(1..9),
             lease: Duration::from_millis(dice.below(1_000..6_000)),
             zombies: dice.index(4) > 0 && !is_orderly,
@@ -80,7 +81,7 @@ impl ClusterPlan {
 
 /// A host: the process that runs on it, if any.
 struct Host {
-    number: u8,
+    number: u16,
     life: RefCell<Option<Rc<Life>>>,
     /// Whether a process that died is started again.
     is_kept: Cell<bool>,
@@ -118,7 +119,7 @@ struct Cluster {
     housekeeping: Housekeeping,
     hosts: RefCell<Vec<Rc<Host>>>,
     /// Processes in whose place another one of their name was started, with their hosts.
-    replaced: RefCell<Vec<(u8, ProcessId)>>,
+    replaced: RefCell<Vec<(u16, ProcessId)>>,
 }
 
 impl Cluster {
@@ -166,7 +167,7 @@ impl Cluster {
     }
 
     fn add_host(self: &Rc<Self>) {
-        let number = u8::try_from(self.hosts.borrow().len() + 1).expect("a handful");
+        let number = u16::try_from(self.hosts.borrow().len() + 1).expect("a handful");
         let (life, given_up) = Default::default();
         let (is_kept, is_gone, stands_until) = (Cell::new(true), Cell::new(false), Cell::new(0));
         let host = Rc::new(Host { number, life, is_kept, is_gone, stands_until, given_up });
@@ -221,6 +222,7 @@ impl Cluster {
             shards: self.node.shards,
             to_peer: None,
             lanes: self.node.lanes,
+            max_partitions: MAX_PARTITIONS,
         };
         env.spawn("start", starting.run(life.clone()));
         life

@@ -8,6 +8,7 @@ mod committer;
 mod connection;
 mod deleter;
 mod limiter;
+pub mod many;
 mod network;
 mod shortener;
 
@@ -127,8 +128,9 @@ fn address(shard: u16) -> SocketAddr {
 }
 
 /// Where a shard of the process on this host listens.
-fn address_of(host: u8, shard: u16) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, host], 9_092 + shard))
+fn address_of(host: u16, shard: u16) -> SocketAddr {
+    let [high, low] = host.to_be_bytes();
+    SocketAddr::from(([10, 0, high, low], 9_092 + shard))
 }
 
 /// How bad a history is: the faults of its stores, and how often a connection breaks.
@@ -211,6 +213,7 @@ impl Node {
             shards: self.plan.shards,
             to_peer: self.plan.to_peer,
             lanes: self.plan.lanes,
+            max_partitions: MAX_PARTITIONS,
         };
         env.spawn("start", starting.run(life.clone()));
         life
@@ -262,7 +265,7 @@ impl Node {
 /// What a process is made from.
 struct Starting {
     name: String,
-    host: u8,
+    host: u16,
     cluster: Option<ClusterConfig>,
     env: Env,
     sim: Sim,
@@ -275,6 +278,8 @@ struct Starting {
     shards: u16,
     to_peer: Option<usize>,
     lanes: u16,
+    /// Partitions of all topics at most.
+    max_partitions: u32,
 }
 
 impl Starting {
@@ -334,7 +339,7 @@ impl Starting {
             shared_port,
             lanes: self.lanes,
             default_partitions: u32::try_from(MAX_INDEX).expect("small"),
-            max_partitions: MAX_PARTITIONS,
+            max_partitions: self.max_partitions,
             cluster: self.cluster,
         };
         // Its end, by a stop or because a store gave no answer, is the end of the process.
