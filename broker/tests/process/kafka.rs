@@ -120,6 +120,10 @@ impl Client {
     }
 
     pub(crate) fn create_topic(&mut self, name: &str, partitions: i32) {
+        assert_eq!(self.try_create_topic(name, partitions), ErrorCode::None);
+    }
+
+    pub(crate) fn try_create_topic(&mut self, name: &str, partitions: i32) -> ErrorCode {
         let topic = CreatableTopic {
             name: name.into(),
             num_partitions: partitions,
@@ -127,8 +131,7 @@ impl Client {
             ..Default::default()
         };
         let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: TIMEOUT_MS, ..Default::default() };
-        let response = self.any().ask(&request, 7);
-        assert_eq!(response.topics[0].error_code, ErrorCode::None, "{response:?}");
+        self.any().ask(&request, 7).topics[0].error_code
     }
 
     /// The connection to the leader of a partition.
