@@ -24,7 +24,7 @@ pub enum Wrong {
     BytesChangedOnRetry, LeaseTrusted, DrainedBatchesDropped, NoFence, OwnFenceMisread, SegmentDeletedOnSight,
     LogStartNotFolded, MergeDropsABatch, MergeDeletesFirst, MergeComparesLateVersion, RollComparesLateVersion,
     PartAckedBeforeDurable, PartsMixedUp, LateReadTakenForNewest, UnknownTopicTakenForGone,
-    LeaseKeptWhileStuck,
+    LeaseKeptWhileStuck, BirthWithoutTopic,
 }
 
 /// Whether the process runs with this mistake.

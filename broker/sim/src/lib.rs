@@ -8,6 +8,7 @@ pub mod audit;
 pub mod journal;
 pub mod lane;
 pub mod ledger;
+pub mod litter;
 pub mod node;
 pub mod rebuild;
 pub mod recovery;

@@ -80,6 +80,7 @@ pub const CAUGHT: &[Mistake] = &[
     of_clusters(Wrong::LateReadTakenForNewest, "late-read-taken-for-newest"),
     of_clusters(Wrong::LeaseKeptWhileStuck, "lease-kept-while-stuck"),
     of_clusters(Wrong::UnknownTopicTakenForGone, "unknown-topic-taken-for-gone"),
+    of_clusters(Wrong::BirthWithoutTopic, "birth-without-topic"),
 ];
 
 /// A mistake of PROTOCOL.md section 9 that no run can show.

@@ -12,7 +12,7 @@ use millrace_storage::format::object::{ObjectHeader, ObjectKind, decode_footer, 
 use millrace_storage::format::{Footer, HEADER_BYTES, PartitionEntry, TRAILER_BYTES};
 use millrace_storage::ids::{LeaderEpoch, Offset, Seq, TopicPartition, Wid};
 use millrace_storage::meta::keys;
-use millrace_storage::meta::records::{PartitionRecord, Record, WalRecord, WalState};
+use millrace_storage::meta::records::{PartitionRecord, Record, TopicRecord, TopicState, WalRecord, WalState};
 use millrace_storage::sim::{BucketChange, MetaChange, SimBucket, SimMeta};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -350,6 +350,7 @@ impl Inner {
         match (before, after) {
             (None, Some(new)) => {
                 assert!(new.epoch == LeaderEpoch(1) && new.released.is_none(), "FINDING {p} is born as {new:?}");
+                self.check_topic_is_live(p);
                 self.check_named(p, &new);
             }
             (Some(old), Some(new)) if new.epoch == old.epoch => {
@@ -370,6 +371,14 @@ impl Inner {
                 assert!(asked, "FINDING the record of {p} is deleted, whose topic nobody wants deleted");
             }
         }
+    }
+
+    /// Only what a topic that is in use has is born: what is being deleted has its records removed once.
+    fn check_topic_is_live(&self, p: TopicPartition) {
+        let topics = self.meta.contents(keys::TOPICS).into_iter();
+        let mut states = topics.map(|(_, value)| TopicRecord::decode(&value).expect("our own record"));
+        let state = states.find(|record| record.id == p.topic).map(|record| record.state);
+        assert!(state == Some(TopicState::Live), "FINDING {p} is born while its topic is {state:?}");
     }
 
     /// I4: a record newly names only an open log.

@@ -8,12 +8,14 @@ use super::messages::FromControl;
 use bytes::Bytes;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{ShardIndex, TopicId, TopicPartition, Wid};
-use millrace_storage::lane::LaneCommand;
+use millrace_storage::lane::{LaneCommand, ToLead, TopicSeen};
+use millrace_storage::meta::records::{Record, TopicRecord};
 use millrace_storage::meta::{KeptAlive, Key, Lease, LeaseId, Page, Revision, Snapshot, Txn, TxnOutcome};
 use millrace_storage::object::{MatchOutcome, Object, Version};
 use millrace_storage::store_error::StoreError;
 use millrace_storage::wal::PutOutcome;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Names a store call.
@@ -170,7 +172,7 @@ pub(super) struct Sink {
     effects: Vec<Effect>,
     /// Answers that may leave only after the image that shows what they say.
     answers: Vec<Effect>,
-    leads: BTreeMap<u16, Vec<(TopicPartition, ShardIndex)>>,
+    leads: BTreeMap<u16, Vec<ToLead>>,
     releases: BTreeMap<u16, Vec<TopicPartition>>,
 }
 
@@ -223,9 +225,20 @@ impl Sink {
         self.effects.push(effect);
     }
 
-    /// Has a lane lead a partition; the partitions of one turn go in one command.
-    pub(super) fn lead(&mut self, lane: u16, partition: TopicPartition, shard: ShardIndex) {
-        self.leads.entry(lane).or_default().push((partition, shard));
+    /// Has a lane lead a partition of a topic; the partitions of one turn go in one command.
+    pub(super) fn lead(
+        &mut self,
+        lane: u16,
+        (partition, shard): (TopicPartition, ShardIndex),
+        (name, record): (&str, &TopicRecord),
+    ) {
+        let leads = self.leads.entry(lane).or_default();
+        // Those of one topic mostly come one after the other.
+        let topic = match leads.last() {
+            Some(last) if last.partition.topic == partition.topic => Arc::clone(&last.topic),
+            _ => Arc::new(TopicSeen { name: name.to_owned(), record: record.encode() }),
+        };
+        leads.push(ToLead { partition, shard, topic });
     }
 
     /// Has a lane release a partition; likewise, before the leads.

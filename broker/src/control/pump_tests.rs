@@ -9,7 +9,7 @@ use super::ticks::Ticks;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, LeaderEpoch, Wid};
-use millrace_storage::lane::{LaneCommand, LaneReport};
+use millrace_storage::lane::{LaneCommand, LaneReport, ToLead};
 use millrace_storage::mailbox::{Receiver, Sender, mailbox};
 use millrace_storage::sim::{self, Faults, Sim, SimBucket, SimMeta, Temper};
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ async fn lane(mut commands: Receiver<LaneCommand>, reports: Sender<LaneReport>) 
     while let Some(command) = commands.recv().await {
         match command {
             LaneCommand::Lead { partitions } => {
-                for (partition, shard) in partitions {
+                for ToLead { partition, shard, .. } in partitions {
                     let report = LaneReport::Leading { partition, shard, epoch: LeaderEpoch(1) };
                     let _ = reports.send_waiting(report).await;
                 }

@@ -19,7 +19,7 @@ use futures::executor::block_on;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::{Env, Mono, Runtime, WallMs};
 use millrace_storage::ids::{BootId, LeaderEpoch, ShardIndex, TopicId, TopicPartition, Wid};
-use millrace_storage::lane::{LaneCommand, LaneReport};
+use millrace_storage::lane::{LaneCommand, LaneReport, ToLead};
 use millrace_storage::meta::memory::MemoryMeta;
 use millrace_storage::meta::records::{PartitionRecord, Record, TopicRecord, TopicState};
 use millrace_storage::meta::{MetaStore, Op, Txn, keys};
@@ -167,7 +167,7 @@ impl Desk {
             }
             Effect::Lane(lane, command) => {
                 if let (LaneCommand::Lead { partitions }, true) = (&command, self.lanes_lead) {
-                    for &(partition, shard) in partitions {
+                    for &ToLead { partition, shard, .. } in partitions {
                         let epoch = LeaderEpoch(1);
                         self.core.on_lane(self.now, lane, LaneReport::Leading { partition, shard, epoch });
                     }
@@ -497,7 +497,7 @@ fn a_lost_partition_is_asked_for_again_and_a_damaged_one_is_not() {
     let [(0, LaneCommand::Lead { partitions })] = &desk.commands[..] else {
         panic!("one command: {:?}", desk.commands)
     };
-    assert_eq!(partitions.iter().map(|(partition, _)| *partition).collect::<Vec<_>>(), [lost]);
+    assert_eq!(partitions.iter().map(|lead| lead.partition).collect::<Vec<_>>(), [lost]);
     assert!(desk.image().topics["t"].partitions[0].leader.is_some());
     assert_eq!(desk.image().topics["t"].partitions[1].leader, None);
 }

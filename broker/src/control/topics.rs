@@ -475,8 +475,9 @@ impl Topics {
             let shard = self.partition(partition).shard;
             let lane = lane_of(shard, self.counts.lanes);
             let is_open = self.open[usize::from(lane)];
-            if is_open && wanted(partition, lane) && self.topics[&partition.topic].is_settled() {
-                sink.lead(lane, partition, shard);
+            let topic = &self.topics[&partition.topic];
+            if is_open && wanted(partition, lane) && topic.is_settled() {
+                sink.lead(lane, (partition, shard), (&topic.name, &topic.record));
             }
         }
     }

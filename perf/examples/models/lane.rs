@@ -7,17 +7,19 @@ use millrace_storage::env::{Env, Mono};
 use millrace_storage::ids::{BootId, Offset, ShardIndex, TopicId, TopicPartition};
 use millrace_storage::lane::{
     BatchDescription, LaneCells, LaneCommand, LaneConfig, LaneEnds, LaneIdentity, LanePump, LaneReport, Seal,
-    SealEntry, ShardEnd, ToLane, ToShard,
+    SealEntry, ShardEnd, ToLane, ToLead, ToShard, TopicSeen,
 };
 use millrace_storage::mailbox::{Receiver, Sender, mailbox};
 use millrace_storage::meta::memory::MemoryMeta;
+use millrace_storage::meta::records::{RECORD_VERSION, Record, TopicRecord, TopicState};
+use millrace_storage::meta::{MetaStore, Op, Txn, keys};
 use millrace_storage::object::memory::MemoryStore;
 use millrace_storage::object::model::{Modelled, Parameters, Prices, SharedModel};
 use millrace_storage::recovery::Stores;
 use millrace_storage::sim::{Ended, Sim};
 use millrace_storage::wal::objects::ObjectWal;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,13 +180,24 @@ fn start(env: &Env, lane: u16, load: Load, governor: Governor, stores: &Stores) 
     env.spawn("lane", pump.run());
     let partition = TopicPartition { topic: TopicId(Uuid::from_u128(7)), index: u32::from(lane) };
     let shard = Rc::new(Shard::default());
+    let meta = Rc::clone(&stores.meta);
     let running = shard.clone().run(env.clone(), load, governor.lanes, partition, to_lane, from_lane);
     env.spawn("shard", async move {
-        let lead = LaneCommand::Lead { partitions: vec![(partition, index)] };
+        let topic = Arc::new(put_topic(&*meta, partition.topic).await);
+        let lead = LaneCommand::Lead { partitions: vec![ToLead { partition, shard: index, topic }] };
         commands.send(lead).expect("an empty mailbox has room");
         futures::join!(running, listen(reports));
     });
     (shard, cells)
+}
+
+/// The topic that the partitions are of; each lane puts the same.
+async fn put_topic(meta: &dyn MetaStore, id: TopicId) -> TopicSeen {
+    let (state, partitions, settings) = (TopicState::Live, u32::from(u16::MAX), BTreeMap::new());
+    let record = TopicRecord { v: RECORD_VERSION, id, state, partitions, settings }.encode();
+    let put = Op::Put(keys::topic("t"), record.clone());
+    meta.txn(Txn { compares: Vec::new(), ops: vec![put] }).await.expect("a store in memory");
+    TopicSeen { name: "t".to_owned(), record }
 }
 
 /// The control task's part: nothing but to take what it is told.

@@ -5,35 +5,46 @@
 //!    decided no other checkpoint is started.
 //! 2. A move between shards of this lane takes the frozen committed state; it is a release and an acquisition like any other.
 //! 3. Only the live lane itself releases, and only what it drained.
+//! 4. A partition is born only while its topic's record is LIVE with this id: after a deletion has removed the records of
+//!    its topic, nothing makes one again. (A claim needs no such comparison: it changes a record that is there.)
 
 use super::config::{LOOK_AGAIN, backoff};
 use super::core::LaneCore;
 use super::events::{Effect, Found, Token};
 use super::leadership::{AfterDrain, Led, Role};
-use super::messages::LaneReport;
+use super::messages::{LaneReport, ToLead, TopicSeen};
 use super::transactions::{Change, Kind, Purpose};
 use crate::env::Mono;
-use crate::ids::{LeaderEpoch, ShardIndex, TopicPartition};
+use crate::ids::{LeaderEpoch, ShardIndex, TopicId, TopicPartition};
 use crate::meta::MAX_TXN_OPS;
 use crate::meta::records::{PartitionRecord, RECORD_VERSION, Released};
 use crate::store_error::StoreError;
 use crate::wrong::{Wrong, wrong};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Partitions per transaction: each takes a comparison and a write, one comparison is of the `/wal` record.
 const PER_TXN: usize = (MAX_TXN_OPS - 1) / 2;
 
 /// A partition that the lane was told to lead and does not lead yet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Wanted {
     pub shard: ShardIndex,
+    pub topic: Arc<TopicSeen>,
     pub look_at: Mono,
+}
+
+/// A partition without a record, whose birth is not sent yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Unborn {
+    shard: ShardIndex,
+    topic: Arc<TopicSeen>,
 }
 
 impl LaneCore {
     /// The control task wants these led.
-    pub(super) fn on_lead(&mut self, partitions: Vec<(TopicPartition, ShardIndex)>) {
-        for (partition, shard) in partitions {
+    pub(super) fn on_lead(&mut self, partitions: Vec<ToLead>) {
+        for ToLead { partition, shard, topic } in partitions {
             if self.stop.is_some() || self.forgotten.contains(&partition.topic) {
                 self.report(LaneReport::NotLeading { partition });
                 continue;
@@ -44,17 +55,17 @@ impl LaneCore {
                     self.report(LaneReport::Leading { partition, shard, epoch });
                 }
                 Some((_, Role::Leader, _)) => {
-                    self.want(partition, shard);
+                    self.want(partition, shard, topic);
                     self.drain(partition, AfterDrain::Release);
                 }
-                _ => self.want(partition, shard),
+                _ => self.want(partition, shard, topic),
             }
         }
     }
 
-    fn want(&mut self, partition: TopicPartition, shard: ShardIndex) {
+    fn want(&mut self, partition: TopicPartition, shard: ShardIndex, topic: Arc<TopicSeen>) {
         self.unwanted.remove(&partition);
-        self.wanted.insert(partition, Wanted { shard, look_at: self.now.mono });
+        self.wanted.insert(partition, Wanted { shard, topic, look_at: self.now.mono });
     }
 
     /// The control task wants these given up.
@@ -158,8 +169,9 @@ impl LaneCore {
             match found {
                 Found::Held { .. } => wanted.look_at = again,
                 Found::Unborn => {
+                    let topic = Arc::clone(&wanted.topic);
                     self.wanted.remove(&partition);
-                    self.births.insert(partition, shard);
+                    self.births.insert(partition, Unborn { shard, topic });
                     self.being_born.insert(partition);
                 }
                 Found::Alarm { detail } => {
@@ -216,15 +228,7 @@ impl LaneCore {
     pub(super) fn advance_ownership(&mut self) {
         if !self.checkpointing.holds_gate() && self.stop.is_none() {
             while !self.births.is_empty() && self.transactions.may_share() {
-                let batch: Vec<(TopicPartition, ShardIndex)> =
-                    self.births.iter().map(|(&partition, &shard)| (partition, shard)).take(PER_TXN).collect();
-                let mut changes = BTreeMap::new();
-                for (partition, shard) in batch {
-                    self.births.remove(&partition);
-                    let after = self.record_for(LeaderEpoch(1), shard, self.now.wall.0);
-                    changes.insert(partition, Change { shard, before: None, after });
-                }
-                self.start_txn(Purpose::Partitions(Kind::Birth, changes));
+                self.bear_some();
             }
         }
         while !self.claimable.is_empty() && self.transactions.may_share() {
@@ -239,9 +243,26 @@ impl LaneCore {
                 changes.insert(partition, Change { shard, before: Some(before), after });
             }
             if !changes.is_empty() {
-                self.start_txn(Purpose::Partitions(Kind::Claim, changes));
+                self.start_txn(Purpose::Partitions(Kind::Claim, changes, BTreeMap::new()));
             }
         }
+    }
+
+    /// BIRTH of as many as fit: the record of each of their topics is compared too.
+    fn bear_some(&mut self) {
+        let (mut changes, mut topics) = (BTreeMap::new(), BTreeMap::<TopicId, Arc<TopicSeen>>::new());
+        while let Some(next) = self.births.first_entry() {
+            let partition = *next.key();
+            let compared = topics.len() + usize::from(!topics.contains_key(&partition.topic));
+            if 1 + compared + 2 * (changes.len() + 1) > MAX_TXN_OPS {
+                break;
+            }
+            let Unborn { shard, topic } = next.remove();
+            topics.entry(partition.topic).or_insert(topic);
+            let after = self.record_for(LeaderEpoch(1), shard, self.now.wall.0);
+            changes.insert(partition, Change { shard, before: None, after });
+        }
+        self.start_txn(Purpose::Partitions(Kind::Birth, changes, topics));
     }
 
     fn record_for(&self, epoch: LeaderEpoch, shard: ShardIndex, born: i64) -> PartitionRecord {
@@ -262,7 +283,7 @@ impl LaneCore {
                 let after = PartitionRecord { released: Some(released), ..led.record.clone() };
                 changes.insert(partition, Change { shard: led.shard, before: Some(led.record.clone()), after });
             }
-            self.start_txn(Purpose::Partitions(Kind::Release, changes));
+            self.start_txn(Purpose::Partitions(Kind::Release, changes, BTreeMap::new()));
         }
     }
 

@@ -12,7 +12,7 @@
 //! 3. The same events at the same times give the same effects.
 
 use super::checkpointing::Checkpointing;
-use super::claims::Wanted;
+use super::claims::{Unborn, Wanted};
 use super::compacting::Compacting;
 use super::config::{LaneConfig, LaneIdentity, WAITING_OBJECTS};
 use super::counters::LaneTotals;
@@ -65,7 +65,7 @@ pub struct LaneCore {
     /// In the checkpoint that stands, claim not yet sent.
     pub(super) claimable: BTreeSet<TopicPartition>,
     /// To be born; those in `being_born` and not here have their transaction sent.
-    pub(super) births: BTreeMap<TopicPartition, ShardIndex>,
+    pub(super) births: BTreeMap<TopicPartition, Unborn>,
     /// Found without a record, birth undecided.
     pub(super) being_born: BTreeSet<TopicPartition>,
     pub(super) wanted: BTreeMap<TopicPartition, Wanted>,

@@ -13,8 +13,7 @@ use super::transactions::{Change, Kind};
 use crate::compaction;
 use crate::env::Mono;
 use crate::ids::{LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
-use crate::meta::records::{PartitionRecord, Record};
-use crate::meta::{Compare, Op, Txn, keys};
+use crate::meta::records::PartitionRecord;
 use crate::partition::CommittedPartition;
 use std::collections::BTreeSet;
 
@@ -215,11 +214,6 @@ impl LaneCore {
         let of_topic: Vec<TopicPartition> =
             self.partitions.keys().filter(|partition| partition.topic == topic).copied().collect();
         for partition in of_topic {
-            if self.config.registered.is_some() {
-                // Who deletes the topic does not wait for lanes of other processes: a birth may have come after the removal.
-                let record = self.partitions[&partition].record.clone();
-                self.unbear(partition, &record);
-            }
             self.forget(partition);
         }
     }
@@ -273,9 +267,6 @@ impl LaneCore {
             Kind::Birth => {
                 self.being_born.remove(&partition);
                 let state = CommittedPartition::born(change.after.epoch);
-                if self.forgotten.contains(&partition.topic) {
-                    self.unbear(partition, &change.after);
-                }
                 let led = Led::new(change.shard, Role::Leader, state, change.after, self.wid);
                 self.partitions.insert(partition, led);
                 self.lead(partition);
@@ -301,15 +292,6 @@ impl LaneCore {
         self.settle(partition);
     }
 
-    /// Deletes the record of a birth that came after the records of its deleted topic went: it would hold this log back.
-    /// Sent once: if it is lost, the record stays until the next start.
-    fn unbear(&mut self, partition: TopicPartition, record: &PartitionRecord) {
-        let key = keys::partition(partition);
-        let compares = vec![Compare::Value(key.clone(), record.encode())];
-        let token = self.token();
-        self.effects.push_back(Effect::Txn(token, Txn { compares, ops: vec![Op::Delete(key)] }));
-    }
-
     fn lead(&mut self, partition: TopicPartition) {
         let led = &self.partitions[&partition];
         let (shard, epoch) = (led.shard, led.committed.epoch);
@@ -325,7 +307,8 @@ impl LaneCore {
         }
     }
 
-    /// A birth or claim is known to have failed: somebody else was first. Or a release was known too late: likewise.
+    /// A birth or claim is known to have failed: somebody else was first, or the topic is deleted. Or a release was known
+    /// too late: likewise.
     pub(super) fn partition_lost(&mut self, partition: TopicPartition) {
         if let Some(led) = self.partitions.remove(&partition) {
             if led.role == Role::Releasing {

@@ -167,14 +167,34 @@ pub enum ToShard {
     },
 }
 
+/// A topic's record as somebody saw it, LIVE: a BIRTH compares it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicSeen {
+    /// The topic's name, which its key is of.
+    pub name: String,
+    /// The value under it.
+    pub record: Bytes,
+}
+
+/// What a lane shall lead.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ToLead {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The shard that shall serve it.
+    pub shard: ShardIndex,
+    /// Its topic. One that has changed since is read again where that matters.
+    pub topic: Arc<TopicSeen>,
+}
+
 /// Control task → lane.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LaneCommand {
-    /// Lead these partitions for these shards: BIRTH where no record exists, ACQUIRE where the record names a sealed WAL
-    /// or is released. Idempotent: what is already led for that shard stays.
+    /// Lead these partitions for these shards: BIRTH where no record exists and the topic is LIVE, ACQUIRE where the record
+    /// names a sealed WAL or is released. Idempotent: what is already led for that shard stays.
     Lead {
-        /// Partition and the shard that shall serve it.
-        partitions: Vec<(TopicPartition, ShardIndex)>,
+        /// Of each what it is, for whom, and of which topic.
+        partitions: Vec<ToLead>,
     },
     /// Give these up (RELEASE): for a move.
     Release {

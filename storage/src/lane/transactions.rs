@@ -6,17 +6,21 @@
 //! 2. After a conflict or an unknown outcome the keys are read: what stands there decides each part as won or lost, and
 //!    an unchanged record decides nothing (the transaction may still be under way), so it is sent again.
 //! 3. `/wal/{wid}` seen not OPEN decides everything: the lane is fenced.
+//! 4. A birth whose record is absent is lost once its topic's record is seen not to be LIVE with this id: it never is again,
+//!    so that no try under way can succeed. Where the topic was only altered the birth is sent again, comparing what was seen.
 
 use super::config::{SHARED_TXNS, backoff};
 use super::core::LaneCore;
 use super::events::{Effect, Token};
+use super::messages::TopicSeen;
 use crate::env::Mono;
-use crate::ids::{ShardIndex, TopicPartition};
-use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
-use crate::meta::{Compare, Key, Op, Snapshot, Txn, TxnOutcome, keys};
+use crate::ids::{ShardIndex, TopicId, TopicPartition, Wid};
+use crate::meta::records::{PartitionRecord, Record, RecordError, TopicRecord, TopicState, WalRecord, WalState};
+use crate::meta::{Compare, Key, Op, Snapshot, Txn, TxnOutcome, Versioned, keys};
 use crate::store_error::StoreError;
 use crate::wrong::{Wrong, wrong};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One partition's part of a transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,13 +33,16 @@ pub(super) struct Change {
     pub after: PartitionRecord,
 }
 
+type Changes = BTreeMap<TopicPartition, Change>;
+type Topics = BTreeMap<TopicId, Arc<TopicSeen>>;
+
 /// What a transaction is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     /// OPEN.
     Open(WalRecord),
-    /// BIRTH, the claims of ACQUIRE, RELEASE.
-    Partitions(Kind, BTreeMap<TopicPartition, Change>),
+    /// BIRTH, the claims of ACQUIRE, RELEASE; of births the topics too, as they were seen.
+    Partitions(Kind, Changes, Topics),
     /// CHECKPOINT, or the seal of a graceful stop: the `/wal` record to write.
     Wal(WalRecord),
 }
@@ -83,7 +90,7 @@ impl Transactions {
     }
     /// Whether a claim or a birth is undecided.
     pub(super) fn ownership_undecided(&self) -> bool {
-        self.undecided.values().any(|one| matches!(one.purpose, Purpose::Partitions(Kind::Claim | Kind::Birth, _)))
+        self.undecided.values().any(|one| matches!(one.purpose, Purpose::Partitions(Kind::Claim | Kind::Birth, ..)))
     }
     pub(super) fn deadline(&self) -> Option<Mono> {
         self.undecided
@@ -114,6 +121,45 @@ fn verdict(change: &Change, stands: Option<&PartitionRecord>) -> Verdict {
     }
 }
 
+/// Changes records of partitions while the lane's own `/wal` record stands, and those of their topics where they are named.
+fn partitions_txn((wid, own): (Wid, &WalRecord), kind: Kind, changes: &Changes, topics: &Topics) -> Txn {
+    let unguarded = match kind {
+        Kind::Birth => wrong(Wrong::BirthWithoutWal),
+        Kind::Claim => wrong(Wrong::ClaimWithoutOwnWal) || wrong(Wrong::ClaimsBeforeCheckpointTxn),
+        Kind::Release => false,
+    };
+    let mut txn = Txn::default();
+    if !unguarded {
+        txn.compares.push(Compare::Value(keys::wal(wid), own.encode()));
+    }
+    for (&partition, change) in changes {
+        let key = keys::partition(partition);
+        txn.compares.push(match &change.before {
+            None => Compare::Absent(key.clone()),
+            Some(record) => Compare::Value(key.clone(), record.encode()),
+        });
+        txn.ops.push(Op::Put(key, change.after.encode()));
+    }
+    if !wrong(Wrong::BirthWithoutTopic) {
+        let seen = topics.values().map(|topic| Compare::Value(keys::topic(&topic.name), topic.record.clone()));
+        txn.compares.extend(seen);
+    }
+    txn
+}
+
+/// Those of `topics` that are LIVE still, as they stand now.
+fn live(topics: Topics, stand: Vec<Option<Versioned>>) -> Result<Topics, RecordError> {
+    let mut left = Topics::new();
+    for ((id, seen), found) in topics.into_iter().zip(stand) {
+        let Some(found) = found else { continue };
+        let record = TopicRecord::decode(&found.value)?;
+        if record.id == id && record.state == TopicState::Live {
+            left.insert(id, Arc::new(TopicSeen { name: seen.name.clone(), record: found.value }));
+        }
+    }
+    Ok(left)
+}
+
 impl LaneCore {
     /// Starts a transaction.
     pub(super) fn start_txn(&mut self, purpose: Purpose) {
@@ -142,25 +188,8 @@ impl LaneCore {
                     ops: vec![Op::Put(keys::wal(self.wid), record.encode())],
                 }
             }
-            Purpose::Partitions(kind, changes) => {
-                let unguarded = match kind {
-                    Kind::Birth => wrong(Wrong::BirthWithoutWal),
-                    Kind::Claim => wrong(Wrong::ClaimWithoutOwnWal) || wrong(Wrong::ClaimsBeforeCheckpointTxn),
-                    Kind::Release => false,
-                };
-                let mut txn = Txn::default();
-                if !unguarded {
-                    txn.compares.push(Compare::Value(keys::wal(self.wid), self.record.encode()));
-                }
-                for (&partition, change) in changes {
-                    let key = keys::partition(partition);
-                    txn.compares.push(match &change.before {
-                        None => Compare::Absent(key.clone()),
-                        Some(record) => Compare::Value(key.clone(), record.encode()),
-                    });
-                    txn.ops.push(Op::Put(key, change.after.encode()));
-                }
-                txn
+            Purpose::Partitions(kind, changes, topics) => {
+                partitions_txn((self.wid, &self.record), *kind, changes, topics)
             }
         };
         self.effects.push_back(Effect::Txn(token, txn));
@@ -170,8 +199,9 @@ impl LaneCore {
         let Some(one) = self.transactions.undecided.get_mut(&token) else { return };
         one.phase = Phase::Reading;
         let mut read: Vec<Key> = vec![keys::wal(self.wid)];
-        if let Purpose::Partitions(_, changes) = &one.purpose {
+        if let Purpose::Partitions(_, changes, topics) = &one.purpose {
             read.extend(changes.keys().map(|&partition| keys::partition(partition)));
+            read.extend(topics.values().map(|topic| keys::topic(&topic.name)));
         }
         self.effects.push_back(Effect::ReadMeta(token, read));
     }
@@ -205,7 +235,7 @@ impl LaneCore {
                 match one.purpose {
                     Purpose::Open(record) => self.opened(record),
                     Purpose::Wal(record) => self.wal_changed(record),
-                    Purpose::Partitions(kind, changes) => {
+                    Purpose::Partitions(kind, changes, _) => {
                         for (partition, change) in changes {
                             self.partition_changed(kind, partition, change);
                         }
@@ -243,23 +273,51 @@ impl LaneCore {
             Purpose::Wal(record) if wal.as_ref() == Some(&record) => self.wal_changed(record),
             _ if !open => self.fenced(),
             Purpose::Wal(record) => self.try_later(token, Purpose::Wal(record), one.attempts, again),
-            Purpose::Partitions(kind, changes) => {
-                let mut left = BTreeMap::new();
-                for ((partition, change), found) in changes.into_iter().zip(values) {
-                    let stands = match found.map(|found| PartitionRecord::decode(&found.value)).transpose() {
-                        Ok(stands) => stands,
-                        Err(error) => return self.abort(error.to_string()),
-                    };
-                    match verdict(&change, stands.as_ref()) {
-                        Verdict::Won => self.partition_changed(kind, partition, change),
-                        Verdict::Lost => self.partition_lost(partition),
-                        Verdict::Undecided => drop(left.insert(partition, change)),
-                    }
-                }
-                if !left.is_empty() {
-                    self.try_later(token, Purpose::Partitions(kind, left), one.attempts, again);
+            Purpose::Partitions(kind, changes, topics) => {
+                let stand: Vec<_> = values.by_ref().take(changes.len()).collect();
+                let left =
+                    self.judge(kind, changes, stand).and_then(|left| Ok((left, live(topics, values.collect())?)));
+                match left {
+                    Ok((left, topics)) => self.go_on_with(kind, left, topics, (token, one.attempts, again)),
+                    Err(error) => self.abort(error.to_string()),
                 }
             }
+        }
+    }
+
+    /// Takes each part as what stands says; gives those that are undecided.
+    fn judge(&mut self, kind: Kind, changes: Changes, stand: Vec<Option<Versioned>>) -> Result<Changes, RecordError> {
+        let mut left = BTreeMap::new();
+        for ((partition, change), found) in changes.into_iter().zip(stand) {
+            let stands = found.map(|found| PartitionRecord::decode(&found.value)).transpose()?;
+            match verdict(&change, stands.as_ref()) {
+                Verdict::Won => self.partition_changed(kind, partition, change),
+                Verdict::Lost => self.partition_lost(partition),
+                Verdict::Undecided => drop(left.insert(partition, change)),
+            }
+        }
+        Ok(left)
+    }
+
+    /// Sends again what is undecided; births only of `topics`, which are LIVE, the others are lost.
+    fn go_on_with(
+        &mut self,
+        kind: Kind,
+        mut left: Changes,
+        mut topics: Topics,
+        (token, attempts, at): (Token, u32, Mono),
+    ) {
+        if kind == Kind::Birth && !wrong(Wrong::BirthWithoutTopic) {
+            let refused: Vec<TopicPartition> =
+                left.keys().filter(|partition| !topics.contains_key(&partition.topic)).copied().collect();
+            for partition in refused {
+                left.remove(&partition);
+                self.partition_lost(partition);
+            }
+        }
+        topics.retain(|topic, _| left.keys().any(|partition| partition.topic == *topic));
+        if !left.is_empty() {
+            self.try_later(token, Purpose::Partitions(kind, left, topics), attempts, at);
         }
     }
 

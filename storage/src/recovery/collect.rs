@@ -19,7 +19,7 @@ use super::acquire::{Failure, PARALLEL, bare_checkpoint, checkpoint, footer};
 use crate::env::Env;
 use crate::format::HEADER_BYTES;
 use crate::format::checkpoint::{Checkpoint, checkpoint_key};
-use crate::ids::{Offset, Seq, TopicPartition, Wid};
+use crate::ids::{Offset, Seq, TopicId, TopicPartition, Wid};
 use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
 use crate::meta::{Compare, MetaStore, Op, Txn, keys};
 use crate::store_error::{FailureKind, StoreError};
@@ -64,6 +64,7 @@ pub struct Collector {
     alarmed: BTreeSet<Wid>,
     /// What sealed logs hold, read only while a checkpoint can't be: it does not change.
     contents: BTreeMap<Wid, BTreeSet<TopicPartition>>,
+    topics: BTreeSet<TopicId>,
 }
 
 impl Collector {
@@ -77,6 +78,7 @@ impl Collector {
         // In this order: the checkpoint of a log that a record names was there when the record came to name it, so a
         // `/wal` record read later names that one or a newer one, and its references into older logs only get fewer.
         let records = all_partitions(&*stores.meta).await?;
+        self.topics = records.keys().map(|partition| partition.topic).collect();
         let (wals, unreadable) = all_wals(&*stores.meta).await?;
         for (wid, error) in unreadable {
             self.alarm(&mut done, wid, UNCOLLECTED, &error);
@@ -118,6 +120,11 @@ impl Collector {
             stores.meta.txn(Txn { compares, ops: vec![op] }).await?;
         }
         Ok(done)
+    }
+
+    /// Topics of which the last pass saw a partition's record.
+    pub fn topics(&self) -> &BTreeSet<TopicId> {
+        &self.topics
     }
 
     fn alarm(&mut self, done: &mut Collected, wid: Wid, what: &'static str, error: &str) {

@@ -375,17 +375,12 @@ impl Sim {
 
     /// Lets virtual time pass until `holds`, looking every 20 ms, or until `limit` is over; whether it came to hold.
     pub async fn within(&self, limit: Duration, holds: impl Fn() -> bool) -> bool {
-        self.within_by(Duration::from_millis(20), limit, holds).await
-    }
-
-    /// The same for what takes long to look at: looks every `step`.
-    pub async fn within_by(&self, step: Duration, limit: Duration, holds: impl Fn() -> bool) -> bool {
         let end = self.now() + limit.as_nanos() as u64;
         while !holds() {
             if self.now() > end {
                 return false;
             }
-            self.sleep(step).await;
+            self.sleep(Duration::from_millis(20)).await;
         }
         true
     }

@@ -112,6 +112,12 @@ impl SimMeta {
         self.0.observers.borrow_mut().push(Box::new(observer));
     }
 
+    /// Puts a key by nobody's request: something that was there before.
+    pub fn place(&self, key: Key, value: Bytes) {
+        let put = Txn { compares: Vec::new(), ops: vec![Op::Put(key, value)] };
+        self.0.apply(&put).expect("a put without a lease");
+    }
+
     /// The true value of a key now.
     pub fn peek(&self, key: &str) -> Option<Bytes> {
         self.0.values.borrow().get(key).map(|v| v.value.clone())

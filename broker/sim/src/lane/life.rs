@@ -5,13 +5,14 @@ use super::{Cluster, Plan};
 use millrace_storage::compactor::collect::{self, SegmentCollector};
 use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, ShardIndex, TopicPartition, Wid};
-use millrace_storage::lane::{LaneCommand, LaneEnds, LaneIdentity, LanePump, LaneReport, ShardEnd};
+use millrace_storage::lane::{LaneCommand, LaneEnds, LaneIdentity, LanePump, LaneReport, ShardEnd, ToLead};
 use millrace_storage::mailbox::{Receiver, Sender, mailbox};
 use millrace_storage::recovery::{self, Collector, Stores};
 use millrace_storage::sim::{Chance, ProcessId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Messages that wait in a mailbox at most.
@@ -149,6 +150,7 @@ impl Life {
     async fn lead_missing(&self) {
         let now = self.cluster.sim.now();
         let again = ASK_AGAIN.as_nanos() as u64;
+        let topic = Arc::new(self.cluster.plan.topic());
         for (index, lane) in self.lanes.iter().enumerate().filter(|(_, lane)| lane.open.get().is_some()) {
             let mut wanted = Vec::new();
             for (p, placement) in self.placements.borrow_mut().iter_mut() {
@@ -156,7 +158,8 @@ impl Life {
                 let due = created && placement.asked.is_none_or(|asked| asked + again < now);
                 if self.lane_of(placement.shard) == index && !placement.leading && !placement.releasing && due {
                     placement.asked = Some(now);
-                    wanted.push((*p, placement.shard));
+                    let (partition, shard) = (*p, placement.shard);
+                    wanted.push(ToLead { partition, shard, topic: Arc::clone(&topic) });
                 }
             }
             if !wanted.is_empty() {

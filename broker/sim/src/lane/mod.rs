@@ -11,12 +11,14 @@ mod shard;
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::node::batch;
 use crate::truth::Truth;
-use crate::{audit, rebuild, recovery, segments};
+use crate::{audit, litter, rebuild, recovery, segments};
 use life::{Life, LifeHandle, QUIET_COLLECT, SOMETIMES};
 use millrace_storage::audit::Bodies;
 use millrace_storage::compaction::PlannerConfig;
 use millrace_storage::ids::{Offset, TopicId, TopicPartition};
-use millrace_storage::lane::{LaneConfig, RollMemory};
+use millrace_storage::lane::{LaneConfig, RollMemory, TopicSeen};
+use millrace_storage::meta::keys;
+use millrace_storage::meta::records::{RECORD_VERSION, Record, TopicRecord, TopicState};
 use millrace_storage::partition::CommittedPartition;
 use millrace_storage::recovery::Stores;
 use millrace_storage::sim::{Chance, Dice, Ended, Faults, ProcessId, Sim, SimBucket, SimDisk, SimMeta, Temper};
@@ -38,6 +40,9 @@ const LIVENESS: Duration = Duration::from_secs(180);
 const AFTERMATH: Duration = Duration::from_secs(60);
 /// A process is never killed in the last of its polls counted from its start beyond this.
 const MAX_POLLS: u64 = 6_000;
+
+/// What all partitions are of.
+const TOPIC: TopicId = TopicId(uuid::Uuid::from_u128(0x1111_2222_3333_4444_5555_6666_7777_8888));
 
 /// What one seed does.
 #[derive(Clone)]
@@ -86,8 +91,14 @@ impl Plan {
     }
 
     fn partitions(&self) -> Vec<TopicPartition> {
-        let topic = TopicId(uuid::Uuid::from_u128(0x1111_2222_3333_4444_5555_6666_7777_8888));
-        (0..self.partitions).map(|index| TopicPartition { topic, index }).collect()
+        (0..self.partitions).map(|index| TopicPartition { topic: TOPIC, index }).collect()
+    }
+
+    /// The topic that they are of, as it stands throughout.
+    fn topic(&self) -> TopicSeen {
+        let (state, partitions, settings) = (TopicState::Live, self.partitions, BTreeMap::new());
+        let record = TopicRecord { v: RECORD_VERSION, id: TOPIC, state, partitions, settings };
+        TopicSeen { name: "topic".to_owned(), record: record.encode() }
     }
 }
 
@@ -165,6 +176,8 @@ impl Cluster {
         let ledger = Ledger::default();
         let truth = Truth::watching(&bucket, &meta, &ledger, batch::ids);
         let (plan, lane_config) = sim.dice(|d| (Plan::drawn(d), lane_config(d)));
+        let topic = plan.topic();
+        meta.place(keys::topic(&topic.name), topic.record);
         let compaction = sim.dice(|d| (d.index(4) > 0).then(|| compaction(d)));
         let roll_memory = sim.dice(roll_memory);
         let lane_config = LaneConfig { compaction, roll_memory, ..lane_config };
@@ -394,10 +407,7 @@ async fn finish(cluster: &Cluster, producing: &Cell<u64>) {
         cluster.sim.within(LIVENESS, || leads_all(&last)).await,
         "FINDING liveness: what came late ended leaderships"
     );
-    let collected = || segments::uncollected(&cluster.bucket).is_empty();
-    let patience = QUIET_COLLECT + LIVENESS;
-    let clean = cluster.sim.within(patience, collected).await;
-    assert!(clean, "FINDING litter: {:?} stay {patience:?} after the end", segments::uncollected(&cluster.bucket));
+    litter::gone(&cluster.sim, QUIET_COLLECT + LIVENESS, || segments::uncollected(&cluster.bucket)).await;
     let live = states(cluster, &last);
     cluster.kill(&last);
     rebuild::check(&cluster.bucket, &cluster.ledger, &live);

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
-use crate::{audit, journal, rebuild, segments};
+use crate::{audit, journal, litter, rebuild, segments};
 use futures::channel::oneshot;
 use futures::future::{Either, select};
 use millrace_broker::control::cluster::ClusterConfig;
@@ -47,10 +47,6 @@ const ORDERLY: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(500);
 /// After so long nothing is under way any more, however late it is.
 const HOURS: Duration = Duration::from_secs(4 * 3_600);
-/// Whether topics are deleted and made again meanwhile. Not before a birth compares the topic's record too: a process that was cut
-/// off from the metadata store while it took a new partition over gives it a first log after the topic is gone, at an epoch that
-/// it had in another. Nobody can read there any more, but it is I6 that is broken.
-const DELETIONS: bool = false;
 /// Hosts at most, those that are added included.
 const MOST_HOSTS: u16 = 5;
 
@@ -280,7 +276,8 @@ pub async fn run(sim: Sim, is_orderly: bool) {
     for topic in 0..cluster.node.topics {
         let name = format!("topic-{topic}");
         // Settings, log starts and offsets are asked for by name, so that who asks would not know of which topic.
-        let deletes = sim.dice(|d| d.index(4)) == 0 && DELETIONS;
+        // Nor does anybody wait for long in good order, as for a topic that is made again.
+        let deletes = sim.dice(|d| d.index(4)) == 0 && !cluster.plan.is_orderly;
         if deletes {
             sim.spawn(ProcessId::WORLD, "deleter", Deleter::new(world, &name).run());
         }
@@ -324,9 +321,9 @@ pub async fn run(sim: Sim, is_orderly: bool) {
     let all = clients + committers;
     let read = sim.within(LIVENESS, || done.get() == all).await;
     assert!(read, "FINDING liveness: {} of {all} clients are done {LIVENESS:?} after all was healed", done.get());
-    let left = || [segments::uncollected(&cluster.bucket), segments::of_deleted_topics(&cluster.bucket)].concat();
-    let clean = sim.within_by(Duration::from_secs(1), LIVENESS, || left().is_empty()).await;
-    assert!(clean, "FINDING litter: {:?} stay {LIVENESS:?} after all was healed", left());
+    let (bucket, meta) = (&cluster.bucket, &cluster.meta);
+    let objects = || [segments::uncollected(bucket), segments::of_deleted_topics(bucket)].concat();
+    litter::gone(&sim, LIVENESS, || [objects(), litter::records_of_no_topic(meta)].concat()).await;
     journal::check_backups(&sim, &cluster.bucket, &cluster.meta, backups).await;
     cluster.check();
     cold_start(&cluster).await;

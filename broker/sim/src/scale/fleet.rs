@@ -16,7 +16,7 @@ use millrace_broker::handlers::metadata;
 use millrace_protocol::frame::response_frame;
 use millrace_storage::env::Mono;
 use millrace_storage::ids::{BootId, ShardIndex, TopicId};
-use millrace_storage::lane::{LaneCommand, LaneReport};
+use millrace_storage::lane::{LaneCommand, LaneReport, ToLead};
 use millrace_storage::meta::memory::MemoryMeta;
 use millrace_storage::meta::records::{RECORD_VERSION, Record, SlotRecord, TopicRecord, TopicState, WishRecord};
 use millrace_storage::meta::{LeaseId, MAX_PAGE, MetaStore, Op, Revision, Txn, TxnOutcome, WatchStream, keys};
@@ -352,7 +352,7 @@ impl Fleet {
         for wanted in wanted {
             match wanted {
                 Wanted::Lane(LaneCommand::Lead { partitions }) => {
-                    for (partition, shard) in partitions {
+                    for ToLead { partition, shard, .. } in partitions {
                         self.lanes.lead(number, partition, shard, |_| false);
                     }
                 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_storage::env::{Mono, WallMs};
 use millrace_storage::ids::{BootId, LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, Wid};
-use millrace_storage::lane::{LaneCommand, LaneReport};
+use millrace_storage::lane::{LaneCommand, LaneReport, ToLead, TopicSeen};
 use millrace_storage::meta::records::{
     BrokerRecord, ControllerRecord, DrainRecord, PartitionRecord, RECORD_VERSION, Record, Released, SlotRecord,
     SuspectRecord, TopicRecord, TopicState, WalRecord, WalState, WishRecord,
@@ -28,6 +28,7 @@ use millrace_storage::meta::{
 };
 use millrace_storage::store_error::{FailureKind, StoreError};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 

@@ -233,7 +233,7 @@ impl Member {
     fn command(&mut self, command: LaneCommand, now: Mono, meta: &MemoryMeta) {
         match command {
             LaneCommand::Lead { partitions } if self.obeys => {
-                for (partition, shard) in partitions {
+                for ToLead { partition, shard, .. } in partitions {
                     self.lead(partition, shard, now, meta);
                 }
             }

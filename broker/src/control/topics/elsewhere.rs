@@ -279,7 +279,7 @@ impl Topics {
         let lane = lane_of(shard, self.counts.lanes);
         // A lane that is not open yet is told when it is.
         if self.open[usize::from(lane)] {
-            sink.lead(lane, partition, shard);
+            sink.lead(lane, (partition, shard), (&topic.name, &topic.record));
         }
     }
 

@@ -1,6 +1,6 @@
 //! The bare core: one event, one consequence.
 
-use super::world::{entry, partition};
+use super::world::{entry, lead, partition};
 use crate::env::{Mono, WallMs};
 use crate::format::object::{ObjectHeader, ObjectKind, decode_header, encode_header};
 use crate::ids::{BootId, LeaderEpoch, Offset, Seq, ShardIndex, TopicPartition, Wid, WriterId};
@@ -18,10 +18,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub(super) const WID: Wid = Wid(77);
-const SHARD: ShardIndex = ShardIndex(0);
+pub(super) const SHARD: ShardIndex = ShardIndex(0);
 
 pub(super) struct Bare {
-    core: LaneCore,
+    pub(super) core: LaneCore,
     at: Mono,
     seals: u64,
 }
@@ -30,7 +30,7 @@ impl Bare {
     /// An open lane that leads partition 0 for shard 0.
     pub(super) fn leading(config: LaneConfig) -> Bare {
         let mut bare = Bare::open(config);
-        let effects = bare.give(Event::Command(LaneCommand::Lead { partitions: vec![(partition(0), SHARD)] }));
+        let effects = bare.give(Event::Command(lead([(partition(0), SHARD)])));
         let found = BTreeMap::from([(partition(0), Found::Unborn)]);
         let birth = bare.give(Event::LookedUp(look_up(&effects), Ok(found)));
         let (token, _) = txn(&birth);
@@ -99,7 +99,7 @@ impl Bare {
     }
 }
 
-fn txn(effects: &VecDeque<Effect>) -> (Token, Txn) {
+pub(super) fn txn(effects: &VecDeque<Effect>) -> (Token, Txn) {
     let found = effects.iter().find_map(|effect| match effect {
         Effect::Txn(token, txn) => Some((*token, txn.clone())),
         _ => None,
@@ -107,7 +107,7 @@ fn txn(effects: &VecDeque<Effect>) -> (Token, Txn) {
     found.unwrap_or_else(|| panic!("no transaction in {effects:?}"))
 }
 
-fn look_up(effects: &VecDeque<Effect>) -> Token {
+pub(super) fn look_up(effects: &VecDeque<Effect>) -> Token {
     let found = effects.iter().find_map(|effect| match effect {
         Effect::LookUp { token, .. } => Some(*token),
         _ => None,
@@ -305,7 +305,7 @@ fn a_seal_of_a_shard_that_does_not_lead_aborts() {
 #[test]
 fn a_birth_with_a_lost_answer_is_known_from_its_record() {
     let mut bare = Bare::open(LaneConfig::default());
-    let effects = bare.give(Event::Command(LaneCommand::Lead { partitions: vec![(partition(0), SHARD)] }));
+    let effects = bare.give(Event::Command(lead([(partition(0), SHARD)])));
     let found = BTreeMap::from([(partition(0), Found::Unborn)]);
     let (token, sent) = txn(&bare.give(Event::LookedUp(look_up(&effects), Ok(found))));
     assert!(sent.compares.contains(&Compare::Absent(keys::partition(partition(0)))));
@@ -323,7 +323,7 @@ fn a_birth_with_a_lost_answer_is_known_from_its_record() {
 }
 
 /// What stands under the keys of a transaction that compared the `/wal` record first: before it, or after.
-fn stands(txn: &Txn, after: bool) -> Snapshot {
+pub(super) fn stands(txn: &Txn, after: bool) -> Snapshot {
     let Compare::Value(_, wal) = &txn.compares[0] else { panic!("compares the /wal record first") };
     let versioned = |value: &Bytes| Some(Versioned { value: value.clone(), modified: Revision(1) });
     let mut values = vec![versioned(wal)];
@@ -335,6 +335,10 @@ fn stands(txn: &Txn, after: bool) -> Snapshot {
             _ => None,
         });
     }
+    for topic in &txn.compares[1 + txn.ops.len()..] {
+        let Compare::Value(_, seen) = topic else { panic!("compares the topic's record last") };
+        values.push(versioned(seen));
+    }
     Snapshot { revision: Revision(9), values }
 }
 
@@ -345,7 +349,7 @@ fn old_record(epoch: i32) -> PartitionRecord {
 /// A lane that has read partition 0 at epoch 4, end 10, and put its checkpoint; gives the checkpoint's transaction.
 fn acquiring() -> (Bare, Token, Txn) {
     let mut bare = Bare::open(LaneConfig::default());
-    let effects = bare.give(Event::Command(LaneCommand::Lead { partitions: vec![(partition(0), SHARD)] }));
+    let effects = bare.give(Event::Command(lead([(partition(0), SHARD)])));
     let mut state = crate::partition::CommittedPartition::born(LeaderEpoch(4));
     state.end = Offset(10);
     state.log_start = Offset(10);
@@ -429,11 +433,11 @@ fn a_log_seen_not_open_is_a_fence() {
 #[test]
 fn a_second_lead_while_a_birth_is_undecided_changes_nothing() {
     let mut bare = Bare::open(LaneConfig::default());
-    let lead = || Event::Command(LaneCommand::Lead { partitions: vec![(partition(0), SHARD)] });
-    let effects = bare.give(lead());
+    let again = || Event::Command(lead([(partition(0), SHARD)]));
+    let effects = bare.give(again());
     let found = BTreeMap::from([(partition(0), Found::Unborn)]);
     let (token, _) = txn(&bare.give(Event::LookedUp(look_up(&effects), Ok(found))));
-    assert!(bare.give(lead()).is_empty());
+    assert!(bare.give(again()).is_empty());
     assert!(bare.pass(Duration::from_secs(1)).is_empty());
     let effects = bare.give(Event::Txn(token, Ok(TxnOutcome::Committed(Revision(2)))));
     let epoch = LeaderEpoch(1);
@@ -578,9 +582,9 @@ fn a_partition_released_while_it_is_acquired_is_released_once_its_claim_is_decid
 }
 
 /// A lane whose birth of partition 0 is undecided.
-fn bearing() -> (Bare, Token, Txn) {
+pub(super) fn bearing() -> (Bare, Token, Txn) {
     let mut bare = Bare::open(LaneConfig::default());
-    let effects = bare.give(Event::Command(LaneCommand::Lead { partitions: vec![(partition(0), SHARD)] }));
+    let effects = bare.give(Event::Command(lead([(partition(0), SHARD)])));
     let found = BTreeMap::from([(partition(0), Found::Unborn)]);
     let (token, sent) = txn(&bare.give(Event::LookedUp(look_up(&effects), Ok(found))));
     (bare, token, sent)
@@ -592,26 +596,11 @@ fn a_partition_released_while_it_is_born_is_released_unless_it_is_wanted_again()
         let (mut bare, token, _) = bearing();
         bare.give(release());
         if again {
-            bare.give(Event::Command(LaneCommand::Lead { partitions: vec![(partition(0), SHARD)] }));
+            bare.give(Event::Command(lead([(partition(0), SHARD)])));
         }
         let effects = bare.give(Event::Txn(token, Ok(TxnOutcome::Committed(Revision(2)))));
         assert_eq!(drains(&effects), !again);
     }
-}
-
-#[test]
-fn a_birth_that_comes_after_its_topics_records_went_leaves_no_record() {
-    let (mut bare, token, sent) = bearing();
-    bare.give(Event::Txn(token, Err(outage())));
-    bare.give(Event::Command(LaneCommand::Forget { topic: partition(0).topic }));
-    bare.pass(Duration::from_secs(2));
-    bare.give(Event::MetaRead(token, Ok(stands(&sent, false))));
-    let (token, again) = txn(&bare.pass(Duration::from_secs(2)));
-    assert_eq!(again, sent, "sent again, so that it is decided");
-    let (_, deleted) = txn(&bare.give(Event::Txn(token, Ok(TxnOutcome::Committed(Revision(9))))));
-    let record = record_of(&sent, partition(0)).expect("of the birth");
-    assert_eq!(deleted.compares, vec![Compare::Value(keys::partition(partition(0)), record.encode())]);
-    assert_eq!(deleted.ops, vec![Op::Delete(keys::partition(partition(0)))]);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Data that must exist does not, or contradicts itself: an alarm, and the partition is not served.
 
-use super::world::{Life, World, entry, partition};
+use super::world::{Life, World, entry, lead, partition};
 use crate::env::WallMs;
 use crate::format::checkpoint::checkpoint_key;
 use crate::format::object::{ObjectHeader, ObjectKind, encode_header};
 use crate::ids::{BootId, LeaderEpoch, Seq, ShardIndex, Wid, WriterId};
-use crate::lane::{LaneCommand, LaneConfig, LaneReport, ToShard};
+use crate::lane::{LaneConfig, LaneReport, ToShard};
 use crate::meta::records::{PartitionRecord, Record};
 use crate::meta::{MetaStore, Op, Txn, keys};
 use crate::wal::WalStore;
@@ -28,7 +28,7 @@ fn crashed(world: &World, checkpointed: bool) -> Wid {
 }
 
 fn alarms(life: &mut Life) -> bool {
-    life.command(0, LaneCommand::Lead { partitions: vec![(partition(0), ShardIndex(0))] });
+    life.command(0, lead([(partition(0), ShardIndex(0))]));
     life.pass(Duration::from_secs(3));
     let served = life.heard(0).iter().any(|message| matches!(message, ToShard::Acquired { .. }));
     let alarm = life.reports(0).iter().any(|report| matches!(report, LaneReport::Alarm { .. }));
@@ -116,8 +116,7 @@ fn a_record_that_cannot_be_decoded_is_an_alarm_for_its_partition_alone() {
     let mut life = world.start(&LaneConfig::default());
     let put = Op::Put(keys::partition(partition(1)), Bytes::from_static(b"no record"));
     block_on(world.meta.txn(Txn { compares: vec![], ops: vec![put] })).expect("memory");
-    let partitions = (0..2).map(|index| (partition(index), ShardIndex(0))).collect();
-    life.command(0, LaneCommand::Lead { partitions });
+    life.command(0, lead((0..2).map(|index| (partition(index), ShardIndex(0)))));
     life.pass(Duration::from_secs(3));
     let served: Vec<_> = life
         .heard(0)

@@ -2,7 +2,7 @@
 //!
 //! A smaller relative of the simulator: it drives lanes and recovery alone and names its seed when it fails.
 
-use super::world::{Life, World, entry, partition};
+use super::world::{Life, World, entry, lead, partition};
 use crate::ids::{Seq, ShardIndex, TopicPartition, Wid};
 use crate::lane::{LaneCommand, LaneConfig, ToLane, ToShard};
 use crate::meta::memory::MemoryMeta;
@@ -259,7 +259,7 @@ impl Run {
                         self.life.command(other, LaneCommand::Release { partitions: vec![target] });
                     }
                 }
-                self.life.command(lane, LaneCommand::Lead { partitions: vec![(target, ShardIndex(shard))] });
+                self.life.command(lane, lead([(target, ShardIndex(shard))]));
             }
             9 => self.seal_somebody(),
             10..=60 => self.produce(target),
@@ -359,8 +359,7 @@ impl Run {
         self.dice.faulty.set(false);
         self.crash();
         for index in 0..PARTITIONS {
-            let lead = LaneCommand::Lead { partitions: vec![(partition(index), ShardIndex(0))] };
-            self.life.command(0, lead);
+            self.life.command(0, lead([(partition(index), ShardIndex(0))]));
         }
         for _ in 0..20 {
             self.life.pass(Duration::from_millis(200));

@@ -1,5 +1,6 @@
 //! Tests of the lane: [`world`] runs pumps over memory stores in virtual time, [`core`] feeds the bare core.
 
+mod births;
 mod collecting;
 mod compacting;
 mod core;

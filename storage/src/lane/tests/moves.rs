@@ -1,6 +1,6 @@
 //! RELEASE and ACQUIRE: between shards of a lane, between lanes, back again; deleted topics.
 
-use super::world::{World, entry, partition};
+use super::world::{World, entry, lead, partition};
 use crate::ids::{LeaderEpoch, Offset, ShardIndex};
 use crate::lane::{LaneCommand, LaneConfig, LaneReport, ToShard};
 use std::time::Duration;
@@ -11,7 +11,7 @@ fn a_move_between_shards_of_a_lane_releases_and_acquires() {
     let mut life = world.start(&LaneConfig::default());
     life.lead(partition(0), 0);
     life.seal(0, entry(partition(0), 1, 0, 1, "a"));
-    life.command(0, LaneCommand::Lead { partitions: vec![(partition(0), ShardIndex(1))] });
+    life.command(0, lead([(partition(0), ShardIndex(1))]));
     life.settle();
     assert!(life.heard(0).contains(&ToShard::Drain { partition: partition(0), epoch: LeaderEpoch(1) }));
     life.seal(0, entry(partition(0), 1, 1, 1, "b"));

@@ -1,6 +1,6 @@
 //! Commit, crash, recovery; graceful stop; fencing from outside.
 
-use super::world::{World, committed, entry, partition};
+use super::world::{World, committed, entry, lead, partition};
 use crate::format::checkpoint::checkpoint_key;
 use crate::ids::{LeaderEpoch, Offset, Seq};
 use crate::lane::{LaneCommand, LaneConfig, LaneReport, ToLane, ToShard};
@@ -163,7 +163,7 @@ fn a_thousand_partitions_are_acquired_in_one_go() {
     let world = World::new();
     let mut life = world.start(&LaneConfig::default());
     let all = || (0..1000).map(|index| (partition(index), crate::ids::ShardIndex(0))).collect::<Vec<_>>();
-    life.command(0, LaneCommand::Lead { partitions: all() });
+    life.command(0, lead(all()));
     life.pass(Duration::from_secs(1));
     let acquired =
         |messages: &[ToShard]| messages.iter().filter(|message| matches!(message, ToShard::Acquired { .. })).count();
@@ -173,7 +173,7 @@ fn a_thousand_partitions_are_acquired_in_one_go() {
     life.pass(Duration::from_millis(10));
     drop(life);
     let mut life = world.start(&LaneConfig::default());
-    life.command(0, LaneCommand::Lead { partitions: all() });
+    life.command(0, lead(all()));
     life.pass(Duration::from_millis(1));
     assert_eq!(acquired(&life.heard(0)), 1000);
 }

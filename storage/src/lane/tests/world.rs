@@ -4,12 +4,12 @@ use crate::env::{Env, Mono, Runtime, WallMs};
 use crate::ids::{BootId, LeaderEpoch, Offset, ShardIndex, TopicId, TopicPartition, Wid};
 use crate::lane::{
     BatchDescription, LaneCells, LaneCommand, LaneConfig, LaneEnds, LaneIdentity, LanePump, LaneReport, LaneTotals,
-    Seal, SealEntry, ShardEnd, ToLane, ToShard,
+    Seal, SealEntry, ShardEnd, ToLane, ToLead, ToShard, TopicSeen,
 };
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::meta::memory::MemoryMeta;
-use crate::meta::records::{PartitionRecord, Record, WalRecord, WalState};
-use crate::meta::{MetaStore, keys};
+use crate::meta::records::{PartitionRecord, RECORD_VERSION, Record, TopicRecord, TopicState, WalRecord, WalState};
+use crate::meta::{MetaStore, Op, Txn, keys};
 use crate::object::memory::MemoryStore;
 use crate::partition::CommittedPartition;
 use crate::recovery::{self, Stores};
@@ -109,12 +109,22 @@ pub(super) struct ShardHandle {
 
 impl World {
     pub(super) fn new() -> World {
-        World {
+        let world = World {
             wal: MemoryWal::new(u64::MAX),
             objects: MemoryStore::new(),
             meta: MemoryMeta::new(uuid::Uuid::from_u128(1)),
             boots: Rc::default(),
-        }
+        };
+        world.put_topic(Some(TopicState::Live));
+        world
+    }
+
+    /// Makes the topic of every [`partition`] stand so, or be gone.
+    pub(super) fn put_topic(&self, state: Option<TopicState>) {
+        let topic = topic(state.unwrap_or(TopicState::Live));
+        let key = keys::topic(&topic.name);
+        let op = if state.is_some() { Op::Put(key, topic.record) } else { Op::Delete(key) };
+        futures::executor::block_on(self.meta.txn(Txn { compares: vec![], ops: vec![op] })).expect("memory");
     }
 
     /// A new life with one lane for shards 0 and 1; what was open before is sealed first.
@@ -272,7 +282,7 @@ impl Life {
     }
 
     pub(super) fn lead_on(&mut self, lane: usize, partition: TopicPartition, shard: u16) -> CommittedPartition {
-        self.command(lane, LaneCommand::Lead { partitions: vec![(partition, ShardIndex(shard))] });
+        self.command(lane, lead([(partition, ShardIndex(shard))]));
         self.pass(Duration::from_secs(2));
         self.heard_of(lane, shard)
             .into_iter()
@@ -330,6 +340,20 @@ impl Life {
         }
         all
     }
+}
+
+/// The topic of every [`partition`], as the control task sees it.
+pub(super) fn topic(state: TopicState) -> TopicSeen {
+    let (id, settings) = (partition(0).topic, BTreeMap::new());
+    let record = TopicRecord { v: RECORD_VERSION, id, state, partitions: 10_000, settings };
+    TopicSeen { name: "t".to_owned(), record: record.encode() }
+}
+
+/// What has a lane lead partitions of that topic, which is LIVE.
+pub(super) fn lead(partitions: impl IntoIterator<Item = (TopicPartition, ShardIndex)>) -> LaneCommand {
+    let seen = Arc::new(topic(TopicState::Live));
+    let to_lead = |(partition, shard)| ToLead { partition, shard, topic: Arc::clone(&seen) };
+    LaneCommand::Lead { partitions: partitions.into_iter().map(to_lead).collect() }
 }
 
 pub(super) fn partition(index: u32) -> TopicPartition {

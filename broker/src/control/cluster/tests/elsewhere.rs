@@ -124,7 +124,8 @@ fn a_partition_is_led_once_nobody_else_may_and_released_when_its_home_is_elsewhe
     topics.place(partition(0), home(Some(1), false, Some(20)), &mut sink);
     assert_eq!((commands(&mut sink), leader(&mut topics)), (vec![], Some(Some(20))), "somebody else leads it");
     topics.place(partition(0), home(Some(1), true, None), &mut sink);
-    let lead = LaneCommand::Lead { partitions: vec![(partition(0), ShardIndex(1))] };
+    let topic = Arc::new(TopicSeen { name: "t".to_owned(), record: live.encode() });
+    let lead = LaneCommand::Lead { partitions: vec![ToLead { partition: partition(0), shard: ShardIndex(1), topic }] };
     assert_eq!((commands(&mut sink), leader(&mut topics)), (vec![Effect::Lane(0, lead)], Some(None)));
     let leading = LaneReport::Leading { partition: partition(0), shard: ShardIndex(1), epoch: LeaderEpoch(5) };
     topics.on_lane(0, leading, &mut sink);
