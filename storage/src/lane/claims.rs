@@ -210,13 +210,14 @@ impl LaneCore {
         for &partition in &self.moving {
             let Some(led) = self.partitions.get(&partition) else { continue };
             let Role::Released { since, look_at } = led.role else { continue };
-            if now.since(since) >= self.config.take_back_after && self.stop.is_none() {
+            if now.since(since) >= led.patience(self.config.take_back_after) && self.stop.is_none() {
                 back.push((partition, led.shard));
             } else if look_at <= now {
                 look.push(partition);
             }
         }
         for (partition, shard) in back {
+            self.partitions.get_mut(&partition).expect("just looked at").taken_back += 1;
             self.take_frozen(partition, shard);
         }
         if !look.is_empty() && self.looking.is_none() {
@@ -295,11 +296,13 @@ impl LaneCore {
         let wanted =
             self.wanted.iter().filter(|(partition, _)| self.is_elsewhere(partition)).map(|(_, wanted)| wanted.look_at);
         let stopping = self.stop.is_some();
-        let released = self.moving.iter().filter_map(|partition| match self.partitions.get(partition)?.role {
+        let take_back_after = self.config.take_back_after;
+        let at = |led: &Led| match led.role {
             Role::Released { look_at, .. } if stopping => Some(look_at),
-            Role::Released { look_at, since } => Some(look_at.min(since.plus(self.config.take_back_after))),
+            Role::Released { look_at, since } => Some(look_at.min(since.plus(led.patience(take_back_after)))),
             _ => None,
-        });
+        };
+        let released = self.moving.iter().filter_map(|partition| at(self.partitions.get(partition)?));
         if stopping { released.min() } else { wanted.chain(released).min() }
     }
 }

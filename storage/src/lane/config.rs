@@ -62,7 +62,7 @@ pub struct LaneConfig {
     pub put_patience: Duration,
     /// Of a hundred puts at most so many are sent a second time because they take longer than most; 0 is none.
     pub hedge_percent: u32,
-    /// A released partition that nobody takes is taken back after this time.
+    /// A released partition that nobody takes is taken back after this time, the first time.
     pub take_back_after: Duration,
     /// Among other processes a log is opened only while this life's key stands.
     pub registered: Option<Compare>,

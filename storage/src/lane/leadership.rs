@@ -16,6 +16,7 @@ use crate::ids::{LeaderEpoch, Offset, Seq, ShardIndex, TopicId, TopicPartition, 
 use crate::meta::records::PartitionRecord;
 use crate::partition::CommittedPartition;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Where a partition stands at this lane. NONE is: not in the map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +65,8 @@ pub(super) struct Led {
     pub foreign_bytes: u64,
     /// References below are in chunks of this log.
     pub in_chunks: Offset,
+    /// How many times it was released and nobody took it.
+    pub taken_back: u32,
 }
 
 impl Led {
@@ -75,10 +78,27 @@ impl Led {
         own: Wid,
     ) -> Led {
         let (appended_end, raised) = (committed.end, committed.log_start);
-        let (first_own, foreign_bytes, in_chunks) = (None, 0, Offset(0));
-        let mut led = Led { shard, role, appended_end, raised, committed, record, first_own, foreign_bytes, in_chunks };
+        let (first_own, foreign_bytes, in_chunks, taken_back) = (None, 0, Offset(0), 0);
+        let mut led = Led {
+            shard,
+            role,
+            appended_end,
+            raised,
+            committed,
+            record,
+            first_own,
+            foreign_bytes,
+            in_chunks,
+            taken_back,
+        };
         led.find_first_own(own);
         led
+    }
+
+    /// How long somebody has to take it once it is released. Whoever takes longer than that would find the record changed each
+    /// time: twice as long the next time, up to sixteen times.
+    pub(super) fn patience(&self, first: Duration) -> Duration {
+        first.saturating_mul(1 << self.taken_back.min(4))
     }
 
     /// Looks up `first_own` after references were dropped. Those to other logs, of earlier leaders, come before it.

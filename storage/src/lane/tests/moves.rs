@@ -115,6 +115,28 @@ fn a_released_partition_that_nobody_takes_is_taken_back() {
 }
 
 #[test]
+fn who_takes_long_to_take_a_released_partition_gets_longer_each_time() {
+    let world = World::new();
+    let mut life = world.start(&LaneConfig::default());
+    life.lead(partition(0), 0);
+    let mut waited = Vec::new();
+    for epoch in 1..4 {
+        life.command(0, LaneCommand::Release { partitions: vec![partition(0)] });
+        life.pass(Duration::from_secs(1));
+        life.drained_at(0, 0, partition(0), epoch);
+        life.pass(Duration::from_secs(1));
+        assert!(life.record(partition(0)).released.is_some(), "at epoch {epoch}");
+        let mut seconds = 1;
+        while life.record(partition(0)).epoch == LeaderEpoch(epoch) {
+            life.pass(Duration::from_secs(1));
+            seconds += 1;
+        }
+        waited.push(seconds);
+    }
+    assert!(waited[0] >= 5 && waited[1] >= 10 && waited[2] >= 20 && waited[2] < 25, "{waited:?} seconds");
+}
+
+#[test]
 fn a_partition_of_a_deleted_topic_is_let_go_once_it_is_drained() {
     let world = World::new();
     let mut life = world.start(&LaneConfig::default());
