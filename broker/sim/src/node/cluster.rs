@@ -123,6 +123,9 @@ impl Cluster {
         let weather = if is_orderly { Weather::of(Temper::Calm, sim) } else { Weather::drawn(sim) };
         let Weather { bucket_faults, meta_faults, breaks } = weather;
         let network = Network::new(sim, breaks);
+        if is_orderly {
+            network.keep_power();
+        }
         let (node, plan) = sim.dice(|d| (Plan::drawn(d, false), ClusterPlan::drawn(d, is_orderly)));
         let lane_config = sim.dice(crate::lane::lane_config);
         let lane_config = for_real_batches(sim, lane_config);

@@ -60,6 +60,8 @@ struct State {
     listeners: RefCell<BTreeMap<SocketAddr, Rc<RefCell<Backlog>>>>,
     next_client: Cell<u16>,
     breaks: Cell<Chance>,
+    /// Whether machines are lost with all that they would have said at their end.
+    loses_power: Cell<bool>,
     /// Hosts that clients are cut off from, and until when.
     cuts: RefCell<BTreeMap<IpAddr, u64>>,
 }
@@ -82,6 +84,7 @@ impl Network {
             listeners: RefCell::default(),
             next_client: Cell::new(1_024),
             breaks: Cell::new(breaks),
+            loses_power: Cell::new(true),
             cuts: RefCell::default(),
         };
         Network(Rc::new(state), None)
@@ -90,6 +93,11 @@ impl Network {
     /// Connections to `front` go to one of the addresses `behind` it, by the dice.
     pub(super) fn dealing(self, front: SocketAddr, behind: Vec<SocketAddr>) -> Network {
         Network(self.0, Some(Rc::new(Dealt { front, behind })))
+    }
+
+    /// Who goes says so.
+    pub(super) fn keep_power(&self) {
+        self.0.loses_power.set(false);
     }
 
     /// New connections no longer break by themselves.
@@ -303,7 +311,7 @@ impl ByteStream for SimStream {
 impl Drop for SimStream {
     fn drop(&mut self) {
         // One in eight peers never hears of it.
-        if self.network.0.sim.dice(|d| d.index(8)) == 0 {
+        if self.network.0.loses_power.get() && self.network.0.sim.dice(|d| d.index(8)) == 0 {
             self.outgoing.borrow_mut().silent = true;
             return;
         }

@@ -97,6 +97,11 @@ const MOST_AWAY_MS: u64 = 600_000;
 const MOST_MOVES: u64 = 8;
 
 impl Cluster {
+    /// Hosts that were not taken away.
+    fn staying(&self) -> usize {
+        self.hosts.borrow().iter().filter(|host| !host.is_gone.get()).count()
+    }
+
     fn ms(&self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.sim.dice(|d| d.below(range)))
     }
@@ -108,8 +113,12 @@ impl Cluster {
         }
         let host = self.any_host();
         let accident = ALL[self.sim.dice(|d| d.index(ALL.len()))];
-        let may_be =
-            if self.plan.is_orderly { accident.is_orderly() } else { self.plan.zombies || !accident.makes_zombies() };
+        let may_be = if self.plan.is_orderly {
+            // The last one has nobody to hand over to.
+            accident.is_orderly() && (accident != Accident::Shutdown || self.staying() > 1)
+        } else {
+            self.plan.zombies || !accident.makes_zombies()
+        };
         if may_be {
             self.sim.note(format_args!("an accident of {}: {accident:?}", host.name()));
             self.happen(accident, &host).await;
@@ -254,8 +263,7 @@ impl Cluster {
     }
 
     async fn scale_in(&self, host: &Host) {
-        let stay = self.hosts.borrow().iter().filter(|host| !host.is_gone.get()).count();
-        if stay < 2 {
+        if self.staying() < 2 {
             return;
         }
         if self.plan.is_orderly || self.sim.dice(|d| d.index(2)) == 0 {
