@@ -1,5 +1,6 @@
 //! `millrace recover` on a copy of the bucket: killed on its way, made again, and compared with what was served.
 
+use crate::node::stores;
 use millrace_storage::ids::{BootId, TopicPartition};
 use millrace_storage::lane::events::Found;
 use millrace_storage::partition::CommittedPartition;
@@ -62,7 +63,7 @@ struct Running {
 fn begin(sim: &Sim, bucket: &SimBucket) -> (Running, Stores) {
     let (process, env) = sim.start_process();
     let meta = SimMeta::new(sim, Faults::none());
-    let stores = Stores { wal: Rc::new(bucket.clone()), objects: Rc::new(bucket.clone()), meta: Rc::new(meta) };
+    let stores = stores(bucket, meta);
     let result = Rc::new(RefCell::new(None));
     let (into, boot) = (result.clone(), BootId(env.random()));
     let (task_env, task_stores) = (env.clone(), stores.clone());

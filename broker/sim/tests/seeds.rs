@@ -13,8 +13,7 @@ const TWICE: u64 = 12;
 
 #[test]
 fn the_same_seed_twice_gives_the_same_trace_hash() {
-    for scenario in Scenario::value_variants() {
-        let scenario = *scenario;
+    for &scenario in Scenario::value_variants() {
         for seed in 0..TWICE {
             let (first, second) = (run_seed(scenario, seed, None, false), run_seed(scenario, seed, None, false));
             assert_eq!(first, second, "{scenario:?}");

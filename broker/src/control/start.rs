@@ -375,14 +375,11 @@ async fn list(env: &Env, meta: &dyn MetaStore, prefix: &str) -> Result<Vec<(Key,
     }
 }
 
-/// Records of a topic that is gone: a birth that was under way while its topic was deleted. They hold a write-ahead log
-/// back from collection.
+/// Records of a topic that is gone: of an import that was cut off, or of a birth by an earlier version, which did not compare
+/// the topic. They hold a write-ahead log back from collection.
 async fn remove_strays(env: &Env, meta: &dyn MetaStore, strays: Vec<(Key, Bytes)>) -> Result<(), StartError> {
     for some in strays.chunks(MAX_TXN_OPS / 2) {
-        let txn = Txn {
-            compares: some.iter().map(|(key, value)| Compare::Value(key.clone(), value.clone())).collect(),
-            ops: some.iter().map(|(key, _)| Op::Delete(key.clone())).collect(),
-        };
+        let txn = Txn::delete_unchanged(some.iter().map(|(key, value)| (key, value)));
         // A conflict means that an earlier try removed them.
         until_done(env, "stray records", async || meta.txn(txn.clone()).await.map(Tried::Done)).await?;
     }

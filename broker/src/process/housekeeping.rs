@@ -13,7 +13,7 @@ use millrace_storage::env::Env;
 use millrace_storage::ids::TopicId;
 use millrace_storage::meta::pages::Pages;
 use millrace_storage::meta::records::{Record, TopicRecord};
-use millrace_storage::meta::{Compare, MAX_TXN_OPS, Op, Txn, TxnOutcome, keys};
+use millrace_storage::meta::{MAX_TXN_OPS, Txn, TxnOutcome, keys};
 use millrace_storage::object::ObjectStore;
 use millrace_storage::recovery::{Collected, Collector, Stores};
 use millrace_storage::store_error::{FailureKind, StoreError};
@@ -137,11 +137,9 @@ async fn remove_strays(stores: &Stores, topics: &BTreeSet<TopicId>) -> Result<us
         let mut pages = Pages::of(&*stores.meta, &prefix);
         while let Some(page) = pages.next_page().await? {
             for some in page.entries.chunks(MAX_TXN_OPS / 2) {
-                let compares =
-                    some.iter().map(|(key, found)| Compare::Value(key.clone(), found.value.clone())).collect();
-                let ops = some.iter().map(|(key, _)| Op::Delete(key.clone())).collect();
+                let txn = Txn::delete_unchanged(some.iter().map(|(key, found)| (key, &found.value)));
                 // After a conflict somebody else removes them, or the next pass.
-                if matches!(stores.meta.txn(Txn { compares, ops }).await?, TxnOutcome::Committed(_)) {
+                if matches!(stores.meta.txn(txn).await?, TxnOutcome::Committed(_)) {
                     removed += some.len();
                 }
             }
@@ -156,6 +154,7 @@ mod tests {
     use bytes::Bytes;
     use futures::executor::block_on;
     use millrace_storage::ids::{LeaderEpoch, ShardIndex, TopicPartition, Wid};
+    use millrace_storage::meta::Op;
     use millrace_storage::meta::memory::MemoryMeta;
     use millrace_storage::meta::records::{PartitionRecord, RECORD_VERSION, TopicState};
     use millrace_storage::object::memory::MemoryStore;

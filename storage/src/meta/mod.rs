@@ -108,6 +108,18 @@ pub struct Txn {
     pub ops: Vec<Op>,
 }
 
+impl Txn {
+    /// Deletes all of these if each still has the value that was read.
+    pub fn delete_unchanged<'a>(records: impl IntoIterator<Item = (&'a Key, &'a Bytes)>) -> Txn {
+        let mut txn = Txn::default();
+        for (key, value) in records {
+            txn.compares.push(Compare::Value(key.clone(), value.clone()));
+            txn.ops.push(Op::Delete(key.clone()));
+        }
+        txn
+    }
+}
+
 /// How a transaction was decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TxnOutcome {

@@ -1,8 +1,8 @@
 //! The cluster scenario: several processes as they are, on one object store and one metadata store, with clients that speak
 //! real frames. Processes are killed at any await and come back or do not, are suspended for longer than their leases, have a
-//! thread that is stuck, or are cut off, and live on; are stopped, drained, suspected, added and taken away, while clocks jump and the stores misbehave
-//! ([`accidents`]). At the end everything is healed: what was acknowledged must be there, once, in order, everything must be
-//! taken and served again, and what nobody needs must go.
+//! thread that is stuck, or are cut off, and live on; are stopped, drained, suspected, added and taken away, while clocks jump
+//! and the stores misbehave ([`accidents`]). At the end everything is healed: what was acknowledged must be there, once, in
+//! order, everything must be taken and served again, and what nobody needs must go.
 
 mod accidents;
 
@@ -14,7 +14,7 @@ use super::network::Network;
 use super::shortener::Shortener;
 use super::{
     Life, MAX_INDEX, MAX_PARTITIONS, Plan, Starting, Weather, address_of, batch, for_real_batches, housekeeping,
-    topic_of_meta,
+    stores, topic_of_meta,
 };
 use crate::ledger::{Ledger, PLAIN_PRODUCERS};
 use crate::truth::Truth;
@@ -26,7 +26,6 @@ use millrace_broker::process::housekeeping::Housekeeping;
 use millrace_storage::audit::Bodies;
 use millrace_storage::lane::LaneConfig;
 use millrace_storage::meta::keys;
-use millrace_storage::recovery::Stores;
 use millrace_storage::sim::{Dice, ProcessId, Sim, SimBucket, SimMeta, Temper};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -210,11 +209,7 @@ impl Cluster {
             sim: self.sim.clone(),
             process,
             network: self.network.clone(),
-            stores: Stores {
-                wal: Rc::new(self.bucket.clone()),
-                objects: Rc::new(self.bucket.clone()),
-                meta: Rc::new(self.meta.clone()),
-            },
+            stores: stores(&self.bucket, self.meta.clone()),
             lane_config: self.lane_config.clone(),
             housekeeping: self.housekeeping.clone(),
             expire_every: self.node.expire_every,

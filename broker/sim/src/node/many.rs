@@ -4,7 +4,7 @@
 use super::batch::{self, Stamp};
 use super::connection::Connection;
 use super::network::Network;
-use super::{Life, Starting, address_of};
+use super::{Life, Starting, address_of, stores};
 use crate::ledger::RecordId;
 use crate::scale::counted::{Counted, Counts};
 use crate::scale::{Size, print_rates};
@@ -18,7 +18,6 @@ use millrace_storage::ids::TopicPartition;
 use millrace_storage::lane::LaneConfig;
 use millrace_storage::meta::keys;
 use millrace_storage::meta::records::{PartitionRecord, Record, WalRecord};
-use millrace_storage::recovery::Stores;
 use millrace_storage::sim::{Chance, Faults, ProcessId, Sim, SimBucket, SimMeta};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -90,11 +89,7 @@ impl Many {
             sim: self.sim.clone(),
             process,
             network: self.network.clone(),
-            stores: Stores {
-                wal: Rc::new(self.bucket.clone()),
-                objects: Rc::new(self.bucket.clone()),
-                meta: Rc::new(Counted::new(Rc::new(self.meta.clone()), &self.counts)),
-            },
+            stores: stores(&self.bucket, Counted::new(Rc::new(self.meta.clone()), &self.counts)),
             lane_config: LaneConfig { linger: ms(25), ..LaneConfig::default() },
             housekeeping,
             expire_every: Duration::from_secs(300),

@@ -35,6 +35,7 @@ use millrace_storage::env::Env;
 use millrace_storage::ids::{BootId, TopicPartition};
 use millrace_storage::lane::{LaneConfig, LaneIdentity, LanePump};
 use millrace_storage::mailbox::Sender;
+use millrace_storage::meta::MetaStore;
 use millrace_storage::recovery::Stores;
 use millrace_storage::sim::{Chance, Dice, Faults, ProcessId, Sim, SimBucket, SimMeta, Temper, ThreadId};
 use network::Network;
@@ -104,6 +105,11 @@ fn number_of(thread: Thread, lanes: u16) -> ThreadId {
         Thread::Lane(lane) => 1 + u32::from(lane),
         Thread::Shard(shard) => 1 + u32::from(lanes) + u32::from(shard.0),
     })
+}
+
+/// The stores of a process whose whole log is in a bucket.
+pub(crate) fn stores(bucket: &SimBucket, meta: impl MetaStore + 'static) -> Stores {
+    Stores { wal: Rc::new(bucket.clone()), objects: Rc::new(bucket.clone()), meta: Rc::new(meta) }
 }
 
 /// A running process.
@@ -193,11 +199,7 @@ impl Node {
     fn start(&self) -> Rc<Life> {
         let (process, env) = self.sim.start_process();
         let life = Rc::new(Life { process, stop: RefCell::default() });
-        let stores = Stores {
-            wal: Rc::new(self.bucket.clone()),
-            objects: Rc::new(self.bucket.clone()),
-            meta: Rc::new(self.meta.clone()),
-        };
+        let stores = stores(&self.bucket, self.meta.clone());
         let starting = Starting {
             name: "node".to_owned(),
             host: 1,

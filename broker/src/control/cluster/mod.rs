@@ -2,8 +2,8 @@
 //!
 //! [`view`] is what the metadata store says of all, [`membership`] this process's own lease, [`observer`] whether others
 //! answer, [`loads`] what partitions cost here, [`planner`] where things shall be, [`controller`] what the one does that is
-//! controller, [`costs`] what it knows of loads. This file lists and watches, and tells the rest of the core what concerns this process: [`Home`] of each
-//! partition and slot.
+//! controller, [`costs`] what it knows of loads. This file lists and watches, and tells the rest of the core what concerns
+//! this process: [`Home`] of each partition and slot.
 //!
 //! Invariants:
 //! 1. A prefix is watched from the revision at which its listing began; a watch that ends is listed anew.

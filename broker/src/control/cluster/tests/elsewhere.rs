@@ -2,6 +2,15 @@
 
 use super::*;
 
+/// What a topic that is made here is called.
+const OWN_ID: TopicId = TopicId(Uuid::from_u128(1));
+
+/// Topics of one process among others, of one lane.
+fn topics(shards: u16) -> Topics {
+    let numbers = PartitionNumbers { default: 1, most: 10 };
+    Topics::new(Counts { shards, lanes: 1 }, numbers, true, Box::new(|| OWN_ID))
+}
+
 #[test]
 fn what_others_change_of_quotas_is_shown_and_never_goes_back_behind_a_change_of_ones_own() {
     use crate::control::cluster_records::{ClusterRecords, Wish};
@@ -40,9 +49,7 @@ fn what_others_change_of_quotas_is_shown_and_never_goes_back_behind_a_change_of_
 #[test]
 fn a_topic_that_another_process_was_faster_to_create_is_learned_however_far_the_store_is_by_then() {
     let mut sink = Sink::default();
-    let numbers = PartitionNumbers { default: 1, most: 10 };
-    let own_id = TopicId(Uuid::from_u128(1));
-    let mut topics = Topics::new(Counts { shards: 1, lanes: 1 }, numbers, true, Box::new(move || own_id));
+    let mut topics = topics(1);
     let new = NewTopic { name: "t".to_owned(), partitions: None, settings: BTreeMap::new() };
     topics.create((ShardIndex(0), Token(1)), vec![new], false, false, &mut sink);
     let theirs = TopicRecord {
@@ -52,10 +59,10 @@ fn a_topic_that_another_process_was_faster_to_create_is_learned_however_far_the_
         partitions: 1,
         settings: BTreeMap::new(),
     };
-    topics.on_store(own_id, StoreAnswer::Txn(Ok(TxnOutcome::Conflict(Revision(900)))), &mut sink);
+    topics.on_store(OWN_ID, StoreAnswer::Txn(Ok(TxnOutcome::Conflict(Revision(900)))), &mut sink);
     let found = Versioned { value: theirs.encode(), modified: Revision(7) };
     let snapshot = Snapshot { revision: Revision(900), values: vec![Some(found)] };
-    topics.on_store(own_id, StoreAnswer::Get(Ok(snapshot)), &mut sink);
+    topics.on_store(OWN_ID, StoreAnswer::Get(Ok(snapshot)), &mut sink);
     let answered = sink.drain(Vec::new()).into_iter().find_map(|effect| match effect {
         Effect::Shard(_, FromControl::Topics { topics, .. }) => Some(topics[0].error),
         _ => None,
@@ -71,9 +78,7 @@ fn a_topic_that_another_process_was_faster_to_create_is_learned_however_far_the_
 #[test]
 fn lanes_forget_a_topic_that_another_process_deletes_when_it_is_gone_and_until_then_take_nothing_of_it() {
     let mut sink = Sink::default();
-    let numbers = PartitionNumbers { default: 1, most: 10 };
-    let new_id = Box::new(|| TopicId(Uuid::from_u128(1)));
-    let mut topics = Topics::new(Counts { shards: 1, lanes: 1 }, numbers, true, new_id);
+    let mut topics = topics(1);
     let id = partition(0).topic;
     let record = |state| TopicRecord { v: RECORD_VERSION, id, state, partitions: 2, settings: BTreeMap::new() };
     topics.learn("t", Some(&record(TopicState::Live)), Revision(5), &mut sink);
@@ -105,9 +110,7 @@ fn lanes_forget_a_topic_that_another_process_deletes_when_it_is_gone_and_until_t
 #[test]
 fn a_partition_is_led_once_nobody_else_may_and_released_when_its_home_is_elsewhere() {
     let mut sink = Sink::default();
-    let numbers = PartitionNumbers { default: 1, most: 10 };
-    let new_id = Box::new(|| TopicId(Uuid::from_u128(1)));
-    let mut topics = Topics::new(Counts { shards: 2, lanes: 1 }, numbers, true, new_id);
+    let mut topics = topics(2);
     let live = TopicRecord {
         v: RECORD_VERSION,
         id: partition(0).topic,
