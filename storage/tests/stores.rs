@@ -4,6 +4,7 @@
 #[path = "s3/server.rs"]
 mod s3_server;
 
+use bytes::Bytes;
 use millrace_storage::env::Env;
 use millrace_storage::object::dialect::Cloud;
 use millrace_storage::object::local::LocalStore;
@@ -13,13 +14,17 @@ use millrace_storage::object::url::StoreUrl;
 use millrace_storage::object::{ObjectStore, SharedObjects, conformance, race};
 use millrace_storage::side::{SideRuntime, block_on_local};
 use millrace_storage::wal;
+use millrace_storage::wal::PutOutcome;
 use millrace_storage::wal::memory::MemoryWal;
 use millrace_storage::wal::objects::ObjectWal;
 use s3_server::{S3Server, assignment};
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
 
 /// A store under a prefix of its own.
 fn store_of(server: &S3Server, side: &SideRuntime, prefix: &str) -> RemoteStore {
@@ -60,6 +65,59 @@ fn an_s3_server_conforms() {
     conforms(|side, env| SharedObjects::Remote(store_of(&server, side, "some/prefix")).handle(env, &Arc::default()));
     // Also without a prefix.
     conforms(|side, env| SharedObjects::Remote(store_of(&server, side, "")).handle(env, &Arc::default()));
+}
+
+/// Passes one request on to `server` but for the last of its bytes, as a client that dies does. What comes out is the
+/// server's answer.
+fn cut_off(server: SocketAddr) -> (SocketAddr, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let passed = Builder::new().spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            client.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let mut body = vec![0; BODY];
+        client.read_exact(&mut body).unwrap();
+        let mut upstream = TcpStream::connect(server).unwrap();
+        upstream.write_all(&head).unwrap();
+        upstream.write_all(&body[..BODY - 1]).unwrap();
+        upstream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        upstream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    (address, passed.unwrap())
+}
+
+/// Bytes of the body that [`cut_off`] cuts.
+const BODY: usize = 40_000;
+
+#[test]
+fn a_put_that_is_cut_off_leaves_nothing() {
+    let server = S3Server::get();
+    let endpoint = "AWS_ENDPOINT_URL";
+    let (address, passed) = cut_off(server.variables[endpoint].trim_start_matches("http://").parse().unwrap());
+    let mut variables = server.variables.clone();
+    variables.insert(endpoint.to_owned(), format!("http://{address}"));
+    let side = SideRuntime::start().unwrap();
+    let (cut, whole) = (
+        RemoteStore::from_variables(Cloud::S3, server.bucket(), "cut", variables, &side).unwrap(),
+        store_of(&server, &side, "cut"),
+    );
+    block_on_local(|_| async move {
+        let key = "wal/cut";
+        let body = || vec![Bytes::from(vec![7; BODY])];
+        assert!(cut.put_if_absent(key, body()).await.is_err());
+        let answer = passed.join().unwrap();
+        assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(whole.get(key).await, Ok(None), "after {answer}");
+        assert_eq!(whole.put_if_absent(key, body()).await, Ok(PutOutcome::Stored));
+    })
+    .unwrap();
 }
 
 /// An emulator of Azure, which `ci/azure-server.sh` starts, and ends with this.

@@ -9,7 +9,9 @@
 //! | a read of the last bytes | one request | one request | the size first |
 //! | asked too much | 503 `SlowDown`, 429 | 429 | 503 `ServerBusy`, 429 |
 //! | a missing bucket is a 404 with | `NoSuchBucket` | `NoSuchBucket` | `ContainerNotFound` |
-//! | hash of the payload | none (unsigned payload) | none | none |
+//! | hash of the payload | CRC-64/NVME in a header (unsigned payload) | none | none |
+//!
+//! The hash of the payload has S3-like servers refuse a body that ends early: some otherwise keep what they got of it.
 //!
 //! Invariants:
 //! 1. An error is `NotDone` only if the server refused the request, or never got it.
@@ -17,7 +19,7 @@
 
 use super::{OpenError, Version};
 use crate::store_error::{Certainty, FailureKind, StoreError};
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
@@ -41,6 +43,9 @@ pub enum Cloud {
 const CONNECT_LIMIT: &str = "3 seconds";
 /// Longest request with its body and answer: 16 MiB at about 1 MiB a second.
 const REQUEST_LIMIT: &str = "15 seconds";
+/// The variable that chooses the hash of the payload, in lower case, and the value of it that none of the crate's is:
+/// no hash, for servers that refuse the header.
+const NO_CHECKSUM: (&str, &str) = ("aws_checksum_algorithm", "none");
 /// Of every client: bounds, and plain HTTP where the endpoint says so.
 const CLIENT: [(ClientConfigKey, &str); 3] = [
     (ClientConfigKey::ConnectTimeout, CONNECT_LIMIT),
@@ -82,7 +87,12 @@ impl Cloud {
         let retry = RetryConfig { max_retries: 0, retry_timeout: super::remote::CALL_LIMIT, ..RetryConfig::default() };
         let built: object_store::Result<Arc<dyn Client>> = match self {
             Cloud::S3 => {
-                let builder = AmazonS3Builder::new().with_unsigned_payload(true);
+                let (none, own): (Vec<_>, Vec<_>) = own.partition(|(name, value)| (&**name, &**value) == NO_CHECKSUM);
+                let mut builder = AmazonS3Builder::new().with_unsigned_payload(true);
+                if none.is_empty() {
+                    builder = builder.with_checksum_algorithm(Checksum::CRC64NVME);
+                }
+                let own = own.into_iter();
                 let builder = configured(own, AmazonS3ConfigKey::Client, builder, AmazonS3Builder::with_config);
                 builder.with_bucket_name(bucket).with_retry(retry).build().map(|client| Arc::new(client) as _)
             }
@@ -180,6 +190,10 @@ impl Cloud {
             Some(403) if says("QuotaExceeded") => (Unknown, FailureKind::Full),
             Some(401 | 403) => (NotDone, FailureKind::Denied),
             Some(400) if says("RequestTimeout") => (Unknown, FailureKind::Timeout),
+            // Bytes that were lost or changed on the way: they may arrive next time.
+            Some(400) if says("BadDigest") || says("IncompleteBody") || says("XAmzContentChecksumMismatch") => {
+                (Unknown, FailureKind::Unavailable)
+            }
             Some(400) if says("ExpiredToken") || says("InvalidToken") => (NotDone, FailureKind::Denied),
             Some(408 | 504) => (Unknown, FailureKind::Timeout),
             Some(409) => (Unknown, FailureKind::Unavailable),

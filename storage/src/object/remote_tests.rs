@@ -36,6 +36,10 @@ fn server(answer: String) -> (SocketAddr, mpsc::Receiver<String>) {
 }
 
 fn store(address: SocketAddr) -> RemoteStore {
+    store_with(address, [])
+}
+
+fn store_with<const N: usize>(address: SocketAddr, more: [(&str, String); N]) -> RemoteStore {
     let variables = [
         ("AWS_ENDPOINT_URL", format!("http://{address}")),
         ("AWS_ACCESS_KEY_ID", "key".to_owned()),
@@ -43,7 +47,7 @@ fn store(address: SocketAddr) -> RemoteStore {
         ("AWS_REGION", "us-east-1".to_owned()),
     ];
     let side = SideRuntime::start().unwrap();
-    let variables = variables.map(|(name, value)| (name.to_owned(), value));
+    let variables = variables.into_iter().chain(more).map(|(name, value)| (name.to_owned(), value));
     RemoteStore::from_variables(Cloud::S3, "bucket", "some/prefix", variables, &side).unwrap()
 }
 
@@ -58,8 +62,19 @@ fn put(answer: String) -> Result<PutOutcome, StoreError> {
     let head = requests.recv().unwrap();
     assert!(head.starts_with("put /bucket/some/prefix/wal/0/1 "), "{head}");
     assert!(head.contains("if-none-match: *") && head.contains("unsigned-payload"), "{head}");
+    assert!(head.contains("x-amz-checksum-crc64nvme: "), "{head}");
     assert!(requests.try_recv().is_err(), "a conditional put is sent once");
     outcome
+}
+
+#[test]
+fn a_server_that_refuses_the_hash_of_the_payload_can_be_spared_it() {
+    let (address, requests) = server(answer("412 Precondition Failed", "PreconditionFailed"));
+    let store = store_with(address, [("AWS_CHECKSUM_ALGORITHM", "none".to_owned())]);
+    let outcome = block_on(store.put_if_absent("k", vec![Bytes::from_static(b"abc")]));
+    assert_eq!(outcome, Ok(PutOutcome::AlreadyExists));
+    let head = requests.recv().unwrap();
+    assert!(!head.contains("x-amz-checksum"), "{head}");
 }
 
 #[test]
@@ -79,6 +94,9 @@ fn every_other_answer_to_a_put_says_whether_it_may_have_happened() {
         ("503 Service Unavailable", "ServiceUnavailable", Unknown, Unavailable),
         ("504 Gateway Timeout", "", Unknown, Timeout),
         ("400 Bad Request", "RequestTimeout", Unknown, Timeout),
+        ("400 Bad Request", "BadDigest", Unknown, Unavailable),
+        ("400 Bad Request", "IncompleteBody", Unknown, Unavailable),
+        ("400 Bad Request", "XAmzContentChecksumMismatch", Unknown, Unavailable),
         ("429 Too Many Requests", "", Unknown, Throttled),
         ("507 Insufficient Storage", "", Unknown, Full),
         ("403 Forbidden", "RequestTimeTooSkewed", Unknown, Denied),
