@@ -61,6 +61,8 @@ struct Draft {
 pub(super) struct Checkpointing {
     /// Take one as soon as the gap allows.
     pub wanted: bool,
+    /// Take one as soon as the gap allows that counts while partitions wait for it.
+    pub wanted_to_acquire: bool,
     /// S of the newest that stands.
     pub newest_s: Seq,
     next_number: u64,
@@ -75,6 +77,7 @@ impl Checkpointing {
     pub(super) fn new() -> Checkpointing {
         Checkpointing {
             wanted: false,
+            wanted_to_acquire: false,
             newest_s: Seq(0),
             next_number: 1,
             started: None,
@@ -128,13 +131,15 @@ impl LaneCore {
             return None;
         }
         let objects = self.flights.commit_point().0 - state.newest_s.0;
-        let due = if state.wanted || objects >= self.config.checkpoint_objects {
+        let due = if state.wanted || state.wanted_to_acquire || objects >= self.config.checkpoint_objects {
             self.now.mono
         } else {
             let progress = state.progress_since.map(|since| since.plus(self.config.checkpoint_every));
             progress.into_iter().chain(self.flights.wants_evidence(&self.config)).min()?
         };
-        Some(state.started.map_or(due, |at| due.max(at.plus(self.config.checkpoint_gap))))
+        let gap = self.config.checkpoint_gap;
+        let gap = if state.wanted_to_acquire { gap.min(self.config.acquire_gap) } else { gap };
+        Some(state.started.map_or(due, |at| due.max(at.plus(gap))))
     }
 
     /// Takes the committed state of this instant. `last`: of a graceful stop.
@@ -142,6 +147,7 @@ impl LaneCore {
         let number = self.checkpointing.next_number;
         self.checkpointing.next_number += 1;
         self.checkpointing.wanted = false;
+        self.checkpointing.wanted_to_acquire = false;
         self.checkpointing.started = Some(self.now.mono);
         self.checkpointing.progress_since = None;
         let appended = wrong(Wrong::CheckpointOfAppended);

@@ -134,7 +134,7 @@ impl LaneCore {
             led.role = Role::Claimable;
             self.claimable.insert(partition);
         } else {
-            self.checkpointing.wanted = true;
+            self.checkpointing.wanted_to_acquire = true;
         }
     }
 
@@ -182,7 +182,7 @@ impl LaneCore {
                     self.wanted.remove(&partition);
                     let led = Led::new(shard, Role::Read, state.next_epoch(), record, self.wid);
                     self.partitions.insert(partition, led);
-                    self.checkpointing.wanted = true;
+                    self.checkpointing.wanted_to_acquire = true;
                 }
             }
         }

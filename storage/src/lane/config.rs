@@ -48,6 +48,8 @@ pub struct LaneConfig {
     pub checkpoint_objects: u64,
     /// Least time between two checkpoints.
     pub checkpoint_gap: Duration,
+    /// The same before one that partitions wait for, which nobody serves meanwhile; `checkpoint_gap` where that is shorter.
+    pub acquire_gap: Duration,
     /// How long objects below the low-water mark stay for readers that hold references to them.
     pub readers_grace: Duration,
     /// When committed records are rolled into segments; `None`: never.
@@ -97,6 +99,7 @@ impl Default for LaneConfig {
             checkpoint_every: Duration::from_secs(10),
             checkpoint_objects: 512,
             checkpoint_gap: Duration::from_secs(1),
+            acquire_gap: Duration::from_millis(100),
             readers_grace: Duration::ZERO,
             compaction: None,
             roll_memory: RollMemory::default(),

@@ -57,6 +57,26 @@ fn a_move_between_lanes_keeps_every_record() {
     assert_eq!(life.lead(partition(1), 0).end, Offset(2));
 }
 
+/// Nobody serves it meanwhile: the second between checkpoints is for those that only follow progress.
+#[test]
+fn a_partition_that_is_acquired_waits_for_no_second_between_checkpoints() {
+    let world = World::new();
+    let mut life = world.start_lanes(&LaneConfig::default(), &[&[0], &[1]]);
+    for index in 0..5 {
+        life.lead(partition(index), 0);
+    }
+    for index in 0..5 {
+        life.command(0, LaneCommand::Release { partitions: vec![partition(index)] });
+        life.settle();
+        life.drained(0, 0, partition(index));
+        life.settle();
+        life.command(1, lead([(partition(index), ShardIndex(1))]));
+        life.pass(LaneConfig::default().acquire_gap);
+        let record = life.record(partition(index));
+        assert_eq!((record.epoch, record.shard), (LeaderEpoch(2), ShardIndex(1)), "partition {index}");
+    }
+}
+
 /// The chunk with the beginning of what a partition had at its first stay is dropped once nothing else needs it; the one with the
 /// end of that is not, and the partition is back.
 #[test]
