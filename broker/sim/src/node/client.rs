@@ -115,9 +115,19 @@ impl World {
     }
 
     /// A connection to any broker.
-    pub(super) async fn any_connection(&self) -> Result<Connection, Lost> {
-        let address = self.bootstrap[self.sim.dice(|d| d.index(self.bootstrap.len()))];
-        Connection::open(&self.sim, &self.network, address).await
+    async fn any_connection(&self) -> Result<Connection, Lost> {
+        let any = self.any_broker();
+        self.connection(any).await
+    }
+
+    /// Which broker to ask.
+    pub(super) fn any_broker(&self) -> usize {
+        self.sim.dice(|d| d.index(self.bootstrap.len()))
+    }
+
+    /// A connection to a broker, counted round and round.
+    pub(super) async fn connection(&self, broker: usize) -> Result<Connection, Lost> {
+        Connection::open(&self.sim, &self.network, self.bootstrap[broker % self.bootstrap.len()]).await
     }
 
     /// The neighbour of a partition, if a request for it shall be for both: half of the time.
@@ -236,10 +246,12 @@ impl Producer {
         batches.saturating_sub(done).max(if goes_on { IN_FLIGHT as u64 } else { 0 })
     }
 
-    /// In a new topic of the name an idempotent producer begins anew.
+    /// In a new topic of the name an idempotent producer begins anew. Nobody knows whether what it sent last is in the log
+    /// of the other, to which it may come back after a broker that is behind: it is given up.
     fn write_to(&mut self, topic: TopicId) {
         if self.writes_to.replace(topic) != Some(topic) {
             (self.producer, self.fresh) = (None, true);
+            self.unacknowledged.clear();
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Committer {
     world: World,
     group: String,
     topic: String,
+    /// Which broker it asks for the coordinator.
+    asks: usize,
     /// The highest offset that was sent, and the highest that was acknowledged.
     sent: i64,
     acknowledged: i64,
@@ -33,7 +35,7 @@ impl Committer {
     /// Commits for partition 0 of a topic.
     pub(super) fn new(world: &World, group: &str, topic: &str) -> Committer {
         let (group, topic) = (group.to_owned(), topic.to_owned());
-        Committer { world: world.clone(), group, topic, sent: 0, acknowledged: 0 }
+        Committer { world: world.clone(), group, topic, asks: world.any_broker(), sent: 0, acknowledged: 0 }
     }
 
     /// Runs until everything is healed and what was acknowledged last was read back then.
@@ -65,8 +67,15 @@ impl Committer {
         }
     }
 
-    async fn find(&self) -> Result<Option<SocketAddr>, Lost> {
-        let mut connection = self.world.any_connection().await?;
+    /// Asks any broker for the coordinator; after one that has not answered, the next.
+    async fn find(&mut self) -> Result<Option<SocketAddr>, Lost> {
+        let found = self.ask(self.asks).await;
+        self.asks = if found.is_ok() { self.world.any_broker() } else { self.asks + 1 };
+        found
+    }
+
+    async fn ask(&self, broker: usize) -> Result<Option<SocketAddr>, Lost> {
+        let mut connection = self.world.connection(broker).await?;
         let coordinator_keys = vec![self.group.as_str().into()];
         let request = FindCoordinatorRequest { coordinator_keys, ..FindCoordinatorRequest::default() };
         let answer = connection.call(&request, FIND_COORDINATOR, PATIENCE).await?;

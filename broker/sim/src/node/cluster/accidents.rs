@@ -11,7 +11,7 @@ use millrace_broker::control::ticks::Thread;
 use millrace_storage::ids::ShardIndex;
 use millrace_storage::meta::records::{BrokerRecord, RECORD_VERSION, Record, SuspectRecord, WishRecord};
 use millrace_storage::meta::{Key, MetaStore, Op, Txn, keys};
-use millrace_storage::sim::{Cut, ThreadId};
+use millrace_storage::sim::{Cut, ProcessId, ThreadId};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -196,6 +196,11 @@ impl Cluster {
     pub(super) fn stall_for_good(&self) {
         let host = self.any_host();
         let Some(life) = host.life() else { return };
+        // Whom it was to replace would live on in its place.
+        let is_alive = |(of, process): &(u16, ProcessId)| *of == host.number && self.sim.is_alive(*process);
+        if self.replaced.borrow().iter().any(is_alive) {
+            return;
+        }
         let shard = ShardIndex(self.sim.dice(|d| d.below(0..u64::from(self.node.shards))) as u16);
         self.sim.stall(life.process, number_of(Thread::Shard(shard), self.node.lanes), HOURS);
     }
