@@ -136,6 +136,8 @@ pub struct View {
     named: BTreeMap<Wid, BTreeSet<TopicPartition>>,
     touched: Touched,
     listings: BTreeMap<&'static str, Listing>,
+    /// Whether each of them was whole once.
+    is_complete: bool,
 }
 
 /// A listing under way, or done.
@@ -185,6 +187,8 @@ impl View {
         listing.is_complete = true;
         listing.through = listing.through.max(first);
         let seen = std::mem::take(&mut listing.seen);
+        let is_listed = |prefix: &&str| self.listings.get(prefix).is_some_and(|listing| listing.is_complete);
+        self.is_complete = WATCHED.iter().all(is_listed);
         for (key, modified) in self.keys_of(prefix) {
             if !seen.contains(&key) && modified <= first {
                 self.set(&key, None, first).expect("nothing is read of what is gone");
@@ -209,7 +213,7 @@ impl View {
 
     /// Whether every prefix was listed once.
     pub fn is_complete(&self) -> bool {
-        WATCHED.iter().all(|prefix| self.listings.get(prefix).is_some_and(|listing| listing.is_complete))
+        self.is_complete
     }
 
     fn set(&mut self, key: &str, value: Option<Bytes>, revision: Revision) -> Result<(), RecordError> {
