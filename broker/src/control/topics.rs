@@ -361,9 +361,16 @@ impl Topics {
 
     /// Begins a deletion that was asked for, once nothing of the topic is undecided (invariant 2).
     fn delete_if_settled(&mut self, id: TopicId, sink: &mut Sink) {
-        let Some(topic) = self.topics.get_mut(&id) else { return };
+        if !self.topics.get(&id).is_some_and(|topic| topic.delete_wanted && topic.change.is_none()) {
+            return;
+        }
+        if self.shared {
+            // It may be led elsewhere for as long as that broker likes.
+            self.let_go_undecided(id, sink);
+        }
+        let topic = self.topics.get_mut(&id).expect("just seen");
         let settled = topic.partitions.iter().all(|p| p.leadership != Leadership::Undecided);
-        if topic.delete_wanted && topic.change.is_none() && settled {
+        if settled {
             topic.delete_wanted = false;
             let change = TopicChange::delete(topic.name.clone(), topic.record.clone());
             let mut change = change.among_others(self.shared);

@@ -57,7 +57,8 @@ struct Backlog {
 
 struct State {
     sim: Sim,
-    listeners: RefCell<BTreeMap<SocketAddr, Rc<RefCell<Backlog>>>>,
+    /// Of each address those who listen there, the newest last.
+    listeners: RefCell<BTreeMap<SocketAddr, Vec<Rc<RefCell<Backlog>>>>>,
     next_client: Cell<u16>,
     breaks: Cell<Chance>,
     /// Whether machines are lost with all that they would have said at their end.
@@ -116,10 +117,10 @@ impl Network {
         self.0.cuts.borrow().get(&host).is_some_and(|until| *until > self.0.sim.now())
     }
 
-    /// Listens on an address; whoever listened there before is gone.
+    /// Listens on an address, instead of whoever listens there already: that is not heard of again until this one is gone.
     pub(super) fn listen(&self, address: SocketAddr) -> Box<dyn Listener> {
         let backlog = Rc::new(RefCell::new(Backlog { waiting: VecDeque::new(), acceptor: None }));
-        self.0.listeners.borrow_mut().insert(address, backlog.clone());
+        self.0.listeners.borrow_mut().entry(address).or_default().push(backlog.clone());
         Box::new(SimListener { network: self.clone(), address, backlog })
     }
 
@@ -132,7 +133,7 @@ impl Network {
         if self.is_cut(address.ip()) {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let backlog = self.0.listeners.borrow().get(&address).cloned();
+        let backlog = self.0.listeners.borrow().get(&address).and_then(|listeners| listeners.last().cloned());
         let backlog = backlog.ok_or(io::ErrorKind::ConnectionRefused)?;
         let (there, back): (Shared, Shared) = Default::default();
         let stream = |incoming: &Shared, outgoing: &Shared| -> Box<dyn ByteStream> {
@@ -207,8 +208,8 @@ impl Listener for SimListener {
 impl Drop for SimListener {
     fn drop(&mut self) {
         let mut listeners = self.network.0.listeners.borrow_mut();
-        if listeners.get(&self.address).is_some_and(|current| Rc::ptr_eq(current, &self.backlog)) {
-            listeners.remove(&self.address);
+        if let Some(listeners) = listeners.get_mut(&self.address) {
+            listeners.retain(|listener| !Rc::ptr_eq(listener, &self.backlog));
         }
         drop(listeners);
         let waiting = std::mem::take(&mut self.backlog.borrow_mut().waiting);

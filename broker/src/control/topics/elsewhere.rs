@@ -140,6 +140,8 @@ impl Topics {
         (topic.counted, topic.record) = (record.partitions, record.clone());
         self.changed.insert(id);
         if record.state == TopicState::Deleting {
+            // Who asked here for the same is answered when it is gone.
+            self.topics.get_mut(&id).expect("just adopted").delete_wanted = false;
             self.let_go_undecided(id, sink);
         }
         self.settle(id);
@@ -147,16 +149,18 @@ impl Topics {
 
     /// The records of a topic are about to go: no lane may claim or bear any of it. What lanes lead they forget when it is
     /// gone, not before: it is buried first, and until then its data is what a rebuild finds.
-    fn let_go_undecided(&mut self, id: TopicId, sink: &mut Sink) {
+    pub(super) fn let_go_undecided(&mut self, id: TopicId, sink: &mut Sink) {
         self.undecided.retain(|partition| partition.topic != id);
         self.lost.retain(|partition| partition.topic != id);
         let topic = self.topics.get_mut(&id).expect("the caller has it");
-        // Who asked here for the same is answered when it is gone.
-        topic.delete_wanted = false;
         for (index, state) in (0..).zip(&mut topic.partitions) {
-            if state.leadership == Leadership::Undecided {
-                state.leadership = Leadership::Leaving;
-                sink.release(lane_of(state.shard, self.counts.lanes), TopicPartition { topic: id, index });
+            match state.leadership {
+                Leadership::Undecided => {
+                    state.leadership = Leadership::Leaving;
+                    sink.release(lane_of(state.shard, self.counts.lanes), TopicPartition { topic: id, index });
+                }
+                Leadership::Lost => state.leadership = Leadership::Away,
+                Leadership::Leads | Leadership::Damaged | Leadership::Away | Leadership::Leaving => {}
             }
         }
     }

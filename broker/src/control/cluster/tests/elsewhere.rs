@@ -75,25 +75,34 @@ fn a_topic_that_another_process_was_faster_to_create_is_learned_however_far_the_
     assert_eq!(images.iter().map(|image| image.id).collect::<Vec<_>>(), [theirs.id]);
 }
 
+/// A live topic whose first partition is led here; the lane has not said anything of the second.
+fn half_led(sink: &mut Sink) -> Topics {
+    let mut topics = topics(1);
+    topics.learn("t", Some(&two_partitions(TopicState::Live)), Revision(5), sink);
+    topics.on_lane(0, LaneReport::Opened { wid: Wid(1) }, sink);
+    (0..2).for_each(|index| topics.place(partition(index), HERE, sink));
+    let leading = LaneReport::Leading { partition: partition(0), shard: ShardIndex(0), epoch: LeaderEpoch(5) };
+    topics.on_lane(0, leading, sink);
+    sink.drain(Vec::new());
+    topics
+}
+
+/// The home of a partition that is here.
+const HERE: Home = Home { own: Some(ShardIndex(0)), is_free: true, leader: None, epoch: LeaderEpoch(4) };
+
+fn two_partitions(state: TopicState) -> TopicRecord {
+    TopicRecord { v: RECORD_VERSION, id: partition(0).topic, state, partitions: 2, settings: BTreeMap::new() }
+}
+
 #[test]
 fn lanes_forget_a_topic_that_another_process_deletes_when_it_is_gone_and_until_then_take_nothing_of_it() {
     let mut sink = Sink::default();
-    let mut topics = topics(1);
-    let id = partition(0).topic;
-    let record = |state| TopicRecord { v: RECORD_VERSION, id, state, partitions: 2, settings: BTreeMap::new() };
-    topics.learn("t", Some(&record(TopicState::Live)), Revision(5), &mut sink);
-    topics.on_lane(0, LaneReport::Opened { wid: Wid(1) }, &mut sink);
-    let home = Home { own: Some(ShardIndex(0)), is_free: true, leader: None, epoch: LeaderEpoch(4) };
-    (0..2).for_each(|index| topics.place(partition(index), home, &mut sink));
-    let leading = LaneReport::Leading { partition: partition(0), shard: ShardIndex(0), epoch: LeaderEpoch(5) };
-    topics.on_lane(0, leading, &mut sink);
-    sink.drain(Vec::new());
-    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
-    assert_eq!(sink.drain(Vec::new()), [], "a partition is undecided");
-    topics.learn("t", Some(&record(TopicState::Deleting)), Revision(6), &mut sink);
+    let mut topics = half_led(&mut sink);
+    topics.learn("t", Some(&two_partitions(TopicState::Deleting)), Revision(6), &mut sink);
     let release = LaneCommand::Release { partitions: vec![partition(1)] };
     assert_eq!(sink.drain(Vec::new()), [Effect::Lane(0, release)], "the other is led");
-    (0..2).for_each(|index| topics.place(partition(index), home, &mut sink));
+    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
+    (0..2).for_each(|index| topics.place(partition(index), HERE, &mut sink));
     topics.on_lane(0, LaneReport::Fenced, &mut sink);
     topics.on_lane(0, LaneReport::Opened { wid: Wid(2) }, &mut sink);
     assert_eq!(sink.drain(Vec::new()), [], "it is being deleted");
@@ -101,10 +110,26 @@ fn lanes_forget_a_topic_that_another_process_deletes_when_it_is_gone_and_until_t
     assert_eq!(sink.drain(Vec::new()), [], "by somebody else");
     topics.learn("t", None, Revision(7), &mut sink);
     let done = sink.drain(Vec::new());
-    assert_eq!(done[0], Effect::Lane(0, LaneCommand::Forget { topic: id }));
+    assert_eq!(done[0], Effect::Lane(0, LaneCommand::Forget { topic: partition(0).topic }));
     assert!(
         matches!(&done[1..], [Effect::Shard(_, FromControl::Topics { topics, .. })] if topics[0].error == ErrorCode::None)
     );
+}
+
+/// It may be led elsewhere for as long as that broker likes, and nothing of a topic that shall go is taken or given up.
+#[test]
+fn a_deletion_lets_go_of_a_partition_that_its_lane_waits_for() {
+    let mut sink = Sink::default();
+    let mut topics = half_led(&mut sink);
+    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
+    let begun = sink.drain(Vec::new());
+    let released = Effect::Lane(0, LaneCommand::Release { partitions: vec![partition(1)] });
+    let deleting = two_partitions(TopicState::Deleting).encode();
+    let is_mark = |effect: &Effect| match effect {
+        Effect::Call(_, StoreCall::Txn(txn)) => txn.ops == [Op::Put(keys::topic("t"), deleting.clone())],
+        _ => false,
+    };
+    assert!(begun.len() == 2 && begun.contains(&released) && begun.iter().any(is_mark), "{begun:?}");
 }
 
 #[test]
