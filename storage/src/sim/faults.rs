@@ -167,6 +167,12 @@ impl Service {
         self.outage_until.get().max(cut.unwrap_or(0))
     }
 
+    /// Until when something is heard of the store by nobody, or not by everybody.
+    pub(super) fn last_silence(&self) -> u64 {
+        let cuts = self.cuts.borrow().values().map(|(_, until)| *until).max();
+        self.outage_until.get().max(cuts.unwrap_or(0))
+    }
+
     pub(super) fn fill(&self, length: Duration) {
         self.full_until.set(self.sim.now() + length.as_nanos() as u64);
     }

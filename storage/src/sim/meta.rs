@@ -81,10 +81,13 @@ impl SimMeta {
         }))
     }
 
-    /// From now on nothing fails. What is under way stays so.
-    pub fn heal(&self) {
+    /// From now on nothing fails. What is under way stays so: watches may be silent until the time (virtual nanoseconds) that
+    /// this gives.
+    pub fn heal(&self) -> u64 {
+        let silent_until = self.0.service.last_silence();
         self.0.service.heal();
         self.0.breaks_watches.set(Chance::NEVER);
+        silent_until
     }
 
     /// For a while no request gets through.

@@ -231,7 +231,7 @@ impl Cluster {
     /// Nothing fails any more, every host has a process, none is suspended; but a shard of one of several may be stuck.
     async fn heal(&self) {
         self.bucket.heal();
-        self.meta.heal();
+        let silent_until = self.meta.heal();
         self.network.heal();
         self.hosts.borrow_mut().retain(|host| !host.is_gone.get());
         for host in self.hosts.borrow().iter() {
@@ -252,6 +252,7 @@ impl Cluster {
             self.stall_for_good();
         }
         // Whoever was suspended learns that it was replaced, and the others that somebody is stuck.
+        self.sim.sleep_until(silent_until).await;
         self.sim.sleep(2 * self.plan.lease + Duration::from_secs(10)).await;
         self.world.healed.set(true);
         let replaced = || self.replaced.borrow().iter().all(|(_, process)| !self.sim.is_alive(*process));
