@@ -3,6 +3,7 @@
 use crate::broker::spawn;
 use bytes::Bytes;
 use millrace_broker::admin::{Cells, Exposition, PoolLevels, adopt, serve};
+use millrace_broker::control::ticks::Ticks;
 use millrace_broker::shard::counters::Counters;
 use millrace_storage::env::{Env, WallMs};
 use millrace_storage::meter::StoreMeter;
@@ -33,6 +34,7 @@ pub(crate) fn start() -> String {
                 lanes: vec![Arc::default()],
                 store,
                 jobs: Arc::default(),
+                ticks: Ticks::default(),
                 started: WallMs(0),
             };
             serve(env, adopt(listener).unwrap(), exposition).await;

@@ -3,6 +3,7 @@
 use super::jobs::JobCells;
 use super::store::encode_histogram;
 use crate::admin::pools::{POOLS, PoolCells, PoolLevels};
+use crate::control::ticks::{Last, Ticks};
 use crate::shard::counters::Counters;
 use millrace_storage::compactor::background::SegmentTotals;
 use millrace_storage::env::{Mono, WallMs};
@@ -138,15 +139,21 @@ pub struct Exposition {
     pub store: Arc<StoreMeter>,
     /// The background jobs.
     pub jobs: Arc<JobCells>,
+    /// When each thread turned last.
+    pub ticks: Ticks,
     /// When the process started.
     pub started: WallMs,
 }
 
 impl Exposition {
-    /// Whether every thread has published lately.
+    /// Whether every shard has published lately, and every thread that has begun has turned.
     pub fn is_healthy(&self, now: Mono) -> bool {
         let fresh = |cells: &Arc<Cells>| now.since(Mono(cells.pulse.load(Ordering::Relaxed))) < PULSE_LIMIT;
-        self.shards.iter().all(fresh)
+        let turns = |last: Last| match last {
+            Last::At(at) => now.since(at) < PULSE_LIMIT,
+            Last::NotBegun | Last::Ended => true,
+        };
+        self.shards.iter().all(fresh) && self.ticks.read().all(|(_, last)| turns(last))
     }
 
     /// Whether it is healthy and everything has been recovered.
@@ -267,6 +274,7 @@ mod tests {
             lanes: vec![],
             store: Arc::default(),
             jobs: Arc::default(),
+            ticks: Ticks::default(),
             started: WallMs(0),
         };
         let second = |n: u64| Mono(n * 1_000_000_000);
@@ -291,6 +299,7 @@ mod tests {
             lanes,
             store: Arc::default(),
             jobs: Arc::default(),
+            ticks: Ticks::default(),
             started: WallMs(5_000),
         };
         let text = all.text();

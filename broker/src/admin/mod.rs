@@ -5,8 +5,9 @@
 //!    store and how long acknowledgements take is counted where all can read it, and the endpoint reads only those.
 //! 2. Connections, requests and their sizes are bounded; a broken client ends its own connection only.
 //!
-//! `/healthz` is 200 while every thread that registered a [`Cells`] has published within [`PULSE_LIMIT`]; `/readyz` is 200
-//! while that holds and every partition known at start-up has been recovered.
+//! `/healthz` is 200 while every shard has published its [`Cells`], and every lane has turned, within [`PULSE_LIMIT`], and is
+//! answered by the control task's thread; `/readyz` is 200 while that holds and every partition known at start-up has been
+//! recovered.
 
 mod cells;
 mod http;

@@ -109,6 +109,7 @@ pub(super) fn encode_histogram(times: &Snapshot, mut metric: MetricEncoder<'_>) 
 mod tests {
     use super::{EtcdGauges, Ordering, StoreMeter};
     use crate::admin::{Cells, Exposition};
+    use crate::control::ticks::Ticks;
     use bytes::Bytes;
     use millrace_storage::env::{Mono, WallMs};
     use millrace_storage::object::SharedObjects;
@@ -122,7 +123,15 @@ mod tests {
         etcd.file.store(7, Ordering::Relaxed);
         let shown = |store| {
             let shards = vec![Cells::new(0, Mono(0))];
-            Exposition { shards, lanes: vec![], store, jobs: Arc::default(), started: WallMs(0) }.text()
+            Exposition {
+                shards,
+                lanes: vec![],
+                store,
+                jobs: Arc::default(),
+                ticks: Ticks::default(),
+                started: WallMs(0),
+            }
+            .text()
         };
         assert!(shown(Arc::new(StoreMeter::with_etcd(etcd))).contains("\nmillrace_etcd_file_bytes 7\n"));
         assert!(!shown(Arc::default()).contains("etcd"));
@@ -139,7 +148,15 @@ mod tests {
         })
         .unwrap();
         let shards = vec![Cells::new(0, Mono(0))];
-        let text = Exposition { shards, lanes: vec![], store, jobs: Arc::default(), started: WallMs(0) }.text();
+        let text = Exposition {
+            shards,
+            lanes: vec![],
+            store,
+            jobs: Arc::default(),
+            ticks: Ticks::default(),
+            started: WallMs(0),
+        }
+        .text();
         for line in [
             "millrace_store_puts_total 1",
             "millrace_store_gets_total 1",

@@ -148,19 +148,20 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         journal_every: (stores.kind != StoreKind::Memory).then(|| Duration::from_millis(settings.journal_ms)),
         jobs: Arc::default(),
     };
-    let exposition = Exposition {
-        shards: cells.clone(),
-        lanes: lane_cells.clone(),
-        store: stores.meter.clone(),
-        jobs: housekeeping.jobs.clone(),
-        started: wall_now(),
-    };
     let advertised = advertised(settings, &listening);
 
     let (fate, fates) = mpsc::sync_channel(FATES);
     watch_signals(fate.clone())?;
     let Wiring { shards: shard_ends, lanes: lane_ends, control: control_ends, stop, ticks } =
         assembly::wire(shards, settings.wal_lanes, settings.shared_port.then_some(assembly::TO_PEER));
+    let exposition = Exposition {
+        shards: cells.clone(),
+        lanes: lane_cells.clone(),
+        store: stores.meter.clone(),
+        jobs: housekeeping.jobs.clone(),
+        ticks: ticks.clone(),
+        started: wall_now(),
+    };
     let process = Process {
         name: name.clone(),
         addresses: addresses_of_shards(&advertised, shards),
@@ -172,7 +173,6 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         drain: settings.drain_timeout,
         admin: admin.as_ref().map(|(_, address)| told_admin(address, &advertised)),
     });
-    let ticks = cluster.is_some().then_some(ticks);
     let admin_address = admin.as_ref().map(|(_, address)| address.clone());
     let mut control = ControlThread {
         stores: stores.clone(),
@@ -186,6 +186,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         housekeeping,
         admin: admin.map(|(listener, _)| (listener, exposition)),
     };
+    let is_shared = cluster.is_some();
     let (go, went) = mailbox(1);
     thread("control", move || control.run(control_ends, went))?;
     let identity = match wait_prepared(&fates)? {
@@ -203,9 +204,7 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
         thread(&format!("lane-{lane}"), move || {
             block_on_local(|env| {
                 let stores = stores.handles(&env);
-                if let Some(ticks) = ticks {
-                    env.spawn("tick", ticks.keep(Thread::Lane(lane), env.clone()));
-                }
+                env.spawn("tick", ticks.keep(Thread::Lane(lane), env.clone()));
                 LanePump::new(env, identity, config, stores, ends).counted(cells).run()
             })
             .expect("a runtime of one thread needs a few descriptors only");
@@ -232,8 +231,8 @@ pub fn serve(settings: &Settings, started: impl FnOnce(&Started)) -> Result<(), 
                 let looked = cells.clone();
                 pump.expire_every(retention_check, move |now| looked.looked_for_expired(now));
                 pump.core().borrow_mut().keep_offsets_for(offset_retention);
-                if let Some(ticks) = ticks {
-                    env.spawn("tick", ticks.keep(Thread::Shard(shard), env.clone()));
+                env.spawn("tick", ticks.keep(Thread::Shard(shard), env.clone()));
+                if is_shared {
                     pump.tell_loads_every(LOADS_EVERY);
                 }
                 env.spawn("publish", publish(env.clone(), pump.clone(), cells));

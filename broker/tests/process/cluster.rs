@@ -261,6 +261,9 @@ fn what_a_process_has_goes_to_the_other_while_one_of_its_threads_is_stuck_and_it
         let stuck = Standing::of(brokers[0].process.id(), thread);
         until("the other leads all", || led().filter(|led| *led == [0, 4]));
         write_and_read(thread);
+        if thread != "control" {
+            until("it is unhealthy", || (brokers[0].get("/healthz").0 == 503).then_some(()));
+        }
         drop(stuck);
         until("both lead again", || led().filter(|led| *led == [2, 2]));
         write_and_read("in between");

@@ -31,7 +31,7 @@ pub use upkeep::{EtcdGauges, Upkeep};
 
 use super::{
     Compare, KeptAlive, Key, Lease, LeaseId, MAX_PAGE, MetaStore, Op, Page, Revision, Snapshot, Txn, TxnOutcome,
-    Versioned, WatchStream, apply,
+    Versioned, WatchStream, apply, keys,
 };
 use crate::object::OpenError;
 use crate::side::{SideRuntime, pause};
@@ -92,6 +92,7 @@ struct Shared {
     namespace: Namespace,
     id: Uuid,
     side: SideRuntime,
+    gauges: Arc<EtcdGauges>,
 }
 
 /// The value of `@store`: which metadata store this is, and in which etcd it was made.
@@ -157,7 +158,7 @@ impl EtcdMeta {
         });
         let side = side.clone();
         Ok(futures::executor::block_on(opened)
-            .map(|(client, id)| EtcdMeta(Arc::new(Shared { client, namespace, id, side }))))
+            .map(|(client, id)| EtcdMeta(Arc::new(Shared { client, namespace, id, side, gauges: Arc::default() }))))
     }
 
     /// Makes the namespace the metadata store `id`, made in this etcd, if `mark` still has its value, and deletes that key.
@@ -397,6 +398,9 @@ fn check(txn: &Txn) -> Result<(), StoreError> {
 
 impl Shared {
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
+        if txn.ops.iter().any(|op| matches!(op, Op::Put(key, _) if key.starts_with(keys::OFFSETS))) {
+            self.gauges.room_for_offsets().await?;
+        }
         let (request, leases) = translate(&self.namespace, &txn);
         let answer: TxnResponse = self.client.call(&TXN, request).await?;
         decided(&answer, &leases)

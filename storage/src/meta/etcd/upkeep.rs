@@ -4,8 +4,14 @@
 //! others. etcd's file does not shrink by it, but what was freed is used again; giving space back to the disk
 //! (defragmenting) stops a member for a while and is left to who runs the etcd.
 //!
+//! etcd compacts some 50,000 revisions of keys a second, and takes writes faster than that. What clients write as often as
+//! they like, committed offsets, is therefore held back the more the fuller it is ([`Size::room`]), and refused before it is
+//! full: what is left is for those who own, seal and take over.
+//!
 //! Invariants:
-//! 1. History younger than [`SHORTEST_HISTORY`] is never compacted: a watch whose stream broke finds what it missed.
+//! 1. History younger than [`SHORTEST_HISTORY`] is not compacted: a watch whose stream broke finds what it missed. An etcd
+//!    that fills up comes first, as it takes no writes at all when it is full: then history is kept for
+//!    [`PRESSED_HISTORY`], and a watch that missed more lists again.
 //! 2. [`Schedule`] keeps at most [`MARKS`] marks.
 
 use super::client::{COMPACT, STATUS};
@@ -13,7 +19,7 @@ use super::proto::{CompactionRequest, CompactionResponse, StatusRequest, StatusR
 use super::{EtcdMeta, Shared};
 use crate::env::Mono;
 use crate::side::{monotonic_now, pause};
-use crate::store_error::StoreError;
+use crate::store_error::{FailureKind, StoreError};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -21,9 +27,13 @@ use std::time::Duration;
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// The same while the etcd fills up.
+const LOOK_PRESSED: Duration = Duration::from_secs(5);
 /// Watches find what they missed for at least so long.
 const SHORTEST_HISTORY: Duration = Duration::from_secs(60);
-/// At least so long between two compactions.
+/// The same while the etcd fills up. As many bytes as clients can write in this time must be a small part of the quota.
+const PRESSED_HISTORY: Duration = Duration::from_secs(10);
+/// At least so long between two compactions, of an etcd that does not fill up.
 const COMPACT_APART: Duration = Duration::from_secs(60);
 /// More revisions than this are compacted before their time.
 const MANY_REVISIONS: i64 = 100_000;
@@ -31,6 +41,14 @@ const MANY_REVISIONS: i64 = 100_000;
 const MARKS: usize = 240;
 /// etcd's own default, where it does not say.
 const DEFAULT_QUOTA: u64 = 2 << 30;
+/// Share of the quota, percent, from which commits of offsets wait before they are sent, ...
+const SLOW_FROM_PERCENT: u64 = 35;
+/// ... from which they wait for [`SLOWEST`], ...
+const SLOWEST_FROM_PERCENT: u64 = 65;
+/// ... and from which they are refused.
+const REFUSED_FROM_PERCENT: u64 = 85;
+/// The longest wait of a commit.
+const SLOWEST: Duration = Duration::from_millis(500);
 /// Share of the quota from which a warning is logged, percent.
 const WARN_PERCENT: u64 = 70;
 
@@ -59,9 +77,8 @@ pub struct EtcdGauges {
 impl EtcdMeta {
     /// Starts the upkeep; it ends with the last handle on the store.
     pub fn keep_up(&self, upkeep: Upkeep) -> Arc<EtcdGauges> {
-        let gauges: Arc<EtcdGauges> = Arc::default();
-        let (shared, seen) = (Arc::downgrade(&self.0), gauges.clone());
-        drop(self.0.side.run(run(shared, upkeep, seen)));
+        let gauges = self.0.gauges.clone();
+        drop(self.0.side.run(run(Arc::downgrade(&self.0), upkeep, gauges.clone())));
         gauges
     }
 
@@ -79,10 +96,14 @@ async fn run(shared: Weak<Shared>, upkeep: Upkeep, gauges: Arc<EtcdGauges>) {
     let mut schedule = Schedule::default();
     let mut warned = false;
     while let Some(shared) = shared.upgrade() {
+        let mut look_again = LOOK_EVERY;
         match shared.client.call::<_, StatusResponse>(&STATUS, StatusRequest {}).await {
             Ok(status) => {
                 let size = Size::of(&status, upkeep.quota);
                 size.show(&gauges);
+                if size.is_filling() {
+                    look_again = LOOK_PRESSED;
+                }
                 warned = size.warn(warned);
                 let newest = super::revision(status.header.as_ref()).0.max(shared.client.guard.revision());
                 let target = upkeep.history.and_then(|keep| schedule.look(monotonic_now(), keep, newest, &size));
@@ -98,7 +119,7 @@ async fn run(shared: Weak<Shared>, upkeep: Upkeep, gauges: Arc<EtcdGauges>) {
             Err(error) => tracing::warn!(%error, "the size of etcd is not known"),
         }
         drop(shared);
-        pause(LOOK_EVERY).await;
+        pause(look_again).await;
     }
 }
 
@@ -108,6 +129,22 @@ async fn compact(shared: &Shared, revision: i64) -> Result<(), StoreError> {
         // Somebody was faster, or this is the answer to a second attempt.
         Err(error) if error.detail.contains("has been compacted") => Ok(()),
         answered => answered.map(drop),
+    }
+}
+
+impl EtcdGauges {
+    /// Waits until a commit of offsets may be sent.
+    ///
+    /// # Errors
+    /// The etcd is nearly full.
+    pub(super) async fn room_for_offsets(&self) -> Result<(), StoreError> {
+        let read = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
+        let size = Size { file: read(&self.file), used: read(&self.used), quota: read(&self.quota) };
+        let wait = size.room()?;
+        if !wait.is_zero() {
+            pause(wait).await;
+        }
+        Ok(())
     }
 }
 
@@ -150,6 +187,26 @@ impl Size {
         percent >= WARN_PERCENT
     }
 
+    /// How long a commit of offsets waits before it is sent.
+    ///
+    /// # Errors
+    /// What is left is not for offsets.
+    fn room(&self) -> Result<Duration, StoreError> {
+        // 0: not looked at yet.
+        let percent = self.used.saturating_mul(100).checked_div(self.quota).unwrap_or(0);
+        if percent >= REFUSED_FROM_PERCENT {
+            let detail = format!(
+                "etcd has used {percent} % of its quota, and no offsets are committed from {REFUSED_FROM_PERCENT} % on: \
+                 compact its history, or raise --quota-backend-bytes"
+            );
+            return Err(StoreError::not_done(FailureKind::Full, detail));
+        }
+        let range = SLOWEST_FROM_PERCENT - SLOW_FROM_PERCENT;
+        let over = percent.saturating_sub(SLOW_FROM_PERCENT).min(range);
+        let parts = u32::try_from(over * over).expect("a small number");
+        Ok(SLOWEST * parts / u32::try_from(range * range).expect("a small number"))
+    }
+
     /// Early enough that what comes until the next compaction keeps clear of the warning.
     fn is_filling(&self) -> bool {
         self.used > self.quota / 4
@@ -171,7 +228,10 @@ impl Schedule {
         if self.marks.len() > MARKS {
             self.marks.pop_front();
         }
-        if self.compacted.is_some_and(|(at, _)| now.since(at) < COMPACT_APART) {
+        let is_pressed = size.is_filling();
+        let (apart, shortest) =
+            if is_pressed { (PRESSED_HISTORY, PRESSED_HISTORY) } else { (COMPACT_APART, SHORTEST_HISTORY) };
+        if self.compacted.is_some_and(|(at, _)| now.since(at) < apart) {
             return None;
         }
         let keep = keep.max(SHORTEST_HISTORY);
@@ -179,8 +239,8 @@ impl Schedule {
             |age: Duration| self.marks.iter().rev().find(|(at, _)| now.since(*at) >= age).map(|(_, mark)| *mark);
         let floor = self.compacted.map_or(0, |(_, floor)| floor);
         let kept = revision - floor.max(self.marks.front().map_or(0, |(_, oldest)| *oldest));
-        let is_much = kept > MANY_REVISIONS || size.is_filling();
-        let target = older(if is_much { SHORTEST_HISTORY } else { keep })?;
+        let is_much = kept > MANY_REVISIONS || is_pressed;
+        let target = older(if is_much { shortest } else { keep })?;
         if target <= floor {
             return None;
         }
@@ -192,6 +252,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store_error::Certainty;
 
     const SMALL: Size = Size { file: 10, used: 5, quota: 1_000 };
     const KEEP: Duration = Duration::from_secs(600);
@@ -223,8 +284,24 @@ mod tests {
         let compacted = looks(&mut schedule, 0..300, 30_000, SMALL);
         // 4 looks of 30,000 are beyond the limit; the newest that is a minute old is the first.
         assert_eq!(compacted[0], (75, 30_000));
-        let full = Size { used: 600, ..SMALL };
-        assert_eq!(looks(&mut Schedule::default(), 0..90, 10, full), [(75, 10)]);
+    }
+
+    #[test]
+    fn an_etcd_that_fills_up_is_compacted_at_every_look_down_to_what_is_older_than_ten_seconds() {
+        let full = Size { used: 251, ..SMALL };
+        let compacted = looks(&mut Schedule::default(), 0..90, 10, full);
+        assert_eq!(compacted, [(30, 10), (45, 20), (60, 30), (75, 40)]);
+        assert_eq!(looks(&mut Schedule::default(), 0..60, 10, Size { used: 250, ..SMALL }), []);
+    }
+
+    #[test]
+    fn commits_wait_the_longer_the_fuller_the_etcd_is_and_are_refused_before_it_is_full() {
+        let room = |used| Size { used, ..SMALL }.room();
+        let ms = |ms| Ok(Duration::from_millis(ms));
+        assert_eq!([room(0), room(350), room(500), room(650), room(849)], [ms(0), ms(0), ms(125), ms(500), ms(500)]);
+        let refused = room(850).expect_err("nearly full");
+        assert_eq!((refused.certainty, refused.kind), (Certainty::NotDone, FailureKind::Full));
+        assert_eq!(Size { file: 0, used: 0, quota: 0 }.room(), ms(0), "not looked at yet");
     }
 
     #[test]
