@@ -152,6 +152,11 @@ impl TopicChange {
         TopicChange { altered: Some(altered), ..TopicChange::at(name, record, Step::LookUp) }
     }
 
+    /// Whether it makes an end of a topic.
+    pub(super) fn is_deletion(&self) -> bool {
+        matches!(self.step, Step::Mark | Step::ReadObject | Step::Bury | Step::List | Step::Remove | Step::LetGo)
+    }
+
     /// Whether the topic stays LIVE throughout: its partitions are led as ever.
     pub(super) fn is_alteration(&self) -> bool {
         self.altered.is_some()

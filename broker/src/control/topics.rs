@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. A topic is in the image exactly while its record is LIVE or DELETING. Lanes are told to lead only partitions of
 //!    LIVE topics whose deletion nobody asked for.
-//! 2. The partition records of a topic are removed only when no birth or claim of it is undecided at a lane.
+//! 2. The partition records of a topic are removed only when no birth or claim of it is undecided at a lane; among other
+//!    processes, who may be at it too, births compare the topic's record and claims the partition's.
 //! 3. No topic is made with which there would be more partitions than `--max-partitions`. Those that exist are kept,
 //!    however many.
 //! 4. A creation is answered when every partition is led (or known to be damaged), after the image that shows it.
@@ -83,7 +84,7 @@ struct Topic {
     deleters: Vec<Waiter>,
     /// Alterations that wait until nothing is under way; every one is a topic of a question.
     wishes: VecDeque<(Waiter, Alteration)>,
-    /// A deletion waits until no partition is undecided.
+    /// A deletion waits for a change under way, and where nobody else leads until no partition is undecided.
     delete_wanted: bool,
     /// The revision at which the record last changed, as far as a change of one's own knows.
     known_at: Revision,
@@ -344,12 +345,13 @@ impl Topics {
         let question = self.question(shard, token, names.len());
         for (place, name) in names.into_iter().enumerate() {
             let waiter = Waiter { question, place };
-            let Some(&id) = self.names.get(&name) else {
+            let topic = self.names.get(&name).copied().and_then(|id| self.topics.get_mut(&id).map(|topic| (id, topic)));
+            // One that is being created is not there yet.
+            let Some((id, topic)) = topic.filter(|(_, topic)| topic.record.state != TopicState::Creating) else {
                 let refusal = Refusal::new(ErrorCode::UnknownTopicOrPartition, alterations::UNKNOWN_TOPIC);
                 self.answer(waiter, refused(name, refusal), sink);
                 continue;
             };
-            let topic = self.topics.get_mut(&id).expect("names and topics agree");
             topic.deleters.push(waiter);
             if topic.record.state != TopicState::Deleting {
                 topic.delete_wanted = true;

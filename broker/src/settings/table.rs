@@ -129,7 +129,7 @@ pub const SETTINGS: &[Spec] = &[
         "MiB",
         (16, 65_536),
         None,
-        "etcd's --quota-backend-bytes, which is warned of at 70 per cent (default: what etcd says, 2,048 where it does not)",
+        "etcd's --quota-backend-bytes, which is warned of at 70 per cent, and by which commits of offsets are held back where it fills up (default: what etcd says, 2,048 where it does not)",
     ),
     address("admin", None, "HTTP address of /metrics, /healthz and /readyz (default: off)"),
     number("wal-lanes", "lanes", (1, 16), Some("1"), "Write-ahead logs that shards share, each with a thread"),

@@ -54,9 +54,10 @@ impl Topics {
         if topic.conflicts <= CONFLICTS
             && let Some(record) = change.foreign()
         {
-            return self.try_on(id, record, sink);
+            self.try_on(id, record, sink);
+            return self.settle_without(&change, id, sink);
         }
-        topic.conflicts = 0;
+        (topic.conflicts, topic.delete_wanted) = (0, false);
         let message = "The topic was changed by another broker meanwhile; ask again.".to_owned();
         let answer = topic.answer(ErrorCode::RequestTimedOut, Some(message));
         let creators = std::mem::take(&mut topic.creators);
@@ -66,6 +67,17 @@ impl Topics {
         self.settle(id);
         for waiter in creators.into_iter().chain(alterers).chain(deleters) {
             self.answer(waiter, answer.clone(), sink);
+        }
+        self.settle_without(&change, id, sink);
+        self.alter_next(id, sink);
+    }
+
+    /// Where a deletion came to nothing, its topic's partitions are placed anew: lanes were told nothing meanwhile.
+    fn settle_without(&mut self, change: &TopicChange, id: TopicId, sink: &mut Sink) {
+        let stays = |topic: &Topic| topic.record.state == TopicState::Live && topic.change.is_none();
+        if change.is_deletion() && self.topics.get(&id).is_some_and(stays) {
+            self.let_go_undecided(id, sink);
+            self.settle(id);
         }
     }
 

@@ -5,8 +5,8 @@
 //! (defragmenting) stops a member for a while and is left to who runs the etcd.
 //!
 //! etcd compacts some 50,000 revisions of keys a second, and takes writes faster than that. What clients write as often as
-//! they like, committed offsets, is therefore held back the more the fuller it is ([`Size::room`]), and refused before it is
-//! full: what is left is for those who own, seal and take over.
+//! they like, committed offsets, is therefore held back while it fills up ([`Filling`]), the more the fuller it is
+//! ([`Size::room`]): at most to what it surely compacts. What others need of it they get.
 //!
 //! Invariants:
 //! 1. History younger than [`SHORTEST_HISTORY`] is not compacted: a watch whose stream broke finds what it missed. An etcd
@@ -19,9 +19,9 @@ use super::proto::{CompactionRequest, CompactionResponse, StatusRequest, StatusR
 use super::{EtcdMeta, Shared};
 use crate::env::Mono;
 use crate::side::{monotonic_now, pause};
-use crate::store_error::{FailureKind, StoreError};
+use crate::store_error::StoreError;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -41,14 +41,19 @@ const MANY_REVISIONS: i64 = 100_000;
 const MARKS: usize = 240;
 /// etcd's own default, where it does not say.
 const DEFAULT_QUOTA: u64 = 2 << 30;
-/// Share of the quota, percent, from which commits of offsets wait before they are sent, ...
+/// An etcd of which less than this share of the quota is in use does not fill up, percent.
+const FILLING_FROM_PERCENT: u64 = 25;
+/// One that grows by no more than this share between two looks does not either, percent.
+const GROWTH_PERCENT: u64 = 1;
+/// One that has grown fills up for so long.
+const FILLING_FOR: Duration = Duration::from_secs(60);
+/// Share of the quota, percent, from which commits of offsets wait before they are sent while it fills up, ...
 const SLOW_FROM_PERCENT: u64 = 35;
-/// ... from which they wait for [`SLOWEST`], ...
+/// ... and from which they wait for [`SLOWEST`].
 const SLOWEST_FROM_PERCENT: u64 = 65;
-/// ... and from which they are refused.
-const REFUSED_FROM_PERCENT: u64 = 85;
-/// The longest wait of a commit.
-const SLOWEST: Duration = Duration::from_millis(500);
+/// The longest wait of a commit: those of 64 slots one after the other, each with as much as a transaction takes, are some
+/// 38,000 keys a second then.
+const SLOWEST: Duration = Duration::from_millis(200);
 /// Share of the quota from which a warning is logged, percent.
 const WARN_PERCENT: u64 = 70;
 
@@ -72,6 +77,8 @@ pub struct EtcdGauges {
     pub quota: AtomicU64,
     /// Compactions that this process asked for.
     pub compactions: AtomicU64,
+    /// Whether it fills up.
+    filling: AtomicBool,
 }
 
 impl EtcdMeta {
@@ -93,20 +100,23 @@ impl EtcdMeta {
 }
 
 async fn run(shared: Weak<Shared>, upkeep: Upkeep, gauges: Arc<EtcdGauges>) {
-    let mut schedule = Schedule::default();
+    let (mut schedule, mut filling) = (Schedule::default(), Filling::default());
     let mut warned = false;
     while let Some(shared) = shared.upgrade() {
         let mut look_again = LOOK_EVERY;
         match shared.client.call::<_, StatusResponse>(&STATUS, StatusRequest {}).await {
             Ok(status) => {
                 let size = Size::of(&status, upkeep.quota);
+                let now = monotonic_now();
+                let is_filling = filling.look(now, &size);
                 size.show(&gauges);
-                if size.is_filling() {
+                gauges.filling.store(is_filling, Ordering::Relaxed);
+                if is_filling {
                     look_again = LOOK_PRESSED;
                 }
                 warned = size.warn(warned);
                 let newest = super::revision(status.header.as_ref()).0.max(shared.client.guard.revision());
-                let target = upkeep.history.and_then(|keep| schedule.look(monotonic_now(), keep, newest, &size));
+                let target = upkeep.history.and_then(|keep| schedule.look(now, keep, newest, &size, is_filling));
                 if let Some(revision) = target {
                     match compact(&shared, revision).await {
                         Ok(()) => {
@@ -134,17 +144,13 @@ async fn compact(shared: &Shared, revision: i64) -> Result<(), StoreError> {
 
 impl EtcdGauges {
     /// Waits until a commit of offsets may be sent.
-    ///
-    /// # Errors
-    /// The etcd is nearly full.
-    pub(super) async fn room_for_offsets(&self) -> Result<(), StoreError> {
+    pub(super) async fn room_for_offsets(&self) {
+        if !self.filling.load(Ordering::Relaxed) {
+            return;
+        }
         let read = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
         let size = Size { file: read(&self.file), used: read(&self.used), quota: read(&self.quota) };
-        let wait = size.room()?;
-        if !wait.is_zero() {
-            pause(wait).await;
-        }
-        Ok(())
+        pause(size.room()).await;
     }
 }
 
@@ -187,29 +193,41 @@ impl Size {
         percent >= WARN_PERCENT
     }
 
-    /// How long a commit of offsets waits before it is sent.
-    ///
-    /// # Errors
-    /// What is left is not for offsets.
-    fn room(&self) -> Result<Duration, StoreError> {
-        // 0: not looked at yet.
-        let percent = self.used.saturating_mul(100).checked_div(self.quota).unwrap_or(0);
-        if percent >= REFUSED_FROM_PERCENT {
-            let detail = format!(
-                "etcd has used {percent} % of its quota, and no offsets are committed from {REFUSED_FROM_PERCENT} % on: \
-                 compact its history, or raise --quota-backend-bytes"
-            );
-            return Err(StoreError::not_done(FailureKind::Full, detail));
-        }
+    /// How long a commit of offsets waits before it is sent while it fills up.
+    fn room(&self) -> Duration {
         let range = SLOWEST_FROM_PERCENT - SLOW_FROM_PERCENT;
-        let over = percent.saturating_sub(SLOW_FROM_PERCENT).min(range);
+        let over = self.used_percent().saturating_sub(SLOW_FROM_PERCENT).min(range);
         let parts = u32::try_from(over * over).expect("a small number");
-        Ok(SLOWEST * parts / u32::try_from(range * range).expect("a small number"))
+        SLOWEST * parts / u32::try_from(range * range).expect("a small number")
+    }
+
+    fn used_percent(&self) -> u64 {
+        // Not looked at yet: 0.
+        self.used.saturating_mul(100).checked_div(self.quota).unwrap_or(0)
     }
 
     /// Early enough that what comes until the next compaction keeps clear of the warning.
-    fn is_filling(&self) -> bool {
-        self.used > self.quota / 4
+    fn is_much(&self) -> bool {
+        self.used_percent() >= FILLING_FROM_PERCENT
+    }
+}
+
+/// Whether it fills up, and not only holds much: pure.
+#[derive(Default)]
+struct Filling {
+    /// What was in use at the last look.
+    used: Option<u64>,
+    until: Option<Mono>,
+}
+
+impl Filling {
+    /// A look at `now`.
+    fn look(&mut self, now: Mono, size: &Size) -> bool {
+        let before = self.used.replace(size.used);
+        if before.is_some_and(|before| size.used > before + size.quota / 100 * GROWTH_PERCENT) {
+            self.until = Some(now.plus(FILLING_FOR));
+        }
+        size.is_much() && self.until.is_some_and(|until| now < until)
     }
 }
 
@@ -223,14 +241,13 @@ struct Schedule {
 
 impl Schedule {
     /// A look at `now`, when `revision` is the newest.
-    fn look(&mut self, now: Mono, keep: Duration, revision: i64, size: &Size) -> Option<i64> {
+    fn look(&mut self, now: Mono, keep: Duration, revision: i64, size: &Size, is_filling: bool) -> Option<i64> {
         self.marks.push_back((now, revision));
         if self.marks.len() > MARKS {
             self.marks.pop_front();
         }
-        let is_pressed = size.is_filling();
         let (apart, shortest) =
-            if is_pressed { (PRESSED_HISTORY, PRESSED_HISTORY) } else { (COMPACT_APART, SHORTEST_HISTORY) };
+            if is_filling { (PRESSED_HISTORY, PRESSED_HISTORY) } else { (COMPACT_APART, SHORTEST_HISTORY) };
         if self.compacted.is_some_and(|(at, _)| now.since(at) < apart) {
             return None;
         }
@@ -239,7 +256,7 @@ impl Schedule {
             |age: Duration| self.marks.iter().rev().find(|(at, _)| now.since(*at) >= age).map(|(_, mark)| *mark);
         let floor = self.compacted.map_or(0, |(_, floor)| floor);
         let kept = revision - floor.max(self.marks.front().map_or(0, |(_, oldest)| *oldest));
-        let is_much = kept > MANY_REVISIONS || is_pressed;
+        let is_much = kept > MANY_REVISIONS || size.is_much();
         let target = older(if is_much { shortest } else { keep })?;
         if target <= floor {
             return None;
@@ -252,18 +269,26 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store_error::Certainty;
 
     const SMALL: Size = Size { file: 10, used: 5, quota: 1_000 };
     const KEEP: Duration = Duration::from_secs(600);
 
     /// Looks every 15 s for `seconds`, a revision each `step`; what was compacted, with the second it was.
     fn looks(schedule: &mut Schedule, seconds: std::ops::Range<u64>, step: i64, size: Size) -> Vec<(u64, i64)> {
+        looks_at(schedule, seconds, step, (size, false))
+    }
+
+    fn looks_at(
+        schedule: &mut Schedule,
+        seconds: std::ops::Range<u64>,
+        step: i64,
+        (size, is_filling): (Size, bool),
+    ) -> Vec<(u64, i64)> {
         let at = |second: u64| Mono(second * 1_000_000_000);
         let revision = |second: u64| i64::try_from(second / 15).unwrap() * step;
         seconds
             .step_by(15)
-            .filter_map(|second| Some((second, schedule.look(at(second), KEEP, revision(second), &size)?)))
+            .filter_map(|second| Some((second, schedule.look(at(second), KEEP, revision(second), &size, is_filling)?)))
             .collect()
     }
 
@@ -288,20 +313,27 @@ mod tests {
 
     #[test]
     fn an_etcd_that_fills_up_is_compacted_at_every_look_down_to_what_is_older_than_ten_seconds() {
-        let full = Size { used: 251, ..SMALL };
-        let compacted = looks(&mut Schedule::default(), 0..90, 10, full);
+        let much = Size { used: 250, ..SMALL };
+        assert_eq!(looks(&mut Schedule::default(), 0..90, 10, much), [(75, 10)]);
+        let compacted = looks_at(&mut Schedule::default(), 0..90, 10, (much, true));
         assert_eq!(compacted, [(30, 10), (45, 20), (60, 30), (75, 40)]);
-        assert_eq!(looks(&mut Schedule::default(), 0..60, 10, Size { used: 250, ..SMALL }), []);
     }
 
     #[test]
-    fn commits_wait_the_longer_the_fuller_the_etcd_is_and_are_refused_before_it_is_full() {
-        let room = |used| Size { used, ..SMALL }.room();
-        let ms = |ms| Ok(Duration::from_millis(ms));
-        assert_eq!([room(0), room(350), room(500), room(650), room(849)], [ms(0), ms(0), ms(125), ms(500), ms(500)]);
-        let refused = room(850).expect_err("nearly full");
-        assert_eq!((refused.certainty, refused.kind), (Certainty::NotDone, FailureKind::Full));
-        assert_eq!(Size { file: 0, used: 0, quota: 0 }.room(), ms(0), "not looked at yet");
+    fn an_etcd_fills_up_while_it_grows_and_a_minute_longer_but_not_by_what_it_holds() {
+        let mut filling = Filling::default();
+        let mut look = |second: u64, used| filling.look(Mono(second * 1_000_000_000), &Size { used, ..SMALL });
+        assert!(![look(0, 800), look(15, 810), look(30, 800)].contains(&true), "much, and no more");
+        assert!(look(35, 811) && look(40, 700) && look(94, 250));
+        assert!(!look(95, 250), "it has not grown for a minute");
+        assert!(![look(100, 100), look(105, 249)].contains(&true), "little");
+        assert!(look(110, 260));
+    }
+
+    #[test]
+    fn commits_wait_the_longer_the_fuller_the_etcd_is() {
+        let room = |used| Size { used, ..SMALL }.room().as_millis();
+        assert_eq!([room(0), room(350), room(500), room(650), room(999)], [0, 0, 50, 200, 200]);
     }
 
     #[test]
@@ -311,7 +343,7 @@ mod tests {
         let last = compacted.pop().unwrap();
         assert_eq!(last.1, 170);
         let at = |second: u64| Mono(second * 1_000_000_000);
-        let idle = (900..2_000).step_by(15).filter_map(|second| schedule.look(at(second), KEEP, 590, &SMALL));
+        let idle = (900..2_000).step_by(15).filter_map(|second| schedule.look(at(second), KEEP, 590, &SMALL, false));
         let idle: Vec<i64> = idle.collect();
         assert_eq!(idle.last(), Some(&590));
         assert_eq!(idle.iter().filter(|target| **target == 590).count(), 1);

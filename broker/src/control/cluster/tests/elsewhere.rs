@@ -133,6 +133,55 @@ fn a_deletion_lets_go_of_a_partition_that_its_lane_waits_for() {
 }
 
 #[test]
+fn a_topic_that_another_process_is_creating_is_not_there_to_be_deleted() {
+    let mut sink = Sink::default();
+    let mut topics = topics(1);
+    topics.learn("t", Some(&two_partitions(TopicState::Creating)), Revision(5), &mut sink);
+    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
+    let answered = sink.drain(Vec::new());
+    assert!(
+        matches!(&answered[..], [Effect::Shard(_, FromControl::Topics { topics, .. })] if topics[0].error == ErrorCode::UnknownTopicOrPartition),
+        "{answered:?}"
+    );
+}
+
+/// Lanes are told nothing of a topic that is being deleted; here they have lost all of it meanwhile.
+#[test]
+fn a_deletion_that_another_process_prevents_leaves_a_topic_whose_partitions_are_taken_again() {
+    let mut sink = Sink::default();
+    let mut topics = half_led(&mut sink);
+    let id = partition(0).topic;
+    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
+    let gone = || StoreError::unknown(FailureKind::Unavailable, "no answer");
+    let told = |sink: &mut Sink| {
+        sink.drain(Vec::new()).into_iter().any(|effect| matches!(effect, Effect::Shard(_, FromControl::Topics { .. })))
+    };
+    while !told(&mut sink) {
+        topics.on_store(id, StoreAnswer::Txn(Err(gone())), &mut sink);
+        topics.on_store(id, StoreAnswer::Get(Err(gone())), &mut sink);
+        topics.on_timer(id, &mut sink);
+    }
+    topics.on_lane(0, LaneReport::Fenced, &mut sink);
+    topics.on_lane(0, LaneReport::Opened { wid: Wid(2) }, &mut sink);
+    let settings = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
+    let altered = TopicRecord { settings, ..two_partitions(TopicState::Live) };
+    let snapshot = Snapshot {
+        revision: Revision(9),
+        values: vec![Some(Versioned { value: altered.encode(), modified: Revision(8) })],
+    };
+    topics.on_store(id, StoreAnswer::Txn(Ok(TxnOutcome::Conflict(Revision(9)))), &mut sink);
+    topics.on_store(id, StoreAnswer::Get(Ok(snapshot)), &mut sink);
+    (0..2).for_each(|index| topics.on_lane(0, LaneReport::NotLeading { partition: partition(index) }, &mut sink));
+    sink.drain(Vec::new());
+    let unsettled = topics.take_unsettled().partitions;
+    assert!((0..2).all(|index| unsettled.contains(&partition(index))), "{unsettled:?}");
+    (0..2).for_each(|index| topics.place(partition(index), HERE, &mut sink));
+    let told = sink.drain(Vec::new());
+    let [Effect::Lane(0, LaneCommand::Lead { partitions })] = &told[..] else { panic!("one command: {told:?}") };
+    assert_eq!(partitions.iter().map(|lead| lead.partition).collect::<Vec<_>>(), [partition(0), partition(1)]);
+}
+
+#[test]
 fn a_partition_is_led_once_nobody_else_may_and_released_when_its_home_is_elsewhere() {
     let mut sink = Sink::default();
     let mut topics = topics(2);
