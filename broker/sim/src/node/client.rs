@@ -17,7 +17,7 @@ use millrace_storage::env::Env;
 use millrace_storage::ids::{Offset, TopicId, TopicPartition};
 use millrace_storage::sim::{Sim, SimBucket};
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -418,6 +418,8 @@ pub(super) struct Consumer {
     index: u32,
     reads: Option<TopicId>,
     next: i64,
+    /// Where the log starts, as each broker has said.
+    told: BTreeMap<SocketAddr, i64>,
     waiting: Waiting,
 }
 
@@ -430,6 +432,7 @@ impl Consumer {
             index,
             reads: None,
             next: 0,
+            told: BTreeMap::new(),
             waiting: Waiting::default(),
         }
     }
@@ -440,6 +443,7 @@ impl Consumer {
             let route = self.world.route(&self.topic, self.index).await;
             if self.reads.replace(route.partition.topic) != Some(route.partition.topic) {
                 self.next = 0;
+                self.told.clear();
             }
             if let Ok(mut connection) = Connection::open(&self.world.sim, &self.world.network, route.address).await
                 && let Ok(true) = self.read(&mut connection, &route).await
@@ -451,11 +455,20 @@ impl Consumer {
         }
     }
 
+    /// Where the log starts as this broker must know: a leader that was replaced and was not told yet goes by what it said
+    /// before, whatever its successor has said.
+    fn known_start(&self, route: &Route) -> Offset {
+        if self.world.is_cluster && !self.world.healed.get() {
+            return Offset(self.told.get(&route.address).copied().unwrap_or(0));
+        }
+        self.world.ledger.highest_told_start(route.partition)
+    }
+
     /// Fetches until an error (`false`: somebody else leads) or the very end (`true`).
     async fn read(&mut self, connection: &mut Connection, route: &Route) -> Result<bool, Lost> {
         loop {
             let finishing = self.world.finishing.get();
-            let started = self.world.ledger.highest_told_start(route.partition);
+            let started = self.known_start(route);
             self.waiting.begins(&self.world);
             let answer = connection.call(&self.request(route), FETCH, PATIENCE).await?;
             let Some(topic) = answer.responses.first() else {
@@ -478,6 +491,7 @@ impl Consumer {
             assert!(self.next >= started.0, "FINDING {p} is read at {}, below its start {started}", self.next);
             self.waiting.ends(&self.world, "consumer", p);
             self.world.ledger.told_start(p, Offset(start));
+            self.told.insert(route.address, start);
             let bytes = data.records.as_ref().map(|r| r.concat()).unwrap_or_default();
             for (base, ids) in batch::read_all(&bytes) {
                 let end = base + ids.len() as i64;
