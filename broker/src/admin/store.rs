@@ -117,22 +117,23 @@ mod tests {
     use millrace_storage::side::block_on_local;
     use std::sync::Arc;
 
+    /// What is shown of a process with this store.
+    fn shown(store: Arc<StoreMeter>) -> String {
+        let all = Exposition {
+            shards: vec![Cells::new(0, Mono(0))],
+            lanes: vec![],
+            store,
+            jobs: Arc::default(),
+            ticks: Ticks::default(),
+            started: WallMs(0),
+        };
+        all.text()
+    }
+
     #[test]
     fn the_size_of_an_etcd_is_shown_where_there_is_one() {
         let etcd = Arc::new(EtcdGauges::default());
         etcd.file.store(7, Ordering::Relaxed);
-        let shown = |store| {
-            let shards = vec![Cells::new(0, Mono(0))];
-            Exposition {
-                shards,
-                lanes: vec![],
-                store,
-                jobs: Arc::default(),
-                ticks: Ticks::default(),
-                started: WallMs(0),
-            }
-            .text()
-        };
         assert!(shown(Arc::new(StoreMeter::with_etcd(etcd))).contains("\nmillrace_etcd_file_bytes 7\n"));
         assert!(!shown(Arc::default()).contains("etcd"));
     }
@@ -147,16 +148,7 @@ mod tests {
             objects.get("k").await.unwrap();
         })
         .unwrap();
-        let shards = vec![Cells::new(0, Mono(0))];
-        let text = Exposition {
-            shards,
-            lanes: vec![],
-            store,
-            jobs: Arc::default(),
-            ticks: Ticks::default(),
-            started: WallMs(0),
-        }
-        .text();
+        let text = shown(store);
         for line in [
             "millrace_store_puts_total 1",
             "millrace_store_gets_total 1",

@@ -345,13 +345,14 @@ impl Topics {
         let question = self.question(shard, token, names.len());
         for (place, name) in names.into_iter().enumerate() {
             let waiter = Waiter { question, place };
-            let topic = self.names.get(&name).copied().and_then(|id| self.topics.get_mut(&id).map(|topic| (id, topic)));
             // One that is being created is not there yet.
-            let Some((id, topic)) = topic.filter(|(_, topic)| topic.record.state != TopicState::Creating) else {
+            let is_there = |id: &TopicId| self.topics[id].record.state != TopicState::Creating;
+            let Some(id) = self.names.get(&name).copied().filter(is_there) else {
                 let refusal = Refusal::new(ErrorCode::UnknownTopicOrPartition, alterations::UNKNOWN_TOPIC);
                 self.answer(waiter, refused(name, refusal), sink);
                 continue;
             };
+            let topic = self.topics.get_mut(&id).expect("names and topics agree");
             topic.deleters.push(waiter);
             if topic.record.state != TopicState::Deleting {
                 topic.delete_wanted = true;

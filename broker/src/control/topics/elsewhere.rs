@@ -55,7 +55,7 @@ impl Topics {
             && let Some(record) = change.foreign()
         {
             self.try_on(id, record, sink);
-            return self.settle_without(&change, id, sink);
+            return self.let_go_without(&change, id, sink);
         }
         (topic.conflicts, topic.delete_wanted) = (0, false);
         let message = "The topic was changed by another broker meanwhile; ask again.".to_owned();
@@ -68,16 +68,16 @@ impl Topics {
         for waiter in creators.into_iter().chain(alterers).chain(deleters) {
             self.answer(waiter, answer.clone(), sink);
         }
-        self.settle_without(&change, id, sink);
+        self.let_go_without(&change, id, sink);
         self.alter_next(id, sink);
     }
 
-    /// Where a deletion came to nothing, its topic's partitions are placed anew: lanes were told nothing meanwhile.
-    fn settle_without(&mut self, change: &TopicChange, id: TopicId, sink: &mut Sink) {
+    /// Where a deletion came to nothing, its topic's partitions, which the caller has settled, are placed anew: lanes were
+    /// told nothing meanwhile.
+    fn let_go_without(&mut self, change: &TopicChange, id: TopicId, sink: &mut Sink) {
         let stays = |topic: &Topic| topic.record.state == TopicState::Live && topic.change.is_none();
         if change.is_deletion() && self.topics.get(&id).is_some_and(stays) {
             self.let_go_undecided(id, sink);
-            self.settle(id);
         }
     }
 
@@ -159,8 +159,9 @@ impl Topics {
         self.settle(id);
     }
 
-    /// The records of a topic are about to go: no lane may claim or bear any of it. What lanes lead they forget when it is
-    /// gone, not before: it is buried first, and until then its data is what a rebuild finds.
+    /// No lane shall claim or bear what it does not lead yet: the topic's records are about to go, or, after a deletion that
+    /// came to nothing, are placed anew. What lanes lead they forget when the topic is gone, not before: it is buried first,
+    /// and until then its data is what a rebuild finds.
     pub(super) fn let_go_undecided(&mut self, id: TopicId, sink: &mut Sink) {
         self.undecided.retain(|partition| partition.topic != id);
         self.lost.retain(|partition| partition.topic != id);

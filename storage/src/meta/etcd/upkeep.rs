@@ -6,7 +6,7 @@
 //!
 //! etcd compacts some 50,000 revisions of keys a second, and takes writes faster than that. What clients write as often as
 //! they like, committed offsets, is therefore held back while it fills up ([`Filling`]), the more the fuller it is
-//! ([`Size::room`]): at most to what it surely compacts. What others need of it they get.
+//! ([`Size::offsets_wait_micros`]): at most to what it surely compacts. What others need of it they get.
 //!
 //! Invariants:
 //! 1. History younger than [`SHORTEST_HISTORY`] is not compacted: a watch whose stream broke finds what it missed. An etcd
@@ -21,7 +21,7 @@ use crate::env::Mono;
 use crate::side::{monotonic_now, pause};
 use crate::store_error::StoreError;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -49,11 +49,11 @@ const GROWTH_PERCENT: u64 = 1;
 const FILLING_FOR: Duration = Duration::from_secs(60);
 /// Share of the quota, percent, from which commits of offsets wait before they are sent while it fills up, ...
 const SLOW_FROM_PERCENT: u64 = 35;
-/// ... and from which they wait for [`SLOWEST`].
+/// ... and from which they wait for [`SLOWEST_MICROS`].
 const SLOWEST_FROM_PERCENT: u64 = 65;
-/// The longest wait of a commit: those of 64 slots one after the other, each with as much as a transaction takes, are some
-/// 38,000 keys a second then.
-const SLOWEST: Duration = Duration::from_millis(200);
+/// The longest wait of a commit, microseconds: those of 64 slots one after the other, each with as much as a transaction
+/// takes, are some 38,000 keys a second then.
+const SLOWEST_MICROS: u64 = 200_000;
 /// Share of the quota from which a warning is logged, percent.
 const WARN_PERCENT: u64 = 70;
 
@@ -77,8 +77,8 @@ pub struct EtcdGauges {
     pub quota: AtomicU64,
     /// Compactions that this process asked for.
     pub compactions: AtomicU64,
-    /// Whether it fills up.
-    filling: AtomicBool,
+    /// How long a commit of offsets waits before it is sent, microseconds.
+    offsets_wait: AtomicU64,
 }
 
 impl EtcdMeta {
@@ -110,7 +110,8 @@ async fn run(shared: Weak<Shared>, upkeep: Upkeep, gauges: Arc<EtcdGauges>) {
                 let now = monotonic_now();
                 let is_filling = filling.look(now, &size);
                 size.show(&gauges);
-                gauges.filling.store(is_filling, Ordering::Relaxed);
+                let wait = if is_filling { size.offsets_wait_micros() } else { 0 };
+                gauges.offsets_wait.store(wait, Ordering::Relaxed);
                 if is_filling {
                     look_again = LOOK_PRESSED;
                 }
@@ -145,12 +146,10 @@ async fn compact(shared: &Shared, revision: i64) -> Result<(), StoreError> {
 impl EtcdGauges {
     /// Waits until a commit of offsets may be sent.
     pub(super) async fn room_for_offsets(&self) {
-        if !self.filling.load(Ordering::Relaxed) {
-            return;
+        let wait = self.offsets_wait.load(Ordering::Relaxed);
+        if wait > 0 {
+            pause(Duration::from_micros(wait)).await;
         }
-        let read = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
-        let size = Size { file: read(&self.file), used: read(&self.used), quota: read(&self.quota) };
-        pause(size.room()).await;
     }
 }
 
@@ -180,7 +179,7 @@ impl Size {
 
     /// Warns when the file has grown beyond the share, once until it is below it again.
     fn warn(&self, warned: bool) -> bool {
-        let percent = self.file.saturating_mul(100) / self.quota;
+        let percent = self.percent(self.file);
         if percent >= WARN_PERCENT && !warned {
             tracing::warn!(
                 file_bytes = self.file,
@@ -194,21 +193,20 @@ impl Size {
     }
 
     /// How long a commit of offsets waits before it is sent while it fills up.
-    fn room(&self) -> Duration {
+    fn offsets_wait_micros(&self) -> u64 {
         let range = SLOWEST_FROM_PERCENT - SLOW_FROM_PERCENT;
-        let over = self.used_percent().saturating_sub(SLOW_FROM_PERCENT).min(range);
-        let parts = u32::try_from(over * over).expect("a small number");
-        SLOWEST * parts / u32::try_from(range * range).expect("a small number")
+        let over = self.percent(self.used).saturating_sub(SLOW_FROM_PERCENT).min(range);
+        SLOWEST_MICROS * over * over / (range * range)
     }
 
-    fn used_percent(&self) -> u64 {
-        // Not looked at yet: 0.
-        self.used.saturating_mul(100).checked_div(self.quota).unwrap_or(0)
+    /// What share of the quota so many bytes are.
+    fn percent(&self, bytes: u64) -> u64 {
+        bytes.saturating_mul(100) / self.quota
     }
 
     /// Early enough that what comes until the next compaction keeps clear of the warning.
     fn is_much(&self) -> bool {
-        self.used_percent() >= FILLING_FROM_PERCENT
+        self.percent(self.used) >= FILLING_FROM_PERCENT
     }
 }
 
@@ -332,8 +330,8 @@ mod tests {
 
     #[test]
     fn commits_wait_the_longer_the_fuller_the_etcd_is() {
-        let room = |used| Size { used, ..SMALL }.room().as_millis();
-        assert_eq!([room(0), room(350), room(500), room(650), room(999)], [0, 0, 50, 200, 200]);
+        let wait = |used| Size { used, ..SMALL }.offsets_wait_micros();
+        assert_eq!([wait(0), wait(350), wait(500), wait(650), wait(999)], [0, 0, 50_000, 200_000, 200_000]);
     }
 
     #[test]
