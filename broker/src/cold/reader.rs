@@ -67,6 +67,9 @@ pub struct ColdRead {
     pub most: usize,
     /// Whether the first batch may exceed that.
     pub oversized: bool,
+    /// The high watermark: batches from here on are not given. Segments may hold more than a leader knows that was replaced
+    /// and has not been told.
+    pub below: Offset,
 }
 
 /// Why a read brought nothing.
@@ -315,6 +318,7 @@ impl ColdReader {
                 oversized: read.oversized && records.is_empty(),
                 end: batches_end(segment),
                 last: segment.segment.last,
+                below: read.below,
             };
             let picked = self.pick(file(read.partition, segment), wanted, position).await;
             let (window, range, next) = match picked {

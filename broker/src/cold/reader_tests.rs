@@ -34,7 +34,7 @@ struct World {
 
 impl World {
     fn ask(&self, from: Offset, most: usize) -> ColdRead {
-        ColdRead { partition: self.log.partition, from, most, oversized: true }
+        ColdRead { partition: self.log.partition, from, most, oversized: true, below: Offset(i64::MAX) }
     }
 
     async fn read(&self, from: Offset, most: usize) -> Result<RecordSet, ColdError> {
@@ -341,7 +341,8 @@ impl DiskWorld {
     async fn read_all(&self, reader: &ColdReader) -> u64 {
         let before = reader.totals().gets;
         for (from, batch) in (0..).zip(&self.log.batches) {
-            let read = ColdRead { partition: self.log.partition, from: Offset(from), most: 1, oversized: true };
+            let (from, below) = (Offset(from), Offset(i64::MAX));
+            let read = ColdRead { partition: self.log.partition, from, most: 1, oversized: true, below };
             assert_eq!(reader.read(&read).await.unwrap().concat(), batch.bytes);
         }
         // What is loaded ahead ends too.

@@ -2,7 +2,8 @@
 //!
 //! 1. What is picked begins with the first batch whose last offset is not below the offset asked for.
 //! 2. It exceeds the limit only by a single batch, and only where that was allowed.
-//! 3. A batch that contradicts the segment's bounds or its own checksum is damage, never picked.
+//! 3. No batch is picked that begins at or above the offset below which was asked.
+//! 4. A batch that contradicts the segment's bounds or its own checksum is damage, never picked.
 
 use super::window::Window;
 use crate::shard::fetching::batch_extent;
@@ -23,6 +24,8 @@ pub struct Wanted {
     pub end: u64,
     /// The segment's last offset.
     pub last: Offset,
+    /// Batches from here on are not given.
+    pub below: Offset,
 }
 
 /// How far it is.
@@ -84,6 +87,9 @@ impl Selection {
             let end = self.at + batch.bytes as u64;
             if end > self.wanted.end || batch.last > self.wanted.last {
                 return self.broken();
+            }
+            if batch.base >= self.wanted.below {
+                return self.picked();
             }
             if batch.last >= self.wanted.from {
                 let start = self.start.unwrap_or(self.at);
@@ -163,6 +169,7 @@ mod tests {
             known in any::<proptest::sample::Index>(),
             most in 0..3000u64,
             oversized in any::<bool>(),
+            known_through in any::<proptest::sample::Index>(),
         ) {
             const HEAD: usize = 32;
             let batches = batches(&counts);
@@ -172,16 +179,17 @@ mod tests {
             let holds = batches.iter().position(|batch| batch.last >= from).unwrap();
             // The index may know any batch up to the one that holds the offset.
             let skipped: usize = batches[..known.index(holds + 1)].iter().map(|batch| batch.bytes.len()).sum();
+            let below = batches[known_through.index(batches.len())].last.plus(1);
             let mut expected: Vec<&Batch> = Vec::new();
             let mut bytes = 0;
-            for batch in &batches[holds..] {
+            for batch in batches[holds..].iter().filter(|batch| batch.last < below) {
                 bytes += batch.bytes.len() as u64;
                 if bytes > most && !(expected.is_empty() && oversized) {
                     break;
                 }
                 expected.push(batch);
             }
-            let wanted = Wanted { from, most, oversized, end: file.len() as u64, last };
+            let wanted = Wanted { from, most, oversized, end: file.len() as u64, last, below };
             let (picked, next) = pick(&file, block_bytes, &wanted, (HEAD + skipped) as u64);
             let whole: Vec<u8> = expected.iter().flat_map(|batch| batch.bytes.to_vec()).collect();
             prop_assert_eq!(picked, whole);
@@ -205,7 +213,7 @@ mod tests {
             let (end, last) = (file.len() as u64, batches.last().unwrap().last);
             let mut window = Window::at(0, 1 << 20);
             window.push(Block::new(file.into()));
-            let wanted = Wanted { from: Offset(from), most: 500, oversized: true, end, last };
+            let wanted = Wanted { from: Offset(from), most: 500, oversized: true, end, last, below: last.plus(1) };
             match Selection::new(wanted, 0, Offset(0)).step(&window) {
                 Step::Picked { range, .. } => prop_assert!(range.end <= end),
                 Step::Broken { position } => prop_assert!(position < end),

@@ -202,7 +202,7 @@ impl ControlCore {
                 let wishes = alterations.into_iter().map(Wish::Node);
                 self.cluster_records.alter((shard, token), wishes, validate_only, sink);
             }
-            ToControl::DeleteTopics { token, names } => self.topics.delete((shard, token), names, sink),
+            ToControl::DeleteTopics { token, topics } => self.topics.delete((shard, token), topics, sink),
             ToControl::ProducerIds { token } => self.producer_ids.ask(shard, token, sink),
             ToControl::Persist { token, slot, slot_epoch, writes } => {
                 self.slots.persist(shard, token, (slot, slot_epoch), writes, sink);

@@ -168,6 +168,15 @@ pub struct NewTopic {
     pub settings: BTreeMap<String, String>,
 }
 
+/// A topic to delete.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicDeletion {
+    /// Name.
+    pub name: String,
+    /// The id by which it was named; `None`: whichever topic has the name.
+    pub id: Option<TopicId>,
+}
+
 /// A change of a topic that exists.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicAlteration {
@@ -282,12 +291,12 @@ pub enum ToControl {
         /// Check only.
         validate_only: bool,
     },
-    /// Delete topics by name.
+    /// Delete topics.
     DeleteTopics {
         /// Names the question.
         token: Token,
-        /// Their names.
-        names: Vec<String>,
+        /// Which.
+        topics: Vec<TopicDeletion>,
     },
     /// A block of 1,000 producer ids.
     ProducerIds {

@@ -204,7 +204,13 @@ impl Desk {
     }
 
     fn delete(&mut self, token: u64, name: &str) {
-        self.ask(0, ToControl::DeleteTopics { token: Token(token), names: vec![name.to_owned()] });
+        self.ask(
+            0,
+            ToControl::DeleteTopics {
+                token: Token(token),
+                topics: vec![TopicDeletion { name: name.to_owned(), id: None }],
+            },
+        );
     }
 
     fn topics_answered(&self, token: u64) -> Option<Vec<ErrorCode>> {

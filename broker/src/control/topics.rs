@@ -18,7 +18,9 @@ mod alterations;
 mod elsewhere;
 
 use super::effects::{Owner, Sink, StoreAnswer};
-use super::messages::{Alteration, FromControl, NewTopic, PartitionImage, Token, TopicAnswer, TopicImage};
+use super::messages::{
+    Alteration, FromControl, NewTopic, PartitionImage, Token, TopicAnswer, TopicDeletion, TopicImage,
+};
 use super::own_changes::OwnChanges;
 use super::placement::{lane_of, shard_again};
 use super::topic_change::{Progress, TopicChange};
@@ -340,15 +342,20 @@ impl Topics {
         Ok(partitions)
     }
 
-    /// Deletes topics by name.
-    pub(super) fn delete(&mut self, (shard, token): (ShardIndex, Token), names: Vec<String>, sink: &mut Sink) {
-        let question = self.question(shard, token, names.len());
-        for (place, name) in names.into_iter().enumerate() {
+    /// Deletes topics.
+    pub(super) fn delete(&mut self, (shard, token): (ShardIndex, Token), wanted: Vec<TopicDeletion>, sink: &mut Sink) {
+        let question = self.question(shard, token, wanted.len());
+        for (place, TopicDeletion { name, id: wanted }) in wanted.into_iter().enumerate() {
             let waiter = Waiter { question, place };
-            // One that is being created is not there yet.
-            let is_there = |id: &TopicId| self.topics[id].record.state != TopicState::Creating;
-            let Some(id) = self.names.get(&name).copied().filter(is_there) else {
-                let refusal = Refusal::new(ErrorCode::UnknownTopicOrPartition, alterations::UNKNOWN_TOPIC);
+            // One that is being created is not there yet, and one made since the shard looked the name up is not meant.
+            let is_meant = |id: &TopicId| {
+                self.topics[id].record.state != TopicState::Creating && wanted.is_none_or(|wanted| wanted == *id)
+            };
+            let Some(id) = self.names.get(&name).copied().filter(is_meant) else {
+                let refusal = match wanted {
+                    None => Refusal::new(ErrorCode::UnknownTopicOrPartition, alterations::UNKNOWN_TOPIC),
+                    Some(_) => Refusal::new(ErrorCode::UnknownTopicId, UNKNOWN_ID),
+                };
                 self.answer(waiter, refused(name, refusal), sink);
                 continue;
             };
@@ -658,6 +665,9 @@ impl Topic {
         }
     }
 }
+
+/// As Apache Kafka says it.
+const UNKNOWN_ID: &str = "This server does not host this topic ID.";
 
 fn refused(name: String, refusal: Refusal) -> TopicAnswer {
     TopicAnswer { name, id: None, partitions: 0, error: refusal.error, message: Some(refusal.message) }

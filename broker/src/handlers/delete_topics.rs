@@ -4,13 +4,14 @@ use super::create_topics::patience;
 use super::questions::Question;
 use super::topics::topic_by_id;
 use super::{RequestContext, message};
-use crate::control::{ToControl, TopicAnswer};
+use crate::control::{ToControl, TopicAnswer, TopicDeletion};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
 use millrace_protocol::StrBytes;
 use millrace_protocol::error_code::ErrorCode;
 use millrace_protocol::messages::delete_topics::DeletableTopicResult;
 use millrace_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
+use millrace_storage::ids::TopicId;
 use uuid::Uuid;
 
 /// How a topic was named.
@@ -42,14 +43,15 @@ pub(crate) fn handle(core: &mut ShardCore, now: Now, context: RequestContext, re
             }
         }
     }
-    let mut results = without_repetitions(results);
+    let results = without_repetitions(results);
+    let topics: Vec<TopicDeletion> = results.iter().filter_map(|(named, result)| deletion(*named, result)).collect();
+    let mut results: Vec<DeletableTopicResult> = results.into_iter().map(|(_, result)| result).collect();
     results.append(&mut refused);
-    let names: Vec<String> = results.iter().filter_map(|result| to_delete(result)).map(str::to_owned).collect();
-    if names.is_empty() {
+    if topics.is_empty() {
         return answered(core, context, Asked(results), Some(Vec::new()));
     }
     core.ask(now, Question::DeleteTopics(context, Asked(results)), patience(request.timeout_ms), |token| {
-        ToControl::DeleteTopics { token, names }
+        ToControl::DeleteTopics { token, topics }
     });
 }
 
@@ -76,7 +78,7 @@ fn by_id(core: &ShardCore, topic_id: Uuid) -> DeletableTopicResult {
 }
 
 /// What is named more than once is refused, and answered once, as it was named.
-fn without_repetitions(results: Vec<(Named, DeletableTopicResult)>) -> Vec<DeletableTopicResult> {
+fn without_repetitions(results: Vec<(Named, DeletableTopicResult)>) -> Vec<(Named, DeletableTopicResult)> {
     let mut kept: Vec<(Named, DeletableTopicResult)> = Vec::with_capacity(results.len());
     for (named, result) in results {
         let same = |(_, other): &&mut (Named, DeletableTopicResult)| {
@@ -93,11 +95,17 @@ fn without_repetitions(results: Vec<(Named, DeletableTopicResult)>) -> Vec<Delet
         };
         *repeated = failed(name, topic_id, ErrorCode::InvalidRequest);
     }
-    kept.into_iter().map(|(_, result)| result).collect()
+    kept
 }
 
 fn failed(name: Option<StrBytes>, topic_id: Uuid, error_code: ErrorCode) -> DeletableTopicResult {
     DeletableTopicResult { name, topic_id, error_code, error_message: None }
+}
+
+/// What the control task is asked for, if it is asked. Of a topic named by its id another may have the name by then.
+fn deletion(named: Named, result: &DeletableTopicResult) -> Option<TopicDeletion> {
+    let id = (named == Named::Id).then_some(TopicId(result.topic_id));
+    to_delete(result).map(|name| TopicDeletion { name: name.to_owned(), id })
 }
 
 fn to_delete(result: &DeletableTopicResult) -> Option<&str> {
@@ -112,6 +120,9 @@ pub(crate) fn answered(core: &mut ShardCore, context: RequestContext, asked: Ask
         match answers.as_mut().and_then(Iterator::next) {
             Some(answer) => {
                 result.error_code = answer.error;
+                if answer.error == ErrorCode::UnknownTopicId {
+                    result.name = None;
+                }
                 result.error_message = answer.message.map(message);
             }
             None => result.error_code = ErrorCode::RequestTimedOut,

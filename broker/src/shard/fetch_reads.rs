@@ -7,6 +7,7 @@ use super::core::ShardCore;
 use super::events::{Effect, Now, ReadToken, ReplyTo};
 use super::fetches::{FetchSlot, PendingFetch, Phase, SlotState};
 use super::fetching::{self, PlannedRead, Walked};
+use super::partition_log::PartitionLog;
 use crate::cold::reader::{ColdError, ColdRead};
 use crate::handlers::errors::PartitionError;
 use bytes::Bytes;
@@ -76,7 +77,9 @@ impl ShardCore {
         self.counters.cold_reads += 1;
         let partition = slot.partition.expect("a slot without a partition has failed");
         slot.state = SlotState::ColdReading;
-        self.effects.push(Effect::ColdRead { token, read: ColdRead { partition, from: slot.from, most, oversized } });
+        let below = self.logs.get(&partition).map_or(slot.from, PartitionLog::high_watermark);
+        let read = ColdRead { partition, from: slot.from, most, oversized, below };
+        self.effects.push(Effect::ColdRead { token, read });
     }
 
     fn ask_store(&mut self, owner: ReadOwner, read: PlannedRead) {

@@ -7,7 +7,7 @@ mod lease;
 mod slots;
 
 use super::super::effects::{Effect, Owner, Sink, StoreAnswer, StoreCall};
-use super::super::messages::{Freshness, FromControl, NewTopic, Node, Token};
+use super::super::messages::{Freshness, FromControl, NewTopic, Node, Token, TopicDeletion};
 use super::super::slots::Slots;
 use super::super::topics::{Counts, PartitionNumbers, Topics};
 use super::controller::{Controller, SEALS, SEALS_PER};

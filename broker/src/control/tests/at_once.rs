@@ -64,7 +64,8 @@ fn a_deletion_that_meets_an_alteration_is_made_after_it() {
     let mut party = Party::of(&["a", "b"]);
     party.create("t", 3);
     settings(&mut party, 0, 11, "retention.ms", "1000");
-    party.tell(1, ToControl::DeleteTopics { token: Token(12), names: vec!["t".to_owned()] });
+    let topics = vec![TopicDeletion { name: "t".to_owned(), id: None }];
+    party.tell(1, ToControl::DeleteTopics { token: Token(12), topics });
     party.pass(Duration::from_secs(2));
     assert_eq!(party.members[1].topics_answered(12), Some(vec![ErrorCode::None]));
     assert_eq!(read(&party.meta, &keys::topic("t")), None);

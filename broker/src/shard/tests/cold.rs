@@ -45,7 +45,8 @@ fn what_no_object_holds_any_more_is_read_from_segments() {
     let mut world = world_covered(3);
     let fetch = world.fetch(&Ask::from(1));
     let read = world.serve_cold(Ok(batches(1, 3)));
-    assert_eq!(read, ColdRead { partition: partition(0), from: Offset(1), most: 1 << 20, oversized: true });
+    let below = Offset(4);
+    assert_eq!(read, ColdRead { partition: partition(0), from: Offset(1), most: 1 << 20, oversized: true, below });
     let data = &world.fetched(fetch).expect("answered")[0];
     assert_eq!((bases(data), data.high_watermark, data.log_start_offset), (vec![1, 2], 4, 0));
     assert_eq!(bases(&world.read(&Ask::from(3))), [3], "covered no further");

@@ -101,8 +101,8 @@ fn answer_control(world: &mut World) {
             ToControl::AlterNodes { token, alterations, .. } => {
                 FromControl::Altered { token, results: alterations.iter().map(|_| Err(no())).collect() }
             }
-            ToControl::DeleteTopics { token, names } => {
-                FromControl::Topics { token, topics: names.into_iter().map(refused).collect() }
+            ToControl::DeleteTopics { token, topics } => {
+                FromControl::Topics { token, topics: topics.into_iter().map(|topic| refused(topic.name)).collect() }
             }
             ToControl::ProducerIds { token } => FromControl::ProducerIds { token, first: Ok(i64::MAX - 5000) },
             ToControl::Persist { token, .. } => FromControl::Persisted { token, result: Ok(()) },

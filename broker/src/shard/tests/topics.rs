@@ -1,7 +1,7 @@
 //! The APIs that answer from the cluster's image or through the control task, and what is not served.
 
 use super::*;
-use crate::control::TopicAnswer;
+use crate::control::{TopicAnswer, TopicDeletion};
 use crate::shard::events::Reply;
 use millrace_protocol::api::{ADVERTISED, ApiKey};
 use millrace_protocol::messages::create_topics::CreatableTopic;
@@ -171,7 +171,8 @@ fn topics_are_created_and_deleted_through_the_control_task() {
     let request =
         DeleteTopicsRequest { topic_names: vec![TOPIC.into(), "x".into()], timeout_ms: 1000, ..Default::default() };
     let to = world.send(&request, 5);
-    assert!(matches!(world.asked.pop_front(), Some(ToControl::DeleteTopics { names, .. }) if names == [TOPIC]));
+    let Some(ToControl::DeleteTopics { topics, .. }) = world.asked.pop_front() else { panic!("asked to delete") };
+    assert_eq!(topics, [TopicDeletion { name: TOPIC.to_owned(), id: None }]);
     world.pass(1000);
     let response = world.answer::<DeleteTopicsRequest>(to, 5).unwrap();
     let codes: Vec<_> = response.responses.iter().map(|topic| topic.error_code).collect();

@@ -87,6 +87,10 @@ fn half_led(sink: &mut Sink) -> Topics {
     topics
 }
 
+fn deletion(id: Option<TopicId>) -> Vec<TopicDeletion> {
+    vec![TopicDeletion { name: "t".to_owned(), id }]
+}
+
 /// The home of a partition that is here.
 const HERE: Home = Home { own: Some(ShardIndex(0)), is_free: true, leader: None, epoch: LeaderEpoch(4) };
 
@@ -101,7 +105,7 @@ fn lanes_forget_a_topic_that_another_process_deletes_when_it_is_gone_and_until_t
     topics.learn("t", Some(&two_partitions(TopicState::Deleting)), Revision(6), &mut sink);
     let release = LaneCommand::Release { partitions: vec![partition(1)] };
     assert_eq!(sink.drain(Vec::new()), [Effect::Lane(0, release)], "the other is led");
-    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
+    topics.delete((ShardIndex(0), Token(1)), deletion(None), &mut sink);
     (0..2).for_each(|index| topics.place(partition(index), HERE, &mut sink));
     topics.on_lane(0, LaneReport::Fenced, &mut sink);
     topics.on_lane(0, LaneReport::Opened { wid: Wid(2) }, &mut sink);
@@ -121,7 +125,7 @@ fn lanes_forget_a_topic_that_another_process_deletes_when_it_is_gone_and_until_t
 fn a_deletion_lets_go_of_a_partition_that_its_lane_waits_for() {
     let mut sink = Sink::default();
     let mut topics = half_led(&mut sink);
-    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
+    topics.delete((ShardIndex(0), Token(1)), deletion(None), &mut sink);
     let begun = sink.drain(Vec::new());
     let released = Effect::Lane(0, LaneCommand::Release { partitions: vec![partition(1)] });
     let deleting = two_partitions(TopicState::Deleting).encode();
@@ -132,12 +136,28 @@ fn a_deletion_lets_go_of_a_partition_that_its_lane_waits_for() {
     assert!(begun.len() == 2 && begun.contains(&released) && begun.iter().any(is_mark), "{begun:?}");
 }
 
+/// A shard that is stuck hears late of what became of a topic, and may ask for what has been made anew since.
+#[test]
+fn a_deletion_by_id_is_never_that_of_another_topic_of_the_same_name() {
+    let mut sink = Sink::default();
+    let mut topics = half_led(&mut sink);
+    topics.delete((ShardIndex(0), Token(1)), deletion(Some(TopicId(Uuid::from_u128(99)))), &mut sink);
+    let answered = sink.drain(Vec::new());
+    assert!(
+        matches!(&answered[..], [Effect::Shard(_, FromControl::Topics { topics, .. })] if topics[0].error == ErrorCode::UnknownTopicId),
+        "{answered:?}"
+    );
+    topics.delete((ShardIndex(0), Token(2)), deletion(Some(partition(0).topic)), &mut sink);
+    let begun = sink.drain(Vec::new());
+    assert!(begun.iter().any(|effect| matches!(effect, Effect::Call(_, StoreCall::Txn(_)))), "{begun:?}");
+}
+
 #[test]
 fn a_topic_that_another_process_is_creating_is_not_there_to_be_deleted() {
     let mut sink = Sink::default();
     let mut topics = topics(1);
     topics.learn("t", Some(&two_partitions(TopicState::Creating)), Revision(5), &mut sink);
-    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
+    topics.delete((ShardIndex(0), Token(1)), deletion(None), &mut sink);
     let answered = sink.drain(Vec::new());
     assert!(
         matches!(&answered[..], [Effect::Shard(_, FromControl::Topics { topics, .. })] if topics[0].error == ErrorCode::UnknownTopicOrPartition),
@@ -151,7 +171,7 @@ fn a_deletion_that_another_process_prevents_leaves_a_topic_whose_partitions_are_
     let mut sink = Sink::default();
     let mut topics = half_led(&mut sink);
     let id = partition(0).topic;
-    topics.delete((ShardIndex(0), Token(1)), vec!["t".to_owned()], &mut sink);
+    topics.delete((ShardIndex(0), Token(1)), deletion(None), &mut sink);
     let gone = || StoreError::unknown(FailureKind::Unavailable, "no answer");
     let told = |sink: &mut Sink| {
         sink.drain(Vec::new()).into_iter().any(|effect| matches!(effect, Effect::Shard(_, FromControl::Topics { .. })))
