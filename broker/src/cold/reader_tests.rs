@@ -32,9 +32,14 @@ struct World {
     log: Log,
 }
 
+/// What is asked for, without a bound.
+fn ask(log: &Log, from: Offset, most: usize) -> ColdRead {
+    ColdRead { partition: log.partition, from, most, oversized: true, below: Offset(i64::MAX) }
+}
+
 impl World {
     fn ask(&self, from: Offset, most: usize) -> ColdRead {
-        ColdRead { partition: self.log.partition, from, most, oversized: true, below: Offset(i64::MAX) }
+        ask(&self.log, from, most)
     }
 
     async fn read(&self, from: Offset, most: usize) -> Result<RecordSet, ColdError> {
@@ -196,6 +201,18 @@ fn segments_that_were_replaced_are_found_through_the_manifest_that_stands_now() 
 }
 
 #[test]
+fn a_read_ends_where_the_asker_says_though_the_next_segments_hold_more() {
+    run(plain_log(40, 4), 256, |world| async move {
+        for (from, below) in [(5, 10), (5, 12), (9, 10), (12, 15)] {
+            let read = ColdRead { below: Offset(below), ..world.ask(Offset(from), 1 << 20) };
+            let given = world.reader.read(&read).await.unwrap().concat();
+            let whole = world.log.batches[from as usize..below as usize].iter().flat_map(|batch| batch.bytes.to_vec());
+            assert_eq!(given, whole.collect::<Vec<u8>>(), "{from} to {below}");
+        }
+    });
+}
+
+#[test]
 fn what_is_covered_since_the_manifest_was_read_is_found() {
     let whole = plain_log(40, 4);
     let half = whole.first_segments(2);
@@ -341,8 +358,7 @@ impl DiskWorld {
     async fn read_all(&self, reader: &ColdReader) -> u64 {
         let before = reader.totals().gets;
         for (from, batch) in (0..).zip(&self.log.batches) {
-            let (from, below) = (Offset(from), Offset(i64::MAX));
-            let read = ColdRead { partition: self.log.partition, from, most: 1, oversized: true, below };
+            let read = ask(&self.log, Offset(from), 1);
             assert_eq!(reader.read(&read).await.unwrap().concat(), batch.bytes);
         }
         // What is loaded ahead ends too.

@@ -88,6 +88,12 @@ pub struct ClusterImage {
     pub ready: bool,
 }
 
+/// What goes with UNKNOWN_TOPIC_OR_PARTITION, in Apache Kafka's words.
+pub(crate) const UNKNOWN_TOPIC: &str = "This server does not host this topic-partition.";
+
+/// What goes with UNKNOWN_TOPIC_ID, likewise.
+pub(crate) const UNKNOWN_TOPIC_ID: &str = "This server does not host this topic ID.";
+
 /// How long a process may take for granted that no other one was put in its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Freshness {

@@ -19,7 +19,8 @@ mod elsewhere;
 
 use super::effects::{Owner, Sink, StoreAnswer};
 use super::messages::{
-    Alteration, FromControl, NewTopic, PartitionImage, Token, TopicAnswer, TopicDeletion, TopicImage,
+    Alteration, FromControl, NewTopic, PartitionImage, Token, TopicAnswer, TopicDeletion, TopicImage, UNKNOWN_TOPIC,
+    UNKNOWN_TOPIC_ID,
 };
 use super::own_changes::OwnChanges;
 use super::placement::{lane_of, shard_again};
@@ -353,8 +354,8 @@ impl Topics {
             };
             let Some(id) = self.names.get(&name).copied().filter(is_meant) else {
                 let refusal = match wanted {
-                    None => Refusal::new(ErrorCode::UnknownTopicOrPartition, alterations::UNKNOWN_TOPIC),
-                    Some(_) => Refusal::new(ErrorCode::UnknownTopicId, UNKNOWN_ID),
+                    None => Refusal::new(ErrorCode::UnknownTopicOrPartition, UNKNOWN_TOPIC),
+                    Some(_) => Refusal::new(ErrorCode::UnknownTopicId, UNKNOWN_TOPIC_ID),
                 };
                 self.answer(waiter, refused(name, refusal), sink);
                 continue;
@@ -665,9 +666,6 @@ impl Topic {
         }
     }
 }
-
-/// As Apache Kafka says it.
-const UNKNOWN_ID: &str = "This server does not host this topic ID.";
 
 fn refused(name: String, refusal: Refusal) -> TopicAnswer {
     TopicAnswer { name, id: None, partitions: 0, error: refusal.error, message: Some(refusal.message) }

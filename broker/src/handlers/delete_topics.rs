@@ -4,7 +4,7 @@ use super::create_topics::patience;
 use super::questions::Question;
 use super::topics::topic_by_id;
 use super::{RequestContext, message};
-use crate::control::{ToControl, TopicAnswer, TopicDeletion};
+use crate::control::{ToControl, TopicAnswer, TopicDeletion, UNKNOWN_TOPIC, UNKNOWN_TOPIC_ID};
 use crate::shard::core::ShardCore;
 use crate::shard::events::Now;
 use millrace_protocol::StrBytes;
@@ -62,7 +62,10 @@ fn by_name(core: &ShardCore, name: StrBytes) -> DeletableTopicResult {
             topic_id: topic.id.0,
             ..DeletableTopicResult::default()
         },
-        None => failed(Some(name.detached()), Default::default(), ErrorCode::UnknownTopicOrPartition),
+        None => DeletableTopicResult {
+            error_message: Some(UNKNOWN_TOPIC.into()),
+            ..failed(Some(name.detached()), Default::default(), ErrorCode::UnknownTopicOrPartition)
+        },
     }
 }
 
@@ -73,7 +76,10 @@ fn by_id(core: &ShardCore, topic_id: Uuid) -> DeletableTopicResult {
             topic_id,
             ..DeletableTopicResult::default()
         },
-        None => failed(None, topic_id, ErrorCode::UnknownTopicId),
+        None => DeletableTopicResult {
+            error_message: Some(UNKNOWN_TOPIC_ID.into()),
+            ..failed(None, topic_id, ErrorCode::UnknownTopicId)
+        },
     }
 }
 

@@ -168,6 +168,11 @@ impl ShardCore {
         self.freshness.is_none_or(|freshness| freshness.holds(now.mono, now.wall))
     }
 
+    /// How many fences it has seen.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Records the broker's own share of acknowledgements in `histogram` from now on.
     pub fn record_acks_in(&mut self, histogram: Arc<Histogram>) {
         self.ack_share.record_in(histogram);
@@ -234,6 +239,7 @@ impl ShardCore {
                 }
             }
             ToShard::StoreFull(full) => self.store_full = full,
+            ToShard::Looked { unfenced } => self.lane_looked(now, unfenced),
             ToShard::Fenced { generation } => {
                 self.generation = generation;
                 self.store_full = false;
@@ -243,6 +249,7 @@ impl ShardCore {
                 self.ack_share.forget_all();
                 let logs = std::mem::take(&mut self.logs);
                 self.end_leaderships(now, logs.into_values());
+                self.forget_looks(now);
             }
         }
     }

@@ -7,11 +7,13 @@
 //! 2. Bytes being read, and read for answers not yet made, stay within the budget, unless a single fetch exceeds it.
 //! 3. A fetch is answered once: by its results, or after [`READ_PATIENCE`] without those that are missing.
 //!
-//! The reads themselves are those of [`super::fetch_reads`].
+//! The reads themselves are those of [`super::fetch_reads`]; what is beyond a log's end is looked into by
+//! [`super::fetch_looks`].
 
 use super::core::ShardCore;
 use super::deadlines::{DeadlineId, Due};
 use super::events::{ConnectionId, Now, ReadToken, Reply, ReplyTo, RequestNumber};
+use super::fetch_looks::Looks;
 use super::fetch_reads::{Part, ReadOwner, planned_bytes};
 use super::fetching::{self, Planned, PlannedRead, Room};
 use super::split::watch::Watch;
@@ -103,7 +105,7 @@ pub(crate) struct PendingFetch {
     min_bytes: usize,
     pub(super) max_bytes: usize,
     /// One that is watched for another shard has none while it waits.
-    deadline: Option<DeadlineId>,
+    pub(super) deadline: Option<DeadlineId>,
     /// Set while another shard is told how much there is, which then says when to read.
     pub(super) watch: Option<Watch>,
     /// Whether its first batch may exceed `max_bytes`.
@@ -115,6 +117,8 @@ pub(crate) struct PendingFetch {
     /// and their bytes.
     pub(super) outstanding_bytes: usize,
     pub(super) phase: Phase,
+    /// The lane has looked for it, or was given up.
+    pub(super) looked: bool,
 }
 
 impl PendingFetch {
@@ -141,6 +145,7 @@ impl PendingFetch {
             outstanding: 0,
             outstanding_bytes: 0,
             phase: Phase::Parked,
+            looked: false,
         }
     }
 }
@@ -157,6 +162,8 @@ pub(super) struct Plan {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
     Parked,
+    /// Waits for the lane to look whether somebody else may have what it asks for.
+    Looking,
     Queued,
     Reading,
 }
@@ -171,6 +178,7 @@ pub(crate) struct Fetches {
     /// Fetches that wait for the budget of reads, first come, first served.
     pub(super) queue: VecDeque<ReplyTo>,
     pub(super) charged: usize,
+    pub(super) looks: Looks,
 }
 
 impl Fetches {
@@ -256,6 +264,9 @@ impl ShardCore {
             self.plan_fetch(&mut fetch);
             return self.gather(now, fetch);
         }
+        if timed_out && self.give_up_look(now, request) {
+            return;
+        }
         if timed_out && let Some(fetch) = self.fetches.by_request.remove(&request) {
             self.fetches.queue.retain(|queued| *queued != request);
             self.finish_fetch(now, fetch);
@@ -273,7 +284,7 @@ impl ShardCore {
         }
     }
 
-    fn clear_deadline(&mut self, fetch: &PendingFetch) {
+    pub(super) fn clear_deadline(&mut self, fetch: &PendingFetch) {
         if let Some(deadline) = fetch.deadline {
             self.deadlines.clear(deadline);
         }
@@ -336,6 +347,9 @@ impl ShardCore {
     /// Does the reads that the plan needs, then answers.
     pub(super) fn gather(&mut self, now: Now, mut fetch: PendingFetch) {
         self.unpark(&fetch);
+        if self.is_doubtful(&fetch) {
+            return self.look_for(now, fetch);
+        }
         let block_bytes = self.config().block_bytes;
         fetch.charged = fetch.slots.iter().map(|slot| planned_bytes(slot, block_bytes)).sum();
         if fetch.charged == 0 {
@@ -355,21 +369,9 @@ impl ShardCore {
         self.fetches.by_request.insert(request, fetch);
     }
 
-    /// A client that names no epoch may have read beyond the log's end from whoever was put in this process's place, or took
-    /// over what this shard drains: it is not to begin anew (PROTOCOL.md section 5).
-    fn doubt_range(&self, slot: &mut FetchSlot, fresh: bool) {
-        let log = slot.partition.and_then(|partition| self.logs.get(&partition));
-        let beyond = log.is_some_and(|log| slot.from > log.log_end() && (!fresh || log.draining()));
-        if beyond && slot.current_epoch < 0 && matches!(slot.state, SlotState::Failed(PartitionError::OutOfRange)) {
-            slot.state = SlotState::Failed(PartitionError::NotLeader);
-        }
-    }
-
     /// Makes the answer from what is there.
-    pub(super) fn finish_fetch(&mut self, now: Now, mut fetch: PendingFetch) {
+    pub(super) fn finish_fetch(&mut self, now: Now, fetch: PendingFetch) {
         self.clear_deadline(&fetch);
-        let fresh = self.is_fresh(now);
-        fetch.slots.iter_mut().for_each(|slot| self.doubt_range(slot, fresh));
         if fetch.phase == Phase::Reading {
             // What is still being read stays charged, or a store that does not answer would gather reads without end.
             self.fetches.charged -= fetch.charged - fetch.outstanding_bytes;

@@ -5,7 +5,8 @@
 //! in a later one); the newest record lies in the newest part. Parts that begin in the tail are searched in memory, others
 //! in windows of their object.
 //!
-//! 1. Only committed records from the log start up are found.
+//! 1. Only committed records from the log start up are found, those below the high watermark: a segment of somebody who was
+//!    put in this leader's place may hold more.
 //! 2. A lookup that is overtaken by a rising log start starts over; each of its steps reads the log as it is then. So does
 //!    one whose segment is gone, with a newer manifest; a segment that this names too is missing.
 //! 3. Every step passes over at least one batch, or asks for what it needs: a batch, or a manifest.
@@ -156,7 +157,7 @@ impl Lookup {
             let Some(entry) = entry else { return Step::Done(self.best) };
             if let Some((source, asked)) = self.place(&entry, log) {
                 (self.entry, self.asked) = (Some(entry), Some(asked));
-                return Step::Search(source, self.seek(&entry, log.log_start()));
+                return Step::Search(source, self.seek(&entry, log));
             }
             (self.from, self.previous, self.entry) = (entry.holder.last().plus(1), Some(entry.holder.rank()), None);
         }
@@ -260,7 +261,7 @@ impl Lookup {
             return None;
         }
         if entry.from >= log.tail_start() {
-            let least = self.seek(entry, log.log_start()).least;
+            let least = self.seek(entry, log).least;
             let mut batches = log.tail_from(entry.from).take_while(|batch| batch.base <= holder.last());
             let batch = batches.find(|batch| batch.description.max_timestamp >= least)?;
             return Some((Source::Memory(batch.bytes.clone()), Asked::Batch { next: batch.last.plus(1) }));
@@ -281,16 +282,18 @@ impl Lookup {
         Some((source, Asked::Window))
     }
 
-    fn seek(&self, entry: &Entry, log_start: Offset) -> Seek {
-        let from = entry.from.max(log_start);
+    fn seek(&self, entry: &Entry, log: &PartitionLog) -> Seek {
+        let (start, below) = (log.log_start(), log.high_watermark());
+        let from = entry.from.max(start);
         match self.wanted {
-            Wanted::Since(least) => Seek { pick: Pick::First, least, from },
-            // Of an entry that begins below the log start the newest record may be gone: then all others are in question.
-            Wanted::Newest if entry.holder.base() < log_start => {
+            Wanted::Since(least) => Seek { pick: Pick::First, least, from, below },
+            // Of an entry that reaches beyond the log's bounds the newest record may be beyond them: then all others are in
+            // question.
+            Wanted::Newest if entry.holder.base() < start || entry.holder.last() >= below => {
                 let least = self.best.map_or(i64::MIN, |best| best.timestamp.saturating_add(1));
-                Seek { pick: Pick::Newest, least, from }
+                Seek { pick: Pick::Newest, least, from, below }
             }
-            Wanted::Newest => Seek { pick: Pick::Newest, least: entry.holder.max_timestamp(), from },
+            Wanted::Newest => Seek { pick: Pick::Newest, least: entry.holder.max_timestamp(), from, below },
         }
     }
 }

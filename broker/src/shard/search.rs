@@ -39,8 +39,10 @@ pub struct Seek {
     pub pick: Pick,
     /// of those with this timestamp or a larger one, Unix milliseconds,
     pub least: i64,
-    /// and this offset or a higher one.
+    /// and this offset or a higher one,
     pub from: Offset,
+    /// but lower than this.
+    pub below: Offset,
 }
 
 /// A record.
@@ -142,7 +144,7 @@ impl Seek {
                 return Err(SearchError::Broken);
             }
             let newer = found.is_none_or(|found| time.timestamp > found.timestamp);
-            if !newer || time.timestamp < self.least || Offset(time.offset) < self.from {
+            if !newer || time.timestamp < self.least || !(self.from..self.below).contains(&Offset(time.offset)) {
                 continue;
             }
             let (offset, timestamp) = (Offset(time.offset), time.timestamp);

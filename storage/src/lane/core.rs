@@ -22,6 +22,7 @@ use super::joining::{Joining, Window};
 use super::leadership::Led;
 use super::log_bytes::LogBytes;
 use super::messages::{CommittedObject, LaneCommand, LaneReport, SealWait, ToLane, ToShard};
+use super::probe::Looks;
 use super::ring::Ring;
 use super::stop::Stop;
 use super::transactions::{Purpose, Transactions};
@@ -94,6 +95,7 @@ pub struct LaneCore {
     pub(super) stop: Option<Stop>,
     /// The sequence that is looked at for a fence.
     pub(super) probing: Option<Seq>,
+    pub(super) looks: Looks,
     pub(super) ended: bool,
     pub(super) effects: VecDeque<Effect>,
     phase: Phase,
@@ -158,6 +160,7 @@ impl LaneCore {
             producer_ids: 0,
             stop: None,
             probing: None,
+            looks: Looks::default(),
             ended: false,
             effects: VecDeque::from([Effect::NewWid]),
             phase: Phase::Naming,
@@ -189,6 +192,7 @@ impl LaneCore {
             Event::FromShard(shard, ToLane::ForgetProducers { partition, epoch, producers }) => {
                 self.forget_producers(shard, (partition, epoch), &producers);
             }
+            Event::FromShard(shard, ToLane::Look { generation }) => self.on_look(shard, generation),
             Event::Command(LaneCommand::Lead { partitions }) => self.on_lead(partitions),
             Event::Command(LaneCommand::Release { partitions }) => self.on_release(&partitions),
             Event::Command(LaneCommand::Forget { topic }) => self.forget_topic(topic),
@@ -253,6 +257,7 @@ impl LaneCore {
             return self.fenced();
         }
         self.commit();
+        self.advance_looks();
         self.tell_room();
         for (seq, slices) in self.flights.resend(&self.config, now.mono) {
             self.effects.push_back(Effect::PutWal { wid: self.wid, seq, slices, hedge: false });
@@ -410,6 +415,7 @@ impl LaneCore {
         self.departed.clear();
         self.looking = None;
         self.probing = None;
+        self.looks.clear();
         self.transactions.clear();
         self.checkpointing = Checkpointing::new();
         self.plan_nothing();

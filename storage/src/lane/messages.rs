@@ -86,6 +86,12 @@ pub enum ToLane {
         /// Their ids.
         producers: Vec<i64>,
     },
+    /// Look whether the log has a fence: a client asks for an offset beyond a partition's end. The answer is
+    /// [`ToShard::Looked`], before which the shard asks no more.
+    Look {
+        /// Which fence generation the shard had seen: a question that a fence overtook is not answered.
+        generation: u64,
+    },
 }
 
 /// A committed object, one value shared by all shards of the lane.
@@ -159,6 +165,12 @@ pub enum ToShard {
     /// refuses what is not in the log yet, with KAFKA_STORAGE_ERROR; what was appended stays in the log and is stored when
     /// there is room (PROTOCOL.md section 6). [`ToShard::Fenced`] ends it too.
     StoreFull(bool),
+    /// The answer to [`ToLane::Look`].
+    Looked {
+        /// Whether the log is known to have been without a fence when the question came: nobody else led its partitions
+        /// then. If not, nothing is known.
+        unfenced: bool,
+    },
     /// The WAL ended under the lane: all partitions of the lane are lost, outstanding produces fail with
     /// NOT_LEADER_OR_FOLLOWER, seals from now on carry `generation`.
     Fenced {

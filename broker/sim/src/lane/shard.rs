@@ -276,6 +276,7 @@ impl State {
                 assert!(full != self.store_full, "FINDING shard {} is told twice that the store is full", self.shard);
                 self.store_full = full;
             }
+            ToShard::Looked { .. } => panic!("FINDING an answer to what shard {} did not ask", self.shard),
             ToShard::Fenced { generation } => {
                 self.store_full = false;
                 assert!(generation > self.generation, "FINDING fence generation goes back");

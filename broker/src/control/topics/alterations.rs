@@ -8,7 +8,7 @@
 
 use super::{Leadership, Partition, Topics, Waiter, refused};
 use crate::control::effects::Sink;
-use crate::control::messages::{Alteration, Token, TopicAlteration, TopicAnswer};
+use crate::control::messages::{Alteration, Token, TopicAlteration, TopicAnswer, UNKNOWN_TOPIC};
 use crate::control::placement::shard_again;
 use crate::control::topic_change::TopicChange;
 use crate::control::topic_rules::{self, Refusal};
@@ -133,6 +133,3 @@ impl Topics {
 
 /// How often in a row others may be faster before those who wait are told.
 pub(super) const CONFLICTS: u32 = 8;
-
-/// What Kafka says of a topic that is not there.
-pub(super) const UNKNOWN_TOPIC: &str = "This server does not host this topic-partition.";

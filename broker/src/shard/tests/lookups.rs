@@ -421,3 +421,19 @@ fn a_manifest_that_does_not_reach_the_references_is_an_error_and_one_that_can_no
     }
     world.assert_idle();
 }
+
+#[test]
+fn what_a_successor_put_into_segments_beyond_the_high_watermark_is_not_found() {
+    let mut world = world_in_segments(2, 2);
+    let replaced = world.committed[&partition(0)].next_epoch();
+    // The successor writes on, and merges what it has with what was there.
+    world.write(0, batch_at(Compression::None, &[90], 10));
+    world.change(&Change::Roll(1, false));
+    world.change(&Change::Merge(0, 2));
+    assert_eq!(world.look_up(11), (ErrorCode::None, (2, 90, 1)), "by the successor");
+    world.acquire(partition(0), replaced);
+    for (timestamp, expected) in [(10, (1, 10, 1)), (11, NOTHING), (MAX_TIMESTAMP, (1, 10, 1))] {
+        assert_eq!(world.look_up(timestamp), (ErrorCode::None, expected), "{timestamp}");
+    }
+    world.assert_idle();
+}

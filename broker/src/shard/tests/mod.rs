@@ -5,6 +5,7 @@ mod admin;
 mod cold;
 mod deletions;
 mod fetch;
+mod fetch_looks;
 mod groups;
 mod lane;
 mod lookups;

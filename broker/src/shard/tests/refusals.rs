@@ -124,6 +124,7 @@ fn a_topic_to_delete_has_either_a_name_or_an_id() {
     for (name, topic_id, error) in [
         (None, nil, ErrorCode::InvalidRequest),
         (None, unknown, ErrorCode::UnknownTopicId),
+        (Some("nowhere"), nil, ErrorCode::UnknownTopicOrPartition),
         (Some(TOPIC), TOPIC_ID.0, ErrorCode::InvalidRequest),
     ] {
         let topics = vec![DeleteTopicState { name: name.map(Into::into), topic_id }];
@@ -131,6 +132,13 @@ fn a_topic_to_delete_has_either_a_name_or_an_id() {
         let told: Vec<_> =
             responses.iter().map(|result| (result.name.as_deref(), result.topic_id, result.error_code)).collect();
         assert_eq!(told, [(name, topic_id, error)]);
+        let said = responses[0].error_message.as_deref();
+        let expected = match error {
+            ErrorCode::UnknownTopicId => Some("This server does not host this topic ID."),
+            ErrorCode::UnknownTopicOrPartition => Some("This server does not host this topic-partition."),
+            _ => None,
+        };
+        assert_eq!(said, expected, "as Apache Kafka says it");
     }
     assert!(world.asked.is_empty(), "nothing is deleted");
 }

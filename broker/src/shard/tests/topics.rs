@@ -5,6 +5,7 @@ use crate::control::{TopicAnswer, TopicDeletion};
 use crate::shard::events::Reply;
 use millrace_protocol::api::{ADVERTISED, ApiKey};
 use millrace_protocol::messages::create_topics::CreatableTopic;
+use millrace_protocol::messages::delete_topics::DeleteTopicState;
 use millrace_protocol::messages::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use millrace_protocol::messages::metadata::MetadataRequestTopic;
 use millrace_protocol::messages::*;
@@ -177,6 +178,22 @@ fn topics_are_created_and_deleted_through_the_control_task() {
     let response = world.answer::<DeleteTopicsRequest>(to, 5).unwrap();
     let codes: Vec<_> = response.responses.iter().map(|topic| topic.error_code).collect();
     assert_eq!(codes, [ErrorCode::RequestTimedOut, ErrorCode::UnknownTopicOrPartition]);
+}
+
+#[test]
+fn a_topic_that_is_gone_when_it_is_to_be_deleted_by_its_id_is_answered_without_a_name() {
+    let mut world = World::new();
+    let topics = vec![DeleteTopicState { name: None, topic_id: TOPIC_ID.0 }];
+    let to = world.send(&DeleteTopicsRequest { topics, timeout_ms: 1000, ..Default::default() }, 6);
+    let Some(ToControl::DeleteTopics { token, topics }) = world.asked.pop_front() else { panic!("asked to delete") };
+    assert_eq!(topics, [TopicDeletion { name: TOPIC.to_owned(), id: Some(TOPIC_ID) }]);
+    let (error, message) = (ErrorCode::UnknownTopicId, Some("gone".to_owned()));
+    let answer = TopicAnswer { name: TOPIC.into(), id: None, partitions: 0, error, message };
+    world.core.on_control(world.now, FromControl::Topics { token, topics: vec![answer] });
+    world.collect();
+    let responses = world.answer::<DeleteTopicsRequest>(to, 6).unwrap().responses;
+    assert_eq!((responses[0].name.as_deref(), responses[0].topic_id), (None, TOPIC_ID.0));
+    assert_eq!((responses[0].error_code, responses[0].error_message.as_deref()), (error, Some("gone")));
 }
 
 #[test]

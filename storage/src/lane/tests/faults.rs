@@ -346,6 +346,7 @@ impl Run {
                 self.leading.retain(|&led, by| led != partition || by.shard != shard);
             }
             ToShard::StoreFull(_) => {}
+            ToShard::Looked { .. } => panic!("nobody asked"),
             ToShard::Fenced { generation } => {
                 self.leading.retain(|_, led| led.shard != shard);
                 let shard = self.life.lanes[lane].shards.get_mut(&ShardIndex(shard)).expect("of the lane");
