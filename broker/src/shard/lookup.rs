@@ -19,6 +19,7 @@ use bytes::Bytes;
 use millrace_protocol::records::HEADER_BYTES;
 use millrace_storage::format::manifest::{Manifest, NamedSegment, SegmentName};
 use millrace_storage::ids::{Offset, Seq, TopicPartition, Wid};
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -94,6 +95,8 @@ struct Entry {
     position: Option<u64>,
     /// and the bytes that are needed there; 0 if not known.
     needs: usize,
+    /// The high watermark when the search began: what comes meanwhile is not in question.
+    below: Offset,
 }
 
 /// What was asked for and not answered yet.
@@ -157,9 +160,10 @@ impl Lookup {
             let Some(entry) = entry else { return Step::Done(self.best) };
             if let Some((source, asked)) = self.place(&entry, log) {
                 (self.entry, self.asked) = (Some(entry), Some(asked));
-                return Step::Search(source, self.seek(&entry, log));
+                return Step::Search(source, self.seek(&entry, log.log_start()));
             }
-            (self.from, self.previous, self.entry) = (entry.holder.last().plus(1), Some(entry.holder.rank()), None);
+            self.from = entry.holder.last().plus(1).min(entry.below);
+            (self.previous, self.entry) = (Some(entry.holder.rank()), None);
         }
     }
 
@@ -205,9 +209,8 @@ impl Lookup {
                 (entry.position, entry.needs) = (Some(next), needs);
             }
         }
-        if searched.found.is_some_and(|found| self.best.is_none_or(|best| found.timestamp > best.timestamp)) {
-            self.best = searched.found;
-        }
+        let rank = |found: Found| (found.timestamp, Reverse(found.offset));
+        self.best = self.best.into_iter().chain(searched.found).max_by_key(|found| rank(*found));
         Ok(())
     }
 
@@ -246,22 +249,25 @@ impl Lookup {
             }
             Wanted::Newest => {
                 let newest = Candidates::from_offset(log, manifest, start)?.newest_after(self.previous);
-                newest.filter(|newest| self.best.is_none_or(|best| newest.max_timestamp() > best.timestamp))
+                newest.filter(|newest| self.may_be_in(newest))
             }
         };
-        let entry =
-            |holder: Holder| Entry { holder, from: holder.base().max(start), position: holder.begin(), needs: 0 };
+        let below = log.high_watermark();
+        let entry = |holder: Holder| {
+            let (from, position) = (holder.base().max(start), holder.begin());
+            Entry { holder, from, position, needs: 0, below }
+        };
         Some(holder.map(entry))
     }
 
     /// Where to search in an entry; `None` if there is nothing left in it.
     fn place(&self, entry: &Entry, log: &PartitionLog) -> Option<(Source, Asked)> {
         let Entry { holder, position, needs, .. } = *entry;
-        if self.best.is_some_and(|best| best.timestamp >= holder.max_timestamp()) {
+        if !self.may_be_in(&holder) {
             return None;
         }
         if entry.from >= log.tail_start() {
-            let least = self.seek(entry, log).least;
+            let least = self.seek(entry, log.log_start()).least;
             let mut batches = log.tail_from(entry.from).take_while(|batch| batch.base <= holder.last());
             let batch = batches.find(|batch| batch.description.max_timestamp >= least)?;
             return Some((Source::Memory(batch.bytes.clone()), Asked::Batch { next: batch.last.plus(1) }));
@@ -282,18 +288,28 @@ impl Lookup {
         Some((source, Asked::Window))
     }
 
-    fn seek(&self, entry: &Entry, log: &PartitionLog) -> Seek {
-        let (start, below) = (log.log_start(), log.high_watermark());
-        let from = entry.from.max(start);
+    /// Whether a part may hold what is looked for, rather than what was found: a newer record, or one as new that comes first.
+    fn may_be_in(&self, holder: &Holder) -> bool {
+        self.best.is_none_or(|best| holder.max_timestamp() >= Lookup::least_in(holder, best))
+    }
+
+    /// How new a record of a part must be to be that.
+    fn least_in(holder: &Holder, best: Found) -> i64 {
+        best.timestamp.saturating_add(i64::from(best.offset <= holder.last()))
+    }
+
+    fn seek(&self, entry: &Entry, log_start: Offset) -> Seek {
+        let Entry { holder, below, .. } = *entry;
+        let from = entry.from.max(log_start);
         match self.wanted {
             Wanted::Since(least) => Seek { pick: Pick::First, least, from, below },
             // Of an entry that reaches beyond the log's bounds the newest record may be beyond them: then all others are in
             // question.
-            Wanted::Newest if entry.holder.base() < start || entry.holder.last() >= below => {
-                let least = self.best.map_or(i64::MIN, |best| best.timestamp.saturating_add(1));
+            Wanted::Newest if holder.base() < log_start || holder.last() >= below => {
+                let least = self.best.map_or(i64::MIN, |best| Lookup::least_in(&holder, best));
                 Seek { pick: Pick::Newest, least, from, below }
             }
-            Wanted::Newest => Seek { pick: Pick::Newest, least: entry.holder.max_timestamp(), from, below },
+            Wanted::Newest => Seek { pick: Pick::Newest, least: holder.max_timestamp(), from, below },
         }
     }
 }

@@ -257,7 +257,6 @@ impl LaneCore {
             return self.fenced();
         }
         self.commit();
-        self.advance_looks();
         self.tell_room();
         for (seq, slices) in self.flights.resend(&self.config, now.mono) {
             self.effects.push_back(Effect::PutWal { wid: self.wid, seq, slices, hedge: false });
@@ -269,6 +268,7 @@ impl LaneCore {
             self.effects.push_back(Effect::ReadHeader { wid: self.wid, seq });
         }
         self.put_objects();
+        self.advance_looks();
         self.keep_held();
         if wrong(Wrong::AckBeforeDurable) {
             self.commit();

@@ -167,8 +167,8 @@ pub enum ToShard {
     StoreFull(bool),
     /// The answer to [`ToLane::Look`].
     Looked {
-        /// Whether the log is known to have been without a fence when the question came: nobody else led its partitions
-        /// then. If not, nothing is known.
+        /// Whether the log is known not to have ended when the question came: nobody else led its partitions then. If not,
+        /// nothing is known.
         unfenced: bool,
     },
     /// The WAL ended under the lane: all partitions of the lane are lost, outstanding produces fail with

@@ -2,8 +2,9 @@
 //! section 5). It has no safety role; it ends stale reads by consumers of a broker nobody produces to, and tells shards
 //! that ask whether an offset that they do not have can be somebody else's.
 //!
-//! 1. A shard is told that there was no fence by a look that began after its question came, or once an object is durable
-//!    that was sent after it: whoever takes partitions over puts a fence at or below that sequence first.
+//! 1. A shard is told that the log had not ended by a look that began after its question came and found no fence, or once an
+//!    object is durable that was sent after it: whoever takes partitions over has a fence at or below that sequence first,
+//!    at the first one that is no data.
 //! 2. A question is answered once, unless FENCED comes first.
 
 use super::core::LaneCore;

@@ -80,6 +80,8 @@ impl LaneCore {
         let drained = self.moving.iter().all(|p| self.partitions.get(p).is_none_or(|led| settled(led.role)));
         self.joining.is_empty()
             && (self.flights.is_empty() || wrong(Wrong::GracefulSealBeforeDrained))
+            // A look under way would find the fence that is to be put.
+            && self.probing.is_none()
             && self.claimable.is_empty()
             && self.transactions.is_empty()
             && !self.checkpointing.under_way()

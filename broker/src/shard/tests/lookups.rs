@@ -154,12 +154,34 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
+/// What a successor writes: batches, and of how many segments from which one on it makes one.
+type Beyond = Vec<(Vec<i64>, usize, usize)>;
+
+fn beyond() -> impl Strategy<Value = Beyond> {
+    prop::collection::vec((prop::collection::vec(-1..60i64, 1..4), 0..6usize, 2..4usize), 1..5)
+}
+
+impl World {
+    /// A successor writes on, rolls all of it and merges, of which the leader hears nothing.
+    fn replace(&mut self, beyond: &Beyond) {
+        let replaced = self.committed[&partition(0)].next_epoch();
+        for (times, at, count) in beyond {
+            self.write(0, batch_at(Compression::None, times, 30));
+            self.change(&Change::Roll(usize::MAX, false));
+            self.change(&Change::Merge(*at, *count));
+        }
+        self.acquire(partition(0), replaced);
+    }
+}
+
 proptest! {
     #[test]
     fn at_every_timestamp_of_a_fuzzed_log_the_answer_is_that_of_a_scan(
         steps in steps(),
+        beyond in prop::option::of(beyond()),
         meanwhile in prop::collection::vec(prop::option::of(changes()), 0..30),
     ) {
+        let is_replaced = beyond.is_some();
         let mut world = World::new();
         let (mut plain, mut appended, mut epoch) = (Plain::default(), Vec::new(), 1);
         for step in steps {
@@ -188,11 +210,20 @@ proptest! {
                 Step::Segments(change) => world.change(&change),
             }
         }
+        if let Some(beyond) = beyond {
+            world.restart(|_| {});
+            world.replace(&beyond);
+        }
         for timestamp in 0..61 {
             prop_assert_eq!(world.look_up(timestamp), (ErrorCode::None, plain.since(timestamp)), "at {}", timestamp);
         }
         prop_assert_eq!(world.look_up(MAX_TIMESTAMP), (ErrorCode::None, plain.newest()));
-        let meanwhile = &mut meanwhile.into_iter().cycle().take(1_000).map(|change| change.unwrap_or(Change::Expire));
+        let meanwhile = meanwhile.into_iter().map(|change| match change {
+            // Who was replaced is told nothing of what its successor rolls.
+            Some(Change::Roll(..)) if is_replaced => Change::Expire,
+            change => change.unwrap_or(Change::Expire),
+        });
+        let meanwhile = &mut meanwhile.collect::<Vec<_>>().into_iter().cycle().take(1_000);
         for timestamp in (0..61).step_by(7) {
             let found = world.look_up_amid(timestamp, meanwhile);
             prop_assert_eq!(found, (ErrorCode::None, plain.since(timestamp)), "at {}, amid changes", timestamp);
@@ -425,15 +456,21 @@ fn a_manifest_that_does_not_reach_the_references_is_an_error_and_one_that_can_no
 #[test]
 fn what_a_successor_put_into_segments_beyond_the_high_watermark_is_not_found() {
     let mut world = world_in_segments(2, 2);
-    let replaced = world.committed[&partition(0)].next_epoch();
-    // The successor writes on, and merges what it has with what was there.
-    world.write(0, batch_at(Compression::None, &[90], 10));
-    world.change(&Change::Roll(1, false));
-    world.change(&Change::Merge(0, 2));
-    assert_eq!(world.look_up(11), (ErrorCode::None, (2, 90, 1)), "by the successor");
-    world.acquire(partition(0), replaced);
+    world.replace(&vec![(vec![90], 0, 2)]);
     for (timestamp, expected) in [(10, (1, 10, 1)), (11, NOTHING), (MAX_TIMESTAMP, (1, 10, 1))] {
         assert_eq!(world.look_up(timestamp), (ErrorCode::None, expected), "{timestamp}");
     }
+    world.assert_idle();
+}
+
+#[test]
+fn of_the_newest_records_the_first_is_found_though_a_segment_with_a_successors_newer_one_is_searched_before() {
+    let mut world = World::with(|config| config.tail_bytes = 0);
+    for (time, rolled) in [(10, 0), (100, 2), (100, 1)] {
+        world.write(0, batch_at(Compression::None, &[time], 10));
+        world.change(&Change::Roll(rolled, rolled > 0));
+    }
+    world.replace(&vec![(vec![200], 1, 2)]);
+    assert_eq!(world.look_up(MAX_TIMESTAMP), (ErrorCode::None, (1, 100, 1)));
     world.assert_idle();
 }

@@ -4,7 +4,7 @@ use super::core::{Bare, SHARD, WID, a_header, committed, fenced, fencer, me};
 use super::world::{entry, partition};
 use crate::env::{Mono, WallMs};
 use crate::format::object::ObjectKind;
-use crate::ids::{BootId, Seq, ShardIndex};
+use crate::ids::{BootId, LeaderEpoch, Seq, ShardIndex};
 use crate::lane::events::{Effect, Event, Now};
 use crate::lane::{LaneCommand, LaneConfig, LaneCore, LaneIdentity, ToLane, ToShard};
 use crate::meta::{Compare, keys};
@@ -91,6 +91,7 @@ fn a_shard_is_answered_by_an_object_that_was_sent_after_its_question_and_by_no_e
     bare.seal(entry(partition(0), 1, 1, 1, "def"));
     let effects = bare.put(0, Ok(PutOutcome::Stored));
     assert_eq!((committed(&effects), answer(&effects)), (Some((1, 1)), None), "sent before it");
+    assert!(!effects.contains(&look(1)), "another was sent, and tells");
     let effects = bare.put(1, Ok(PutOutcome::Stored));
     assert_eq!(answer(&effects), Some(true), "sent after it");
 
@@ -100,6 +101,22 @@ fn a_shard_is_answered_by_an_object_that_was_sent_after_its_question_and_by_no_e
     assert_eq!(answer(&effects), None);
     assert!(effects.contains(&look(3)), "nothing is in flight that would tell");
     assert_eq!(answer(&bare.header(3, None)), Some(true));
+}
+
+/// It would find the fence that the stop puts, and take it for somebody else's.
+#[test]
+fn a_graceful_stop_waits_for_the_look_that_is_under_way() {
+    let mut bare = Bare::leading(LaneConfig::default());
+    bare.give(probe());
+    bare.give(Event::Command(LaneCommand::Stop));
+    let drained = ToLane::Drain { partition: partition(0), epoch: LeaderEpoch(1) };
+    let effects = bare.give(Event::FromShard(SHARD, drained));
+    assert!(effects.is_empty(), "{effects:?}");
+    let effects = bare.header(0, None);
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::PutWal { seq: Seq(0), .. })),
+        "the fence: {effects:?}"
+    );
 }
 
 #[test]
